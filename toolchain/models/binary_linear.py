@@ -1,0 +1,187 @@
+"""The binary linear layer: latent weights while training, sign bits once frozen."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitc.errors import VitcError
+from vitc.models import ops, straight_through
+from vitc.models.schemes import Scheme
+
+__all__ = [
+    "BinaryLinear",
+    "FrozenBinaryLinear",
+    "LinearOutput",
+    "binary_modules",
+    "freeze",
+]
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOutput:
+    """What a linear adds up: `product` [.., O] (scale times integer) and `bias` [O]."""
+
+    product: Tensor
+    bias: Tensor
+
+    def value(self) -> Tensor:
+        """The output [.., O]."""
+        return self.product + self.bias
+
+    def magnitude(self) -> Tensor:
+        """Sum of the absolute values of the two terms [.., O]."""
+        return self.product.abs() + self.bias.abs()
+
+
+def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:
+    return LinearOutput(ops.binary_linear(bits, sign_bits).to(scale.dtype) * scale, bias)
+
+
+class BinaryLinear(nn.Module):
+    """Linear layer on signs with a latent weight, as its scheme binarizes it.
+
+    In training mode the input is floats in {-1, +1} and gradients reach the latent weight; in eval
+    mode it is bits and the sum is an exact integer.
+
+    Args:
+        inputs: K.
+        outputs: O.
+        scheme: How weights are binarized.
+        weight_bits: 1, or 32 to use the latent weight as it is (the 32W1A training step).
+        parts: Into how many row sections the forward pass splits the layer (3 for q, k, v), which
+            is how many binary linear ops it becomes.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, scheme: Scheme, weight_bits: int = 1, parts: int = 1
+    ) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.weight_bits = weight_bits
+        self.parts = parts
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    @torch.no_grad()
+    def centred(self) -> Tensor:
+        """Float64 [O, K]: the values whose signs are the binary weight."""
+        return self.scheme.centre(self.weight.double())
+
+    @torch.no_grad()
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Sign bits uint8 [O, K] and scale [O], both from float64 means.
+
+        Raises:
+            VitcError: If the weights are 32 bits wide.
+        """
+        if self.weight_bits != 1:
+            raise VitcError(
+                "This model has 32-bit weights (32W1A), so it has no sign bits.",
+                "Load it with binary weights, or train the 1W1A step from it.",
+            )
+        sign_bits = (self.centred() >= 0).to(torch.uint8)
+        return sign_bits, self.scheme.scale(self.weight.double()).to(self.weight.dtype)
+
+    def sections(self, bits: Tensor) -> list[LinearOutput]:
+        """Bits [.., K] through each of the `parts` row sections, in eval mode."""
+        biases = self.bias.chunk(self.parts)
+        if self.weight_bits == 32:
+            signs = bits.to(self.weight.dtype) * 2 - 1
+            return [
+                LinearOutput(F.linear(signs, weight), bias)
+                for weight, bias in zip(self.weight.chunk(self.parts), biases, strict=True)
+            ]
+        sign_bits, scale = self.constants()
+        rows = zip(sign_bits.chunk(self.parts), scale.chunk(self.parts), biases, strict=True)
+        return [_scaled(bits, *section) for section in rows]
+
+    def forward(self, signs: Tensor) -> Tensor:
+        """Signs {-1, +1} [.., K] to floats [.., O], with straight-through gradients."""
+        if self.weight_bits == 32:
+            return F.linear(signs, self.weight, self.bias)
+        centred = self.scheme.centre(self.weight)
+        weight = straight_through.sign(centred, self.scheme.weight_window)
+        return F.linear(signs, weight) * self.scheme.scale(self.weight).detach() + self.bias
+
+
+class FrozenBinaryLinear(nn.Module):
+    """The inference form of a `BinaryLinear`: sign bits and scale instead of a latent weight.
+
+    Attributes:
+        sign_bits: uint8 [O, K].
+        scale: [O], from float64 and rounded once to fp32.
+        bias: [O].
+        parts: As in `BinaryLinear`.
+    """
+
+    sign_bits: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, linear: BinaryLinear) -> None:
+        super().__init__()
+        sign_bits, _ = linear.constants()
+        dtype = linear.weight.dtype
+        with torch.no_grad():
+            scale = linear.scheme.scale(linear.weight.double()).to(torch.float32)
+        self.parts = linear.parts
+        self.register_buffer("sign_bits", sign_bits)
+        self.register_buffer("scale", scale.to(dtype))
+        self.register_buffer("bias", linear.bias.detach().clone())
+        self.training = False
+
+    def sections(self, bits: Tensor) -> list[LinearOutput]:
+        """Bits [.., K] through each of the `parts` row sections."""
+        if self.parts == 1:
+            return [_scaled(bits, self.sign_bits, self.scale, self.bias)]
+        size = self.scale.shape[0] // self.parts
+        rows = [slice(part * size, (part + 1) * size) for part in range(self.parts)]
+        return [_scaled(bits, self.sign_bits[r], self.scale[r], self.bias[r]) for r in rows]
+
+    def train(self, mode: bool = True) -> FrozenBinaryLinear:
+        """Stay in eval mode.
+
+        Raises:
+            VitcError: If `mode` is true: the latent weights are gone.
+        """
+        if mode:
+            raise VitcError(
+                "A frozen model cannot be trained: it has no latent weights.",
+                "Train the model it was frozen from.",
+            )
+        return super().train(False)
+
+
+def binary_modules(model: nn.Module) -> dict[str, BinaryLinear | FrozenBinaryLinear]:
+    """Every binary linear of `model` by module name, in the order of computation.
+
+    A module becomes ``module.parts`` binary linear ops, so the ops of an exported graph must number
+    ``sum(m.parts for m in binary_modules(model).values())``.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BinaryLinear | FrozenBinaryLinear)
+    }
+
+
+def freeze(model: _Model) -> _Model:
+    """A deep copy in eval mode whose binary linears hold constants instead of latent weights.
+
+    Raises:
+        VitcError: If the model has 32-bit weights.
+    """
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    for name, module in binary_modules(frozen).items():
+        if isinstance(module, BinaryLinear):
+            frozen.set_submodule(name, FrozenBinaryLinear(module))
+    return frozen

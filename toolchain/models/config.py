@@ -1,0 +1,308 @@
+"""What a network is: its configuration, its preprocessing, and the table of presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitc.errors import VitcError
+
+__all__ = ["PRESETS", "ModelConfig", "Preprocessing", "Preset", "preset"]
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+_INTERPOLATION: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+def _known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING
+    )
+    if unknown or missing:
+        found = [f"unknown {name}" for name in unknown] + [f"missing {name}" for name in missing]
+        raise VitcError(
+            f"The {what} does not fit this version of vitc: {', '.join(found)}.",
+            "Write the file again with this version.",
+        )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a binarized vision transformer (SI-BiViT).
+
+    Attributes:
+        image_size: Height and width of the input in pixels.
+        patch_size: Side of a patch in pixels.
+        width: C, channels of a token.
+        depth: Number of blocks.
+        heads: h, attention heads; the head width is C / h.
+        hidden: M, hidden channels of the MLP (MLP ratio times C).
+        classes: Number of logits.
+        si: Whether blocks have the spatial interaction branch.
+        si_hidden: Hidden tokens of that branch (0 without SI; the official code uses N).
+        arch: Network family.
+        scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
+        weight_bits: 1, or 32 for the first training step (latent weights used as they are).
+        bn_eps: Constant of every batch norm; it is not in a state dict.
+
+    Raises:
+        VitcError: If the sizes contradict each other.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    classes: int
+    si: bool = False
+    si_hidden: int = 0
+    arch: str = "sibivit"
+    scheme: str = "bibert"
+    weight_bits: int = 1
+    bn_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        sizes = ("image_size", "patch_size", "width", "depth", "heads", "hidden", "classes")
+        for name in sizes:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise VitcError(f"{name} must be a positive integer, found {value!r}.")
+        if self.image_size % self.patch_size:
+            raise VitcError(
+                f"The image size {self.image_size} is not a multiple of the patch size "
+                f"{self.patch_size}.",
+                f"Choose a multiple of {self.patch_size}.",
+            )
+        if self.width % self.heads:
+            raise VitcError(f"The width {self.width} is not a multiple of {self.heads} heads.")
+        if self.si != (self.si_hidden > 0):
+            raise VitcError(
+                f"si is {self.si} but si_hidden is {self.si_hidden}; SI needs a positive hidden "
+                "size, and no SI needs 0."
+            )
+        if self.arch != "sibivit":
+            raise VitcError(f"Unknown architecture {self.arch!r}; vitc knows sibivit.")
+        if self.weight_bits not in (1, 32):
+            raise VitcError(f"weight_bits must be 1 or 32, found {self.weight_bits!r}.")
+        if not self.bn_eps > 0:
+            raise VitcError(f"bn_eps must be positive, found {self.bn_eps!r}.")
+
+    @property
+    def tokens(self) -> int:
+        """N, patches plus the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def head_width(self) -> int:
+        """D, channels of a head."""
+        return self.width // self.heads
+
+    @property
+    def mlp_ratio(self) -> float:
+        """R, hidden channels over channels."""
+        return self.hidden / self.width
+
+    def replace(
+        self,
+        *,
+        image_size: int | None = None,
+        classes: int | None = None,
+        depth: int | None = None,
+        mlp_ratio: int | None = None,
+        si: bool | None = None,
+        weight_bits: int | None = None,
+    ) -> ModelConfig:
+        """This configuration with some sizes changed; SI's hidden size follows the tokens."""
+        changed = dataclasses.replace(
+            self,
+            image_size=self.image_size if image_size is None else image_size,
+            classes=self.classes if classes is None else classes,
+            depth=self.depth if depth is None else depth,
+            hidden=self.hidden if mlp_ratio is None else mlp_ratio * self.width,
+            weight_bits=self.weight_bits if weight_bits is None else weight_bits,
+        )
+        with_si = self.si if si is None else si
+        return dataclasses.replace(changed, si=with_si, si_hidden=changed.tokens if with_si else 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            VitcError: If a field is unknown or missing, or sizes contradict each other.
+        """
+        return cls(**_known_fields(cls, values, "model configuration"))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes an input tensor.
+
+    Attributes:
+        resize: Length of the shorter side after resizing, pixels.
+        crop: Side of the centre crop, pixels; the image size of the network.
+        interpolation: ``bicubic``, ``bilinear`` or ``nearest``.
+        mean: Per channel, subtracted after scaling to [0, 1].
+        std: Per channel, divided by.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _INTERPOLATION:
+            raise VitcError(
+                f"Unknown interpolation {self.interpolation!r}; known: "
+                f"{', '.join(sorted(_INTERPOLATION))}."
+            )
+        if not 1 <= self.crop <= self.resize:
+            raise VitcError(
+                f"A centre crop of {self.crop} does not fit a shorter side of {self.resize}."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise VitcError("mean and std need three values each, and std must be positive.")
+
+    @classmethod
+    def for_image_size(cls, image_size: int) -> Preprocessing:
+        """The ImageNet evaluation of DeiT: crop ratio 0.875, so 224 from 256."""
+        return cls(resize=int(image_size / 0.875), crop=image_size)
+
+    def apply(self, image: Image.Image) -> NDArray[np.float32]:
+        """Resize the shorter side, crop the centre, scale to [0, 1] and normalise.
+
+        Args:
+            image: Any mode; grey images become RGB.
+
+        Returns:
+            float32 [3, crop, crop].
+        """
+        return self.normalise(np.asarray(self.crop_centre(image)))
+
+    def crop_centre(self, image: Image.Image) -> Image.Image:
+        """The RGB image of crop x crop pixels that `apply` normalises."""
+        rgb = image.convert("RGB")
+        short = min(rgb.size)
+        # torchvision's rule: the shorter side is exact, the longer one truncated.
+        size = (
+            self.resize if rgb.width == short else int(self.resize * rgb.width / short),
+            self.resize if rgb.height == short else int(self.resize * rgb.height / short),
+        )
+        if rgb.size != size:
+            rgb = rgb.resize(size, _INTERPOLATION[self.interpolation])
+        left = round((rgb.width - self.crop) / 2)
+        top = round((rgb.height - self.crop) / 2)
+        return rgb.crop((left, top, left + self.crop, top + self.crop))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [.., H, W, 3] to normalised float32 [.., 3, H, W]."""
+        scaled = pixels.astype(np.float32) / np.float32(255)
+        normal = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(np.moveaxis(normal, -1, -3), dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`.
+
+        Raises:
+            VitcError: If a field is unknown or out of range.
+        """
+        return cls(**_known_fields(cls, values, "preprocessing"))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named network: its configuration, its preprocessing, one line about it."""
+
+    name: str
+    config: ModelConfig
+    preprocessing: Preprocessing
+    summary: str
+
+
+def _deit(name: str, width: int, heads: int) -> Preset:
+    config = ModelConfig(
+        image_size=224,
+        patch_size=16,
+        width=width,
+        depth=12,
+        heads=heads,
+        hidden=2 * width,
+        classes=1000,
+        si=True,
+        si_hidden=197,
+    )
+    return Preset(name, config, Preprocessing(), f"DeiT width {width}, 12 blocks, 224 px, SI")
+
+
+_MICRO = Preset(
+    name="micro",
+    config=ModelConfig(
+        image_size=32,
+        patch_size=8,
+        width=64,
+        depth=3,
+        heads=2,
+        hidden=128,
+        classes=10,
+        si=True,
+        si_hidden=17,
+    ),
+    preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    summary="width 64, 32 px, 17 tokens, SI: trains on digits in minutes on a CPU",
+)
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            _deit("deit-tiny", 192, 3),
+            _deit("deit-small", 384, 6),
+            _deit("deit-base", 768, 12),
+            _MICRO,
+        )
+    }
+)
+
+
+def preset(name: str) -> Preset:
+    """Look up a preset.
+
+    Raises:
+        VitcError: If there is none of that name; the known ones are listed.
+    """
+    if name not in PRESETS:
+        raise VitcError(
+            f"There is no preset {name!r}; known: {', '.join(PRESETS)}.", "See `vitc models`."
+        )
+    return PRESETS[name]

@@ -1,0 +1,92 @@
+"""The binary operators of a vitc network, as `torch.library` ops of namespace ``vitc``.
+
+All act on unpacked bits: uint8 {0, 1}, where 1 stands for +1 (or for 1 in a mask). Sums are taken
+as float32 products of {-1, 0, +1}, which is exact as long as fewer than 2**24 terms are added; that
+stays true under reduced-precision matmul modes, because such operands fit any of them.
+
+Importing this module registers the ops; `torch.export` keeps them as single nodes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "binarize",
+    "binary_linear",
+    "binary_scores",
+    "mask_sign_matmul",
+    "softmax_mask",
+    "tap",
+]
+
+
+def _signs(bits: Tensor) -> Tensor:
+    return bits.to(torch.float32) * 2 - 1
+
+
+@torch.library.custom_op("vitc::binarize", mutates_args=())
+def binarize(x: Tensor) -> Tensor:
+    """Bits of the signs of `x`, any shape: 1 where x >= 0, so sgn(0) = +1."""
+    return (x >= 0).to(torch.uint8)
+
+
+@torch.library.custom_op("vitc::binary_linear", mutates_args=())
+def binary_linear(bits: Tensor, weight: Tensor) -> Tensor:
+    """Sign products: bits [.., K] and weight bits [O, K] to int32 [.., O]."""
+    return (_signs(bits) @ _signs(weight).mT).to(torch.int32)
+
+
+@torch.library.custom_op("vitc::binary_scores", mutates_args=())
+def binary_scores(q: Tensor, k: Tensor) -> Tensor:
+    """Sign products of two activations: q and k bits [.., N, d] to int32 [.., N, N]."""
+    return (_signs(q) @ _signs(k).mT).to(torch.int32)
+
+
+@torch.library.custom_op("vitc::softmax_mask", mutates_args=())
+def softmax_mask(p: Tensor, ratio: float) -> Tensor:
+    """Mask bits of probabilities [.., N]: 1 where p >= ratio * (largest p of the row)."""
+    return (p >= ratio * p.amax(dim=-1, keepdim=True)).to(torch.uint8)
+
+
+@torch.library.custom_op("vitc::mask_sign_matmul", mutates_args=())
+def mask_sign_matmul(mask: Tensor, v: Tensor) -> Tensor:
+    """Mask {0, 1} [.., N, N] times the signs of bits v [.., N, d], int32 [.., N, d]."""
+    return (mask.to(torch.float32) @ _signs(v)).to(torch.int32)
+
+
+@torch.library.custom_op("vitc::tap", mutates_args=())
+def tap(x: Tensor, name: str) -> Tensor:  # noqa: ARG001  (the name is for the exporter)
+    """Identity that carries the name of a value through `torch.export`."""
+    return x.clone()
+
+
+@binarize.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+@binary_linear.register_fake
+def _(bits: Tensor, weight: Tensor) -> Tensor:
+    return bits.new_empty((*bits.shape[:-1], weight.shape[0]), dtype=torch.int32)
+
+
+@binary_scores.register_fake
+def _(q: Tensor, k: Tensor) -> Tensor:
+    return q.new_empty((*q.shape[:-1], k.shape[-2]), dtype=torch.int32)
+
+
+@softmax_mask.register_fake
+def _(p: Tensor, ratio: float) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(p, dtype=torch.uint8)
+
+
+@mask_sign_matmul.register_fake
+def _(mask: Tensor, v: Tensor) -> Tensor:
+    return mask.new_empty((*mask.shape[:-1], v.shape[-1]), dtype=torch.int32)
+
+
+@tap.register_fake
+def _(x: Tensor, name: str) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(x)

@@ -1,0 +1,29 @@
+"""The table of schemes; a new scheme is one file and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from vitc.errors import VitcError
+from vitc.models.schemes.bibert import BIBERT
+from vitc.models.schemes.scheme import Scheme
+
+__all__ = ["SCHEMES", "scheme"]
+
+SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType({entry.name: entry for entry in (BIBERT,)})
+
+
+def scheme(name: str) -> Scheme:
+    """Look up a binarization scheme.
+
+    Raises:
+        VitcError: If there is none of that name; the known ones are listed.
+    """
+    if name not in SCHEMES:
+        raise VitcError(
+            f"There is no binarization scheme {name!r}; known: {', '.join(SCHEMES)}.",
+            "Pass one of them as the scheme.",
+        )
+    return SCHEMES[name]
