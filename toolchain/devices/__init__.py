@@ -1,1 +1,19 @@
-"""TODO"""
+"""Machines that run artefacts, behind one interface."""
+
+from __future__ import annotations
+
+from vitc.devices.device import Device, DeviceRun, RunRequest
+from vitc.devices.local import LocalDevice
+from vitc.devices.qemu import QemuDevice
+from vitc.devices.table import DEVICES, DeviceKind, parse_device
+
+__all__ = [
+    "DEVICES",
+    "Device",
+    "DeviceKind",
+    "DeviceRun",
+    "LocalDevice",
+    "QemuDevice",
+    "RunRequest",
+    "parse_device",
+]

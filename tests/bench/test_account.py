@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from vitc.bench.account import account
+from vitc.models.config import PRESETS, ModelConfig
+
+# Section 5 of the specification, as printed: params M, binary weights M, fp32 MB, folded MB,
+# binary GMAC, fp MMAC.
+TABLE = [
+    ("deit-tiny", 2, False, "3.98", "3.54", "15.96", "2.22", "0.876", "29.1"),
+    ("deit-tiny", 2, True, "4.93", "4.47", "19.79", "2.41", "1.055", "29.1"),
+    ("deit-tiny", 4, False, "5.75", "5.31", "23.05", "2.48", "1.225", "29.1"),
+    ("deit-tiny", 4, True, "6.71", "6.24", "26.89", "2.67", "1.403", "29.1"),
+    ("deit-small", 2, False, "15.01", "14.16", "60.08", "5.27", "3.146", "58.2"),
+    ("deit-small", 2, True, "15.98", "15.09", "64.01", "5.50", "3.504", "58.2"),
+    ("deit-small", 4, False, "22.10", "21.23", "88.43", "6.23", "4.541", "58.2"),
+    ("deit-small", 4, True, "23.07", "22.17", "92.36", "6.46", "4.898", "58.2"),
+    ("deit-base", 2, False, "58.31", "56.62", "233.3", "14.03", "11.87", "116.4"),
+    ("deit-base", 2, True, "59.32", "57.55", "237.4", "14.33", "12.59", "116.4"),
+    ("deit-base", 4, False, "86.64", "84.93", "346.6", "17.7", "17.45", "116.4"),
+    ("deit-base", 4, True, "87.65", "85.87", "350.7", "18.0", "18.16", "116.4"),
+]
+
+
+def as_printed(value: float, like: str) -> str:
+    return f"{value:.{len(like.partition('.')[2])}f}"
+
+
+@pytest.mark.parametrize(
+    ("preset", "ratio", "si", "params", "bits", "fp32", "folded", "gmac", "mmac"), TABLE
+)
+def test_totals_equal_the_size_table_of_the_specification(
+    preset: str,
+    ratio: int,
+    si: bool,
+    params: str,
+    bits: str,
+    fp32: str,
+    folded: str,
+    gmac: str,
+    mmac: str,
+) -> None:
+    config = PRESETS[preset].config.replace(mlp_ratio=ratio, si=si)
+
+    total = account(config)
+
+    assert as_printed(total.parameters / 1e6, params) == params
+    assert as_printed(total.binary_weights / 1e6, bits) == bits
+    assert as_printed(total.fp32_bytes / 1e6, fp32) == fp32
+    assert as_printed(total.folded_bytes / 1e6, folded) == folded
+    assert as_printed(total.binary_macs / 1e9, gmac) == gmac
+    assert as_printed(total.fp_macs / 1e6, mmac) == mmac
+
+
+def test_every_layer_that_is_not_binary_says_why() -> None:
+    total = account(PRESETS["micro"].config)
+
+    assert [layer.name for layer in total.layers if layer.kind != "binary" and not layer.why] == []
+
+
+def test_a_32_bit_weight_checkpoint_has_no_binary_weights_and_no_saving_in_its_linears() -> None:
+    config: ModelConfig = PRESETS["micro"].config.replace(weight_bits=32)
+
+    total = account(config)
+
+    qkv = next(layer for layer in total.layers if layer.name == "blocks.0.attn.qkv")
+    assert total.binary_weights == 0
+    assert qkv.folded_bytes == qkv.fp32_bytes
+    assert qkv.fp_macs > 0
+
+
+def test_json_totals_are_the_sums_of_the_json_layers() -> None:
+    document = account(PRESETS["micro"].config).to_dict()
+
+    for key in ("parameters", "binary_weights", "fp32_bytes", "folded_bytes", "binary_macs"):
+        assert document["totals"][key] == sum(layer[key] for layer in document["layers"])

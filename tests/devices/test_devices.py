@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import platform
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitc.devices import DEVICES, RunRequest, parse_device
+from vitc.devices.architecture import ARCHITECTURES, architecture
+from vitc.devices.machine import machine
+from vitc.errors import VitcError
+
+IMAGES = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+
+RUNNER = """#!{python}
+import argparse, json, sys, time
+import numpy as np
+p = argparse.ArgumentParser()
+p.add_argument("input"); p.add_argument("output")
+p.add_argument("--threads", type=int); p.add_argument("--repeat", type=int)
+p.add_argument("--warmup", type=int); p.add_argument("--trace")
+a = p.parse_args()
+x = np.load(a.input)
+{body}
+np.save(a.output, x.sum(axis=(2, 3)))
+if a.trace:
+    open(a.trace, "wb").write(x.tobytes())
+print(json.dumps({{"threads": a.threads, "images": len(x), "repeat": a.repeat, "load_ns": 7,
+                   "latency_ns": [1000 + i for i in range(a.repeat)]}}))
+"""
+
+
+@dataclass
+class FakeArtefact:
+    path: Path
+    runner: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def decode_trace(self, raw: bytes, images: int) -> dict[str, Any]:
+        return {"input": np.frombuffer(raw, np.float32).reshape(images, 3, 2, 2)}
+
+
+def artefact(folder: Path, body: str = "", triple: str | None = None) -> Any:
+    runner = folder / "vitc-run"
+    runner.write_text(RUNNER.format(python=sys.executable, body=body))
+    runner.chmod(runner.stat().st_mode | stat.S_IXUSR)
+    name = triple or f"{platform.machine()}-linux-gnu"
+    return FakeArtefact(folder, runner, {"target": {"name": "fake", "triple": name}})
+
+
+def test_local_gives_back_the_logits_and_one_latency_per_repeat(tmp_path: Path) -> None:
+    done = parse_device("local").run(artefact(tmp_path), IMAGES, RunRequest(repeat=3))
+
+    np.testing.assert_array_equal(done.logits, IMAGES.sum(axis=(2, 3)))
+    assert done.latencies_ns == (1000, 1001, 1002)
+    assert done.load_ns == 7
+    assert done.trace is None
+    assert done.facts["architecture"] == platform.machine()
+
+
+def test_local_hands_the_trace_to_the_artefact_to_decode(tmp_path: Path) -> None:
+    done = parse_device("local").run(artefact(tmp_path), IMAGES, RunRequest(trace=True))
+
+    assert done.trace is not None
+    np.testing.assert_array_equal(done.trace["input"], IMAGES)
+
+
+def test_a_failing_runner_gives_its_last_message(tmp_path: Path) -> None:
+    broken = artefact(tmp_path, body="sys.exit('the CPU lacks avx512_vpopcntdq')")
+
+    with pytest.raises(VitcError, match="lacks avx512_vpopcntdq"):
+        parse_device("local").run(broken, IMAGES, RunRequest())
+
+
+def test_a_crashing_runner_names_the_signal(tmp_path: Path) -> None:
+    broken = artefact(tmp_path, body="import os; os.kill(os.getpid(), 4)")
+
+    with pytest.raises(VitcError, match="SIGILL"):
+        parse_device("local").run(broken, IMAGES, RunRequest())
+
+
+def test_a_runner_that_hangs_is_stopped(tmp_path: Path) -> None:
+    broken = artefact(tmp_path, body="time.sleep(60)")
+
+    with pytest.raises(VitcError, match="longer than 1 s"):
+        parse_device("local").run(broken, IMAGES, RunRequest(timeout_s=1))
+
+
+def test_a_runner_without_timings_is_an_error(tmp_path: Path) -> None:
+    broken = artefact(tmp_path, body="np.save(a.output, x); sys.exit(0)")
+
+    with pytest.raises(VitcError, match="printed no timings"):
+        parse_device("local").run(broken, IMAGES, RunRequest())
+
+
+def test_local_refuses_another_architecture_and_points_to_qemu(tmp_path: Path) -> None:
+    foreign = "armv7-linux-gnueabihf" if platform.machine() != "armv7l" else "x86_64-linux-gnu"
+
+    with pytest.raises(VitcError, match="--device qemu"):
+        parse_device("local").run(artefact(tmp_path, triple=foreign), IMAGES, RunRequest())
+
+
+def test_qemu_without_an_emulator_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(VitcError, match=r"qemu-aarch64 is not installed.*apt-get"):
+        parse_device("qemu").supports(artefact(tmp_path, triple="aarch64-linux-gnu"))
+
+
+def test_qemu_takes_the_statically_linked_emulator_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator = tmp_path / "qemu-arm-static"
+    # Stands in for the emulator: drops "-cpu max" and runs the runner.
+    emulator.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
+    emulator.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/local/sbin:/nowhere")
+    fake = artefact(tmp_path, triple="armv7a-linux-gnueabihf")
+
+    done = parse_device("qemu").run(fake, IMAGES, RunRequest())
+
+    assert done.facts["emulator"] == str(emulator)
+    assert parse_device("qemu").emulated
+
+
+def test_an_unknown_device_lists_the_known() -> None:
+    with pytest.raises(VitcError) as caught:
+        parse_device("toaster://kitchen")
+
+    for kind in DEVICES:
+        assert kind.syntax in caught.value.message
+
+
+def test_arm64_is_not_taken_for_32_bit_arm() -> None:
+    assert architecture("arm64-linux-android").machine == "aarch64"
+    assert architecture("armv7-linux-gnueabihf").machine == "armv7l"
+
+
+def test_every_architecture_is_found_by_each_of_its_prefixes() -> None:
+    for entry in ARCHITECTURES:
+        for prefix in entry.prefixes:
+            assert architecture(f"{prefix}-unknown-linux") is entry
+
+
+def test_machine_facts_are_json_values() -> None:
+    facts = machine().to_dict()
+
+    assert facts["cores"] >= 1
+    assert facts["cpu"]
+    assert facts["features"] == sorted(facts["features"])

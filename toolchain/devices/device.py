@@ -1,0 +1,89 @@
+"""The interface of a device, and what a run on it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["Device", "DeviceRun", "RunRequest"]
+
+DEFAULT_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """How to run an artefact.
+
+    Attributes:
+        threads: Threads of the library.
+        repeat: Timed runs of each batch.
+        warmup: Untimed runs before them.
+        trace: Whether to hand out the value of every tap.
+        timeout_s: Seconds after which the run is stopped and counts as failed.
+    """
+
+    threads: int = 1
+    repeat: int = 1
+    warmup: int = 0
+    trace: bool = False
+    timeout_s: float = DEFAULT_TIMEOUT_S
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceRun:
+    """What came back from a device.
+
+    Attributes:
+        logits: float32 [B, classes].
+        latencies_ns: One entry a timed run of one batch, nanoseconds.
+        load_ns: From the start of the library to ready, nanoseconds.
+        trace: Tap name to value with B in front; None unless asked for.
+        facts: What the device says about itself.
+    """
+
+    logits: NDArray[np.float32]
+    latencies_ns: tuple[int, ...]
+    load_ns: int
+    trace: dict[str, NDArray[Any]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Device(Protocol):
+    """A machine that runs artefacts.
+
+    Attributes:
+        name: As a user writes it behind ``--device``.
+        emulated: Whether its time means nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """As a user writes it behind ``--device``."""
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its times mean nothing."""
+
+    def supports(self, artefact: Artefact) -> None:
+        """Raise the `VitcError` that `run` would raise for lack of something on this machine."""
+
+    def run(
+        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
+    ) -> DeviceRun:
+        """Run an artefact on images.
+
+        Args:
+            artefact: An opened artefact folder.
+            inputs: float32 [B, 3, H, W], any B; normalised.
+            request: Threads, repeats, trace, timeout.
+
+        Raises:
+            VitcError: If the device is missing, refuses the artefact, fails or takes too long.
+        """

@@ -1,0 +1,54 @@
+"""Another architecture on this machine, by qemu user emulation."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.devices.architecture import architecture
+from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.runner import run_runner
+from vitc.errors import VitcError
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator"]
+
+INSTALL_HINT = "Install it, on Debian or Ubuntu with `sudo apt-get install qemu-user`."
+
+
+def find_emulator(name: str) -> str | None:
+    """Path of a qemu-user program, dynamically or statically linked; None if there is none."""
+    return shutil.which(name) or shutil.which(f"{name}-static")
+
+
+@dataclass(frozen=True)
+class QemuDevice:
+    """Runs the artefact's runner under qemu-user with every feature that qemu knows."""
+
+    name: str = "qemu"
+    emulated: bool = True
+
+    def supports(self, artefact: Artefact) -> None:
+        """Raise if the emulator of the artefact's architecture is not installed."""
+        self._emulator(artefact)
+
+    def run(
+        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
+    ) -> DeviceRun:
+        """See `vitc.devices.Device.run`; the latencies are those of the emulation."""
+        emulator = self._emulator(artefact)
+        done = run_runner(artefact, inputs, request, prefix=(emulator, "-cpu", "max"))
+        return replace(done, facts={"emulator": emulator, "cpu": "max"})
+
+    def _emulator(self, artefact: Artefact) -> str:
+        wanted = architecture(artefact.manifest["target"]["triple"]).emulator
+        found = find_emulator(wanted)
+        if found is None:
+            raise VitcError(f"{wanted} is not installed.", INSTALL_HINT)
+        return found

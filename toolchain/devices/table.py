@@ -1,0 +1,51 @@
+"""The kinds of devices behind ``--device``; a new one is one file and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vitc.devices.device import Device
+from vitc.devices.local import LocalDevice
+from vitc.devices.qemu import QemuDevice
+from vitc.errors import VitcError
+
+__all__ = ["DEVICES", "DeviceKind", "parse_device"]
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """One kind of device.
+
+    Attributes:
+        scheme: What stands before ``://``, or the whole word.
+        syntax: How to write it.
+        summary: One line for people.
+        connect: Makes the device from the text a user wrote.
+    """
+
+    scheme: str
+    syntax: str
+    summary: str
+    connect: Callable[[str], Device]
+
+
+DEVICES: Final = (
+    DeviceKind("local", "local", "this machine", lambda _: LocalDevice()),
+    DeviceKind("qemu", "qemu", "another architecture, emulated by qemu-user", lambda _: QemuDevice()),
+)
+
+
+def parse_device(text: str) -> Device:
+    """The device that a user wrote behind ``--device``.
+
+    Raises:
+        VitcError: If there is no such kind; the known ones are listed.
+    """
+    scheme, separator, _ = text.partition("://")
+    for kind in DEVICES:
+        if kind.scheme == scheme and bool(separator) == ("://" in kind.syntax):
+            return kind.connect(text)
+    known = ", ".join(kind.syntax for kind in DEVICES)
+    raise VitcError(f"There is no device {text!r}; known: {known}.", "Choose one of them.")
