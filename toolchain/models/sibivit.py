@@ -16,7 +16,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
 from vitc.models.binary_linear import BinaryLinear, LinearOutput, freeze
@@ -98,13 +97,13 @@ class Attention(nn.Module):
     def _head_bits(self, output: LinearOutput, move: Shift, name: str) -> Tensor:
         heads = (self.heads, self.head_width)
         shift = move.bias.transpose(1, 2)
-        pre = output.value().unflatten(-1, heads) + shift
+        pre = torch.unflatten(output.value(), -1, heads) + shift
         return tap(
             f"{self.name}.{name}",
             ops.binarize(pre).transpose(1, 2),
             "bits",
-            pre.transpose(1, 2),
-            lambda: (output.magnitude().unflatten(-1, heads) + shift.abs()).transpose(1, 2),
+            lambda: pre.transpose(1, 2),
+            lambda: (torch.unflatten(output.magnitude(), -1, heads) + shift.abs()).transpose(1, 2),
         )
 
     def attend(self, u: Tensor, magnitude: Callable[[], Tensor]) -> LinearOutput:
@@ -116,7 +115,14 @@ class Attention(nn.Module):
         v = self._head_bits(value, self.movev, "value")
         scores = tap(f"{self.name}.scores", ops.binary_scores(q, k), "int")
         p = F.softmax(scores.to(u.dtype) * self.head_width**-0.5, dim=-1)
-        mask = self._mask(p)
+        mask = tap(
+            f"{self.name}.mask",
+            ops.softmax_mask(p, MASK_RATIO),
+            "bits",
+            lambda: p - MASK_RATIO * p.amax(dim=-1, keepdim=True),
+            lambda: p + MASK_RATIO * p.amax(dim=-1, keepdim=True),
+            terms=8,
+        )
         context = ops.mask_sign_matmul(mask, v).transpose(1, 2).flatten(2)
         pre = self.movefc(context.to(u.dtype))
         out = binarize(
@@ -127,18 +133,10 @@ class Attention(nn.Module):
         )
         return self.proj.sections(out)[0]
 
-    def _mask(self, p: Tensor) -> Tensor:
-        mask = ops.softmax_mask(p, MASK_RATIO)
-        name = f"{self.name}.mask"
-        if torch.compiler.is_exporting():
-            return tap(name, mask, "bits")
-        level = MASK_RATIO * p.amax(dim=-1, keepdim=True)
-        return tap(name, mask, "bits", p - level, lambda: p + level, terms=8)
-
     def forward(self, u: Tensor) -> Tensor:
         """Normalised stream [B, N, C] to the projected context, with gradients."""
         qkv = self.qkv(straight_through.sign(u, self.window))
-        heads = qkv.unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
+        heads = torch.unflatten(qkv, -1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
         q, k, v = (
             straight_through.sign(move(part), self.window)
             for move, part in zip((self.moveq, self.movek, self.movev), heads, strict=True)
@@ -156,7 +154,7 @@ class TwoLayer(nn.Module):
     Args:
         features: K, length of the contracted last axis (channels in the MLP, tokens in SI).
         hidden: Hidden features.
-        rows: Length of axis 1, to which shifts and slopes belong (tokens in the MLP, channels in SI).
+        rows: Length of axis 1, which shifts and slopes belong to (tokens, or channels in SI).
         rules: Binarization scheme.
         weight_bits: 1 or 32.
         name: Prefix of the tap names.
@@ -216,9 +214,7 @@ class Block(nn.Module):
         self.norm1 = AxisNorm(tokens, eps=config.bn_eps)
         self.attn = Attention(config, rules, f"{name}.attn")
         self.norm2 = AxisNorm(tokens, eps=config.bn_eps)
-        self.mlp = TwoLayer(
-            width, config.hidden, tokens, rules, config.weight_bits, f"{name}.mlp"
-        )
+        self.mlp = TwoLayer(width, config.hidden, tokens, rules, config.weight_bits, f"{name}.mlp")
         if config.si:
             self.learnablescaling = nn.Parameter(torch.zeros(1, 1, width))
             self.norm3 = AxisNorm(width, eps=config.bn_eps)
@@ -232,7 +228,7 @@ class Block(nn.Module):
 
     def _train_forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        out = x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
         if self.has_si:
             spatial = self.mlp2(self.norm3(x.transpose(1, 2))).transpose(1, 2)
             out = out + self.learnablescaling * spatial
@@ -359,8 +355,10 @@ class SIBiViT(nn.Module):
         return tap(
             "embedding",
             x,
-            magnitude=lambda: torch.cat((cls.abs(), self.patch_embed.magnitude(image)), dim=1)
-            + self.pos_embed.abs(),
+            magnitude=lambda: (
+                torch.cat((cls.abs(), self.patch_embed.magnitude(image)), dim=1)
+                + self.pos_embed.abs()
+            ),
             terms=3 * self.config.patch_size**2 + 3,
         )
 

@@ -1,8 +1,8 @@
 """Taps: one name for one value, from PyTorch to the device.
 
 Model code passes every value that a later stage must reproduce through `tap`. Without an observer
-that costs one look-up; with one (`observe`) the observer sees the value and may replace it, which is
-how ``vitc check`` feeds every layer what the candidate fed it; during `torch.export` it becomes a
+that costs one look-up; with one (`observe`) the observer sees the value and may replace it: so
+``vitc check`` feeds every layer what the candidate fed it. During `torch.export` a tap becomes a
 ``vitc::tap`` node that carries the name into the ONNX file.
 """
 
@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-
 from vitc.models import ops
 
 __all__ = ["FP32_EPS", "Kind", "Observer", "TapEvent", "binarize", "observe", "tap"]
@@ -78,11 +77,13 @@ def tap(
     name: str,
     value: Tensor,
     kind: Kind = "float",
-    pre: Tensor | None = None,
+    pre: Tensor | Callable[[], Tensor] | None = None,
     magnitude: Callable[[], Tensor] | None = None,
     terms: int = 4,
 ) -> Tensor:
     """Name `value`; the arguments are the fields of `TapEvent`.
+
+    A callable `pre` is evaluated only if there is an observer.
 
     Returns:
         The value to go on with: `value`, or what the observer put in its place, cast to its dtype.
@@ -93,7 +94,8 @@ def tap(
     observer = _observer.get()
     if observer is None:
         return value
-    replacement = observer(TapEvent(name, kind, value, pre, magnitude, terms))
+    signed = pre() if callable(pre) else pre
+    replacement = observer(TapEvent(name, kind, value, signed, magnitude, terms))
     if replacement is None:
         return value
     return replacement.to(device=value.device, dtype=value.dtype).reshape(value.shape)
