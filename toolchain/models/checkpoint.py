@@ -1,0 +1,418 @@
+"""Reading and writing checkpoints.
+
+vitc's own files are ``.safetensors`` whose metadata key ``vitc`` holds JSON with the configuration,
+preprocessing, labels and history. Official files (``.pth.tar``, ``.pth``) and plain state dicts in
+``.safetensors`` carry none of that; their configuration follows from the shapes. A file is never
+unpickled unsafely: only tensors, plain containers and ``argparse.Namespace`` are let through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from vitc.errors import VitcError
+from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
+from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.schemes import scheme as known_scheme
+from vitc.models.sibivit import LoadReport, SIBiViT
+
+__all__ = ["config_from_shapes", "load", "save"]
+
+METADATA_KEY: Final = "vitc"
+_MAX_BYTES: Final = 4 << 30
+_MAX_HEADER: Final = 64 << 20
+_MAX_BLOCKS: Final = 256
+_LISTED: Final = 12
+_TORCH_SUFFIXES: Final = (".pth.tar", ".pth", ".pt")
+_GET_ONE = "Make a fresh one with `vitc new`, or copy the file again."
+
+
+@dataclass(frozen=True)
+class _Contents:
+    tensors: dict[str, Tensor]
+    described: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    ema: bool = False,
+    scheme: str | None = None,
+    weight_bits: Literal[1, 32] | None = None,
+) -> SIBiViT:
+    """Read a checkpoint into a model in eval mode.
+
+    Args:
+        path: ``.safetensors``, or an official ``.pth.tar`` or ``.pth``.
+        ema: Take ``state_dict_ema`` of an official file instead of ``state_dict``.
+        scheme: Binarization scheme of a file that does not say (default: what the file says, else
+            bibert).
+        weight_bits: 32 if the file is from the 32W1A step, whose names and shapes are the same
+            (default: what the file says, else 1).
+
+    Returns:
+        The model, with `config`, `preprocessing`, `labels`, `history`, `source_path`,
+        `source_sha256` and `load_report` set.
+
+    Raises:
+        VitcError: If the file is missing, damaged, not a checkpoint of this network, or holds
+            missing, unexpected, mis-shaped or non-finite tensors, all of which are named.
+    """
+    file = Path(path)
+    _check_file(file)
+    if file.name.lower().endswith(_TORCH_SUFFIXES):
+        contents = _read_torch(file, ema)
+    else:
+        if ema:
+            raise VitcError(
+                f"{file} is a safetensors file, which has one state dict and no EMA copy.",
+                "Leave the EMA option away.",
+            )
+        contents = _read_safetensors(file)
+
+    config = _configuration(file, contents, scheme, weight_bits)
+    described = contents.described
+    preprocessing = None
+    if "preprocessing" in described:
+        preprocessing = Preprocessing.from_dict(_mapping(file, described["preprocessing"]))
+    with torch.device("meta"):
+        model = SIBiViT(config, preprocessing, _labels(file, described.get("labels")))
+    _check_tensors(file, model, contents.tensors)
+    model.load_state_dict(_assignable(model, contents.tensors), strict=True, assign=True)
+    model.requires_grad_(True).eval()
+    model.history = _mapping(file, described.get("history") or {})
+    model.source_path = file
+    model.source_sha256 = _sha256(file)
+    model.load_report = _report(model, contents.notes)
+    return model
+
+
+def save(model: SIBiViT, path: str | os.PathLike[str]) -> None:
+    """Write a model as vitc's own ``.safetensors``, complete or not at all.
+
+    Args:
+        model: A model with latent weights.
+        path: Ends in ``.safetensors``; its folder exists.
+
+    Raises:
+        VitcError: If the model is frozen, the name does not fit, or the file cannot be written.
+    """
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise VitcError(
+            f"A checkpoint is written as .safetensors, found {file.name!r}.",
+            f"Write to {file.stem}.safetensors.",
+        )
+    if any(isinstance(m, FrozenBinaryLinear) for m in binary_modules(model).values()):
+        raise VitcError(
+            "A frozen model has no latent weights to save.", "Save the model it was frozen from."
+        )
+    described = {
+        "config": model.config.to_dict(),
+        "preprocessing": model.preprocessing.to_dict(),
+        "labels": None if model.labels is None else list(model.labels),
+        "history": model.history,
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    # One key, since safetensors writes several in no fixed order and the bytes should not vary.
+    metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
+    try:
+        handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    except OSError as error:
+        raise VitcError(
+            f"{file} cannot be written: {error.strerror}.", "Choose a folder that exists."
+        ) from error
+    os.close(handle)
+    try:
+        save_file(tensors, aside, metadata=metadata)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(aside).chmod(0o666 & ~mask)
+        Path(aside).replace(file)
+    except (OSError, SafetensorError) as error:
+        Path(aside).unlink(missing_ok=True)
+        raise VitcError(f"{file} cannot be written: {error}.", "Check the disk.") from error
+
+
+def config_from_shapes(
+    shapes: Mapping[str, tuple[int, ...]], scheme: str = "bibert", weight_bits: int = 1
+) -> ModelConfig:
+    """The configuration that the shapes of a state dict imply.
+
+    Args:
+        shapes: Tensor name to shape.
+        scheme: Binarization scheme; the shapes do not tell.
+        weight_bits: 1 or 32; the shapes do not tell.
+
+    Raises:
+        VitcError: If a tensor the sizes are read from is missing or of a wrong rank.
+    """
+    ranks = {
+        "pos_embed": 3,
+        "patch_embed.proj.weight": 4,
+        "blocks.0.attn.moveq.bias": 4,
+        "blocks.0.mlp.fc1.weight": 2,
+        "head.weight": 2,
+    }
+    wrong = [
+        f"{name} is missing" if name not in shapes else f"{name} has shape {shapes[name]}"
+        for name, rank in ranks.items()
+        if len(shapes.get(name, ())) != rank
+    ]
+    spatial = shapes.get("blocks.0.mlp2.fc1.weight")
+    if spatial is not None and len(spatial) != 2:
+        wrong.append(f"blocks.0.mlp2.fc1.weight has shape {spatial}")
+    if wrong:
+        raise VitcError(
+            f"This is not the state dict of an SI-BiViT network: {'; '.join(wrong)}.",
+            "vitc reads its own .safetensors and official SI-BiViT checkpoints.",
+        )
+    blocks = [int(m[1]) for name in shapes if (m := re.match(r"blocks\.(\d{1,9})\.", name))]
+    depth = max(blocks) + 1
+    if depth > _MAX_BLOCKS:
+        raise VitcError(
+            f"The state dict names block {depth - 1}; vitc reads up to {_MAX_BLOCKS} blocks."
+        )
+    tokens, width = shapes["pos_embed"][1:]
+    patch = shapes["patch_embed.proj.weight"][2]
+    grid = math.isqrt(max(tokens - 1, 0))
+    if grid < 1 or grid * grid + 1 != tokens:
+        raise VitcError(
+            f"pos_embed has {tokens} tokens, which is not a class token and a square of patches."
+        )
+    return ModelConfig(
+        image_size=grid * patch,
+        patch_size=patch,
+        width=width,
+        depth=depth,
+        heads=shapes["blocks.0.attn.moveq.bias"][1],
+        hidden=shapes["blocks.0.mlp.fc1.weight"][0],
+        classes=shapes["head.weight"][0],
+        si=spatial is not None,
+        si_hidden=0 if spatial is None else spatial[0],
+        scheme=scheme,
+        weight_bits=weight_bits,
+    )
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise VitcError(
+            f"{file} is a directory, wanted a checkpoint file.",
+            "Name the .safetensors or .pth.tar file in it.",
+        )
+    if not file.is_file():
+        raise VitcError(f"There is no checkpoint {file}.", "Make one with `vitc new`.")
+    if not file.name.lower().endswith((".safetensors", *_TORCH_SUFFIXES)):
+        raise VitcError(
+            f"{file} is not named like a checkpoint, wanted .safetensors, .pth.tar or .pth.",
+            "Name a checkpoint file.",
+        )
+    try:
+        size = file.stat().st_size
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise VitcError(f"{file} cannot be read: {error.strerror}.") from error
+    if size == 0:
+        raise VitcError(f"{file} is empty.", _GET_ONE)
+    if size > _MAX_BYTES:
+        raise VitcError(
+            f"{file} has {size} bytes; vitc reads checkpoints of up to {_MAX_BYTES}.",
+            "Drop the optimizer state from it.",
+        )
+
+
+def _read_safetensors(file: Path) -> _Contents:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    header = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:] != b"{" or header > min(size - 8, _MAX_HEADER):
+        raise VitcError(f"{file} is not a whole safetensors file: its header is damaged.", _GET_ONE)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            described = (opened.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise VitcError(f"{file} is not a whole safetensors file: {error}.", _GET_ONE) from error
+    if described is None:
+        return _Contents(tensors)
+    try:
+        parsed = json.loads(described)
+    except ValueError as error:
+        raise VitcError(f"The description inside {file} is not JSON.", _GET_ONE) from error
+    return _Contents(tensors, _mapping(file, parsed))
+
+
+def _read_torch(file: Path, ema: bool) -> _Contents:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MAX_BYTES:
+            raise VitcError(
+                f"{file} unpacks to {unpacked} bytes; vitc reads up to {_MAX_BYTES}.",
+                "Drop the optimizer state from it.",
+            )
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds {found[1]} objects" if found else "it is damaged, or no PyTorch file"
+        raise VitcError(
+            f"{file} cannot be read safely: {what}.",
+            "Save its state dict alone with torch.save, or as .safetensors.",
+        ) from error
+    except Exception as error:  # whatever a damaged pickle makes the unpickler raise
+        raise VitcError(f"{file} is not a whole PyTorch checkpoint.", _GET_ONE) from error
+    return _state_dict(file, content, ema)
+
+
+def _state_dict(file: Path, content: object, ema: bool) -> _Contents:
+    entries = content if isinstance(content, dict) else {}
+    key = "state_dict_ema" if ema else "state_dict"
+    taken = entries.get(key)
+    if taken is None and not ema and entries and "state_dict_ema" not in entries:
+        taken = entries
+    if not isinstance(taken, dict):
+        held = ", ".join(sorted(str(k) for k in entries)[:_LISTED]) or type(content).__name__
+        raise VitcError(
+            f"{file} has no {key}; it holds {held}.",
+            "Load it without the EMA option." if ema else "Name a checkpoint of the network.",
+        )
+    strangers = [str(k) for k, v in taken.items() if not isinstance(v, Tensor)]
+    if strangers:
+        raise VitcError(
+            f"{file}: the state dict holds entries that are no tensors: "
+            f"{', '.join(sorted(strangers)[:_LISTED])}.",
+            "Name a checkpoint of the network.",
+        )
+    tensors = {str(name).removeprefix("module."): value for name, value in taken.items()}
+    notes = [f"{key} was taken"] if taken is not entries else []
+    if not ema and "state_dict_ema" in entries:
+        notes.append("the file also has state_dict_ema, which was left")
+    return _Contents(tensors, notes=tuple(notes))
+
+
+def _configuration(
+    file: Path, contents: _Contents, scheme: str | None, weight_bits: int | None
+) -> ModelConfig:
+    stated = contents.described.get("config")
+    if stated is None:
+        known_scheme(scheme or "bibert")
+        shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
+        try:
+            return config_from_shapes(shapes, scheme or "bibert", weight_bits or 1)
+        except VitcError as error:
+            raise VitcError(f"{file}: {error.message}", error.hint) from error
+    try:
+        config = ModelConfig.from_dict(_mapping(file, stated))
+    except (VitcError, TypeError) as error:
+        raise VitcError(f"{file}: its configuration does not hold: {error}", _GET_ONE) from error
+    if scheme is not None and scheme != config.scheme:
+        raise VitcError(f"{file} was made with scheme {config.scheme}, not {scheme}.")
+    if config.depth > _MAX_BLOCKS:
+        raise VitcError(f"{file} states {config.depth} blocks; vitc reads up to {_MAX_BLOCKS}.")
+    return config if weight_bits is None else replace(config, weight_bits=weight_bits)
+
+
+def _mapping(file: Path, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise VitcError(f"The description inside {file} is not a JSON object.", _GET_ONE)
+    return value
+
+
+def _labels(file: Path, value: object) -> list[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise VitcError(f"The labels inside {file} are not a list of names.", _GET_ONE)
+    return value
+
+
+def _optional(name: str) -> bool:
+    return name.endswith(".num_batches_tracked")
+
+
+def _listing(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) -> None:
+    wanted = model.state_dict()
+    missing = sorted(n for n in wanted if n not in tensors and not _optional(n))
+    unexpected = sorted(n for n in tensors if n not in wanted)
+    shared = sorted(n for n in tensors if n in wanted and not _optional(n))
+    wrong = [
+        f"{n} is {tuple(tensors[n].shape)}, wanted {tuple(wanted[n].shape)}"
+        for n in shared
+        if tensors[n].shape != wanted[n].shape
+    ]
+    integral = [f"{n} is {tensors[n].dtype}" for n in shared if not tensors[n].is_floating_point()]
+    found = [
+        f"{what}: {_listing(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of a wrong shape", wrong),
+            ("not floating point", integral),
+        )
+        if names
+    ]
+    if found:
+        raise VitcError(
+            f"The tensors of {file} do not fit the network: {'; '.join(found)}.",
+            "Check that the file is an SI-BiViT checkpoint and is whole.",
+        )
+    broken = [n for n in shared if not torch.isfinite(tensors[n]).all()]
+    if broken:
+        raise VitcError(
+            f"{file} holds NaN or infinite values in {_listing(broken)}.",
+            "The training diverged; take an earlier checkpoint.",
+        )
+    negative = [n for n in shared if n.endswith("running_var") and (tensors[n] < 0).any()]
+    if negative:
+        raise VitcError(f"{file} holds negative variances in {_listing(negative)}.", _GET_ONE)
+
+
+def _assignable(model: SIBiViT, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensors.get(name, torch.zeros(slot.shape)).to(slot.dtype, copy=True).contiguous()
+        for name, slot in model.state_dict().items()
+    }
+
+
+def _report(model: SIBiViT, notes: tuple[str, ...]) -> LoadReport:
+    zeros: dict[str, int] = {}
+    weights = 0
+    for name, module in binary_modules(model).items():
+        if isinstance(module, BinaryLinear) and module.weight_bits == 1:
+            weights += module.weight.numel()
+            count = int((module.centred() == 0).sum())
+            if count:
+                zeros[name] = count
+    return LoadReport(zeros, weights, notes)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,130 @@
+"""Random weights that behave like trained ones, so that a network can be timed before training.
+
+At PyTorch's own initialisation shifts are zero, norms are identities and SI is switched off, which
+hides mistakes and lets compilers drop work. Here every parameter is non-trivial, some gains and
+slopes are negative, and the norms are calibrated on random images so that bits stay balanced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from vitc.models.binary_linear import BinaryLinear
+from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.sibivit import Attention, AxisNorm, Block, SIBiViT, TwoLayer
+
+__all__ = ["random_images", "random_model"]
+
+_LATENT_STD: Final = 0.02
+_CALIBRATION_IMAGES: Final = 4
+
+
+def random_images(config: ModelConfig, count: int, seed: int = 0) -> Tensor:
+    """Normalised images [count, 3, H, W]: smooth random fields with some noise on top.
+
+    Args:
+        config: Gives the image size.
+        count: B.
+        seed: The same seed gives the same images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = config.image_size
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+    return smooth + 0.3 * torch.randn(count, 3, size, size, generator=generator)
+
+
+@torch.no_grad()
+def random_model(
+    config: ModelConfig,
+    seed: int = 0,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] | None = None,
+) -> SIBiViT:
+    """A model in eval mode with random, trained-like parameters.
+
+    Args:
+        config: Sizes and scheme.
+        seed: The same seed gives the same parameters on the same machine.
+        preprocessing: Stored with the model.
+        labels: Stored with the model.
+
+    Raises:
+        VitcError: If the configuration does not hold.
+    """
+    model = SIBiViT(config, preprocessing, labels).eval()
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: Tensor, mean: float, std: float) -> None:
+        tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator))
+
+    def uniform(tensor: Tensor, low: float, high: float, negative: float) -> None:
+        tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+        flip = torch.rand(tensor.shape, generator=generator) < negative
+        tensor.mul_(torch.where(flip, -1.0, 1.0))
+
+    for module in model.modules():
+        if isinstance(module, BinaryLinear):
+            normal(module.weight, 0.0, _LATENT_STD)
+            normal(module.bias, 0.0, 0.2 * _spread(module))
+        elif isinstance(module, AxisNorm):
+            uniform(module.weight, 0.5, 1.5, negative=0.15)
+            normal(module.bias, 0.0, 0.2)
+        elif isinstance(module, nn.PReLU):
+            normal(module.weight, 0.25, 0.2)
+    for module in model.modules():
+        if isinstance(module, Attention):
+            for shift in (module.moveq, module.movek, module.movev):
+                normal(shift.bias, 0.0, 0.3 * _spread(module.qkv))
+            normal(module.movefc.bias, 0.0, 0.2 * config.tokens**0.5)
+        elif isinstance(module, TwoLayer):
+            normal(module.movefc1.bias, 0.0, 0.2)
+            for shift in (module.moveact1, module.moveact2, module.movefc2):
+                normal(shift.bias, 0.0, 0.25 * _spread(module.fc1))
+    for module in model.modules():
+        if isinstance(module, Block) and config.si:
+            uniform(module.learnablescaling, 0.2, 0.8, negative=0.2)
+    pixels = 3 * config.patch_size**2
+    normal(model.patch_embed.proj.weight, 0.0, pixels**-0.5)
+    _bias(model.patch_embed.proj).copy_(0.1 * torch.randn(config.width, generator=generator))
+    for embedding in (model.cls_token, model.pos_embed):
+        normal(embedding, 0.0, 0.1)
+    normal(model.head.weight, 0.0, 2 * config.width**-0.5)
+    normal(model.head.bias, 0.0, 0.1)
+    _calibrate(model, random_images(config, _CALIBRATION_IMAGES, seed), generator)
+    return model
+
+
+def _spread(linear: BinaryLinear) -> float:
+    """Standard deviation of scale * I for random signs; E|w| of a normal is std * sqrt(2/pi)."""
+    return float(_LATENT_STD * 0.798 * linear.weight.shape[1] ** 0.5)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    if conv.bias is None:
+        raise TypeError("the patch embedding has a bias")
+    return conv.bias
+
+
+def _calibrate(model: SIBiViT, images: Tensor, generator: torch.Generator) -> None:
+    """Set each norm's statistics from what reaches it, off by a little as after training."""
+
+    def measure(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x: Tensor = inputs[0]
+        mean, var = x.mean(dim=(0, 2)), x.var(dim=(0, 2))
+        noise = torch.randn(mean.shape, generator=generator)
+        spread = 0.75 + 0.5 * torch.rand(var.shape, generator=generator)
+        norm.running_mean = mean + 0.15 * noise * var.sqrt()
+        norm.running_var = var * spread
+
+    handles = [
+        module.register_forward_pre_hook(measure)
+        for module in model.modules()
+        if isinstance(module, AxisNorm)
+    ]
+    model(images)
+    for handle in handles:
+        handle.remove()
