@@ -1,1 +1,5 @@
-"""Targets."""
+"""Targets, microkernel shapes, memory layouts and the TIR kernels themselves."""
+
+from vitc.targets.table import TARGETS, Target, find
+
+__all__ = ["TARGETS", "Target", "find"]

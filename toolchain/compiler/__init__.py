@@ -1,1 +1,1 @@
-"""TODO"""
+"""ONNX file to artefact."""

@@ -1,0 +1,56 @@
+"""How a kernel is shaped for an instruction set: lane element, lanes and register tiles.
+
+Everything that a kernel's speed depends on is in this table, so that a faster choice is one edit here. The numbers
+of accumulators fit the register file: 32 vector registers for AVX-512 and AArch64, 16 for AVX2 and ARMv7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ISAS", "Isa"]
+
+
+@dataclass(frozen=True)
+class Isa:
+    """Shape of the microkernels of one instruction set.
+
+    Attributes:
+        name: Name of the microkernel family, as it stands in a manifest.
+        element_bits: Width of the unsigned integers that the popcount works on: 32 where the machine counts
+            bits per 32-bit lane (VPOPCNTDQ), 8 where it counts per byte (NEON `cnt`, the AVX2 `pshufb` table).
+        lanes: Elements side by side in one block of the lane-interleaved layout; a multiple of 16.
+        row_tile: Rows of the broadcast operand held in registers by the binary matrix product.
+        lane_tile: Most lane blocks held in registers by the binary matrix product.
+        float_lanes: fp32 values in one vector register.
+        float_rows: Rows of the fp32 tile (patch embedding).
+        float_tile: Vectors side by side in the fp32 tile.
+        query_tile: Queries that the attention kernel handles together.
+    """
+
+    name: str
+    element_bits: int
+    lanes: int
+    row_tile: int
+    lane_tile: int
+    float_lanes: int
+    float_rows: int
+    float_tile: int
+    query_tile: int = 1
+
+    @property
+    def element(self) -> str:
+        """Data type of a lane element."""
+        return f"uint{self.element_bits}"
+
+
+ISAS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 7, 4),
+        Isa("avx2-pshufb", 8, 32, 4, 2, 8, 6, 2),
+        Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2),
+        Isa("neon-cnt", 8, 32, 4, 1, 4, 6, 4),
+        Isa("neon32-vcnt", 8, 16, 4, 2, 4, 4, 2),
+    )
+}

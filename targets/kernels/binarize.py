@@ -1,0 +1,108 @@
+"""Binarization of the residual stream against thresholds, straight into packed bits.
+
+Instruction set: any. Tile: one row, or one lane block. Layouts: fp32 rows in, rows or lanes layout out.
+
+bit = (x >= threshold) XOR flip. A flip (a negative batch norm gain) is a bit mask applied to whole words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
+from vitc.targets.layouts import WORD, round_up
+
+__all__ = ["along_rows_kernel", "along_columns_kernel"]
+
+
+def along_rows_kernel(symbol: str, rows: int, columns: int, stride: int) -> Kernel:
+    """Binarize `x [rows, columns]` against a threshold a row; bits run along a row.
+
+    Arguments of the C function: x, threshold [rows], flip [rows] (uint16, 0 or 0xFFFF), out (rows layout), begin, end.
+
+    Args:
+        symbol: Name of the C function.
+        rows: Rows (tokens).
+        columns: Columns (channels).
+        stride: Floats from one row of x to the next.
+
+    Returns:
+        The kernel. Its tasks are rows.
+    """
+    emitter = Emitter(symbol)
+    halves = round_up(columns, WORD) // HALF
+    with emitter.open() as e:
+        x, threshold, flip, out = e.pointers(
+            x="float32", threshold="float32", flip="uint16", out="uint16"
+        )
+        with e.loop(e.begin, e.end) as row:
+            limit = e.let(e.splat(threshold[row], HALF))
+            invert = e.let(flip[row])
+            full = columns // HALF
+
+            def word(half: Any, valid: int, row: Any = row, limit: Any = limit,
+                     invert: Any = invert) -> None:
+                bits = mask_bits(e.load(x, row * stride + half * HALF, HALF) >= limit)
+                value = T.bitwise_xor(bits, invert)
+                if valid < HALF:
+                    value = T.bitwise_and(value, e.constant("uint16", (1 << valid) - 1))
+                e.store(out, row * halves + half, value)
+
+            with e.loop(0, full) as half:
+                word(half, HALF)
+            for half in range(full, halves):
+                word(half, max(0, columns - half * HALF))
+    return emitter.kernel(rows)
+
+
+def along_columns_kernel(
+    symbol: str, isa: Isa, rows: int, columns: int, stride: int
+) -> Kernel:
+    """Binarize `x [rows, columns]` against a threshold a column; bits run along a column.
+
+    Arguments of the C function: x, threshold [columns], flip [columns] (elements, all bits 0 or 1), out (lanes
+    layout, a column a lane), begin, end.
+
+    Args:
+        symbol: Name of the C function.
+        isa: Instruction set.
+        rows: Rows (tokens), the packed axis.
+        columns: Columns (channels).
+        stride: Floats from one row of x to the next.
+
+    Returns:
+        The kernel. Its tasks are lane blocks.
+    """
+    emitter = Emitter(symbol)
+    bits, lanes = isa.element_bits, isa.lanes
+    elements = round_up(rows, WORD) // bits
+    with emitter.open() as e:
+        x, threshold, flip, out = e.pointers(
+            x="float32", threshold="float32", flip=isa.element, out=isa.element
+        )
+
+        def element_word(block: Any, half: int, element: Any, count: int) -> None:
+            lane = block * lanes + half * HALF
+            limit = e.let(e.load(threshold, lane, HALF))
+            word = e.local(isa.element, HALF)
+            e.store(word, 0, e.constant(isa.element, 0, HALF), HALF)
+            for bit in range(count):
+                value = e.load(x, (element * bits + bit) * stride + lane, HALF)
+                one = T.Select(value >= limit, e.constant(isa.element, 1 << bit, HALF),
+                               e.constant(isa.element, 0, HALF))
+                e.store(word, 0, T.bitwise_or(e.load(word, 0, HALF), one), HALF)
+            result = T.bitwise_xor(e.load(word, 0, HALF), e.load(flip, lane, HALF))
+            if count < bits:
+                result = T.bitwise_and(result, e.constant(isa.element, (1 << count) - 1, HALF))
+            e.store(out, (block * elements + element) * lanes + half * HALF, result, HALF)
+
+        with e.loop(e.begin, e.end) as block:
+            for half in range(lanes // HALF):
+                with e.loop(0, rows // bits) as element:
+                    element_word(block, half, element, bits)
+                for element in range(rows // bits, elements):
+                    element_word(block, half, element, max(0, rows - element * bits))
+    return emitter.kernel(round_up(columns, lanes) // lanes)

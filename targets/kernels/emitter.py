@@ -1,0 +1,115 @@
+"""A thin layer over TVM's TIR builder: plain C functions on pointers, with explicit vectors.
+
+A kernel is a function of read-only pointers, one output pointer and a range of tasks `[begin, end)`, which the driver
+splits among its threads. Python loops unroll; `loop` makes a loop in the generated code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+__all__ = ["HALF", "Emitter", "Kernel", "mask_bits"]
+
+HALF = 16
+"""Lanes that an epilogue turns into one 16-bit mask."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A finished kernel.
+
+    Attributes:
+        symbol: Name of the C function.
+        function: TIR prim_func.
+        tasks: Number of tasks; the driver may split `[0, tasks)` anywhere.
+    """
+
+    symbol: str
+    function: Any
+    tasks: int
+
+
+@dataclass
+class Emitter:
+    """Builds one kernel; use as `with Emitter(name).open() as e`, then `e.kernel(tasks)`."""
+
+    symbol: str
+    _function: Any = None
+    _state: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self) -> Iterator[Emitter]:
+        """Open the function; everything emitted inside belongs to it."""
+        with IRBuilder() as builder:
+            with T.prim_func():
+                T.func_name(self.symbol)
+                yield self
+            self._function = builder.get()
+
+    def kernel(self, tasks: int) -> Kernel:
+        """Return the finished kernel."""
+        return Kernel(self.symbol, self._function, tasks)
+
+    def pointers(self, **dtypes: str) -> list[Any]:
+        """Declare one pointer parameter a keyword; returns their buffers."""
+        handles = {name: T.arg(name, T.handle(dtype, "global")) for name, dtype in dtypes.items()}
+        self._state["begin"] = T.arg("begin", T.int32())
+        self._state["end"] = T.arg("end", T.int32())
+        # The length is not used by flat, unchecked accesses; TVM wants one.
+        return [
+            T.decl_buffer((1 << 28,), dtypes[name], data=handle) for name, handle in handles.items()
+        ]
+
+    @property
+    def begin(self) -> Any:
+        """First task of this call."""
+        return self._state["begin"]
+
+    @property
+    def end(self) -> Any:
+        """One past the last task of this call."""
+        return self._state["end"]
+
+    def loop(self, start: Any, stop: Any) -> Any:
+        """A loop in the generated code."""
+        return T.serial(start, stop)
+
+    def local(self, dtype: str, count: int) -> Any:
+        """A buffer that lives in registers where all its indices are constants."""
+        return T.alloc_buffer((count,), dtype, scope="local")
+
+    def let(self, value: Any) -> Any:
+        """Name a value, so that it is computed once."""
+        return T.bind(value)
+
+    def load(self, buffer: Any, index: Any, lanes: int) -> Any:
+        """Load `lanes` consecutive elements."""
+        return buffer[T.ramp(index, 1, lanes)]
+
+    def store(self, buffer: Any, index: Any, value: Any, lanes: int = 1) -> None:
+        """Store one element or `lanes` consecutive ones."""
+        T.buffer_store(buffer, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
+
+    def splat(self, value: Any, lanes: int) -> Any:
+        """Broadcast a scalar."""
+        return T.broadcast(value, lanes)
+
+    def constant(self, dtype: str, value: float, lanes: int = 1) -> Any:
+        """A constant, or a vector of it."""
+        scalar = getattr(T, dtype)(value)
+        return scalar if lanes == 1 else T.broadcast(scalar, lanes)
+
+    def cast(self, dtype: str, value: Any, lanes: int = 1) -> Any:
+        """Convert a scalar or vector."""
+        return T.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+
+
+def mask_bits(condition: Any, lanes: int = HALF) -> Any:
+    """Turn a vector of `lanes` booleans into an unsigned integer of as many bits, LSB first."""
+    return T.call_intrin(f"uint{lanes}", "tirx.reinterpret", condition)

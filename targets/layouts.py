@@ -1,0 +1,112 @@
+"""Memory layouts of packed bits, and their conversion from and to plain bit arrays.
+
+Two layouts serve every kernel. Bits run along the contracted axis, LSB first, in elements of 8 or 32 bits; rows of bits
+are padded with zeros to a multiple of 32.
+
+- *rows*: `[R, W]`, one row after the other; the operand whose elements are broadcast.
+- *lanes*: `[B, W, L]`, L rows side by side, element by element; the operand that fills a vector register.
+
+An axis may be grouped: heads of width d are padded one by one to a multiple of 32, so that a head starts on an
+element boundary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["WORD", "Axis", "from_lanes", "from_rows", "round_up", "to_lanes", "to_rows"]
+
+WORD = 32
+"""Bits to which a packed row is padded."""
+
+Bits = npt.NDArray[np.uint8]
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Return the smallest multiple of `multiple` that is at least `value`."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of `groups * size` entries of which each group is padded to a multiple of `WORD`.
+
+    Attributes:
+        size: Entries of one group.
+        groups: Number of groups.
+    """
+
+    size: int
+    groups: int = 1
+
+    @property
+    def length(self) -> int:
+        """Entries without padding."""
+        return self.size * self.groups
+
+    @property
+    def padded_group(self) -> int:
+        """Entries of one group with its padding."""
+        return round_up(self.size, WORD)
+
+    @property
+    def padded(self) -> int:
+        """Entries with padding."""
+        return self.padded_group * self.groups
+
+    def pad(
+        self, array: npt.NDArray[np.generic], axis: int, fill: float = 0
+    ) -> npt.NDArray[np.generic]:
+        """Insert the padding of every group along `axis` of `array`, filled with `fill`."""
+        moved = np.moveaxis(np.asarray(array), axis, -1)
+        grouped = moved.reshape(*moved.shape[:-1], self.groups, self.size)
+        result = np.full((*grouped.shape[:-1], self.padded_group), fill, array.dtype)
+        result[..., : self.size] = grouped
+        return np.moveaxis(result.reshape(*moved.shape[:-1], self.padded), -1, axis)
+
+    def unpad(self, array: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.generic]:
+        """Drop the padding of every group along `axis` of `array`."""
+        moved = np.moveaxis(array, axis, -1)
+        grouped = moved.reshape(*moved.shape[:-1], self.groups, self.padded_group)
+        plain = grouped[..., : self.size].reshape(*moved.shape[:-1], self.length)
+        return np.moveaxis(plain, -1, axis)
+
+
+def to_rows(bits: Bits, axis: Axis) -> Bits:
+    """Pack bits `[R, K]` into the rows layout, as bytes `[R, axis.padded / 8]`."""
+    padded = axis.pad(bits, 1).astype(np.uint8)
+    return np.packbits(padded, axis=1, bitorder="little")
+
+
+def from_rows(data: Bits, rows: int, axis: Axis) -> Bits:
+    """Undo `to_rows` on the first `rows` rows of a buffer of bytes; returns bits `[rows, K]`."""
+    stride = axis.padded // 8
+    packed = data[: rows * stride].reshape(rows, stride)
+    return axis.unpad(np.unpackbits(packed, axis=1, bitorder="little"), 1).astype(np.uint8)
+
+
+def to_lanes(bits: Bits, axis: Axis, lanes: int, element_bits: int) -> Bits:
+    """Pack bits `[R, K]` into the lanes layout; R is padded with zero rows to a multiple of `lanes`.
+
+    Returns:
+        Bytes, flat: `[R / lanes, axis.padded / element_bits, lanes]` elements of `element_bits`.
+    """
+    packed = to_rows(bits, axis)
+    blocks = round_up(len(packed), lanes) // lanes
+    full = np.zeros((blocks * lanes, packed.shape[1]), np.uint8)
+    full[: len(packed)] = packed
+    size = element_bits // 8
+    elements = full.reshape(blocks, lanes, -1, size).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(elements).reshape(-1)
+
+
+def from_lanes(data: Bits, rows: int, axis: Axis, lanes: int, element_bits: int) -> Bits:
+    """Undo `to_lanes` on a buffer of bytes; returns bits `[rows, K]`."""
+    blocks = round_up(rows, lanes) // lanes
+    size = element_bits // 8
+    used = blocks * lanes * axis.padded // 8
+    elements = data[:used].reshape(blocks, -1, lanes, size).transpose(0, 2, 1, 3)
+    return from_rows(np.ascontiguousarray(elements).reshape(-1), rows, axis)

@@ -1,0 +1,135 @@
+"""The table of targets: which machine an artefact is for.
+
+To add a target, add one entry here; its `isa` names a row of vitc.targets.isa.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitc.errors import VitcError
+
+__all__ = ["TARGETS", "Target", "find", "host_features"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine that vitc compiles for.
+
+    Attributes:
+        name: Name on the command line.
+        description: One line for `vitc targets`.
+        triple: LLVM triple of the kernels.
+        cpu: LLVM processor.
+        attributes: LLVM features beyond those of the processor, such as `+neon`.
+        features: CPU features that the library asks for before it runs, by their names in /proc/cpuinfo.
+        isa: Microkernel family, a key of `vitc.targets.isa.ISAS`.
+        link: Target of the linker, with the oldest C library that the result runs on.
+        runner: Target of the static runner.
+        emulator: qemu-user program that runs it elsewhere, without its `qemu-` prefix.
+        machine: `platform.machine()` values that run it directly.
+    """
+
+    name: str
+    description: str
+    triple: str
+    cpu: str
+    attributes: tuple[str, ...]
+    features: tuple[str, ...]
+    isa: str
+    link: str
+    runner: str
+    emulator: str
+    machine: tuple[str, ...]
+
+
+_X86 = {
+    "triple": "x86_64-linux-gnu",
+    "link": "x86_64-linux-gnu.2.17",
+    "runner": "x86_64-linux-musl",
+    "emulator": "x86_64",
+    "machine": ("x86_64", "AMD64"),
+}
+_ARM64 = {
+    "triple": "aarch64-linux-gnu",
+    "link": "aarch64-linux-gnu.2.17",
+    "runner": "aarch64-linux-musl",
+    "emulator": "aarch64",
+    "machine": ("aarch64", "arm64"),
+    "isa": "neon-cnt",
+    "features": ("asimd",),
+    "attributes": ("+neon",),
+}
+_V2 = ("sse4_2", "ssse3", "popcnt")
+_V3 = ("avx2", "bmi2", "fma")
+_AVX512 = (*_V3, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq")
+
+
+def _target(name: str, description: str, cpu: str, base: dict[str, object], **own: object) -> Target:
+    fields = {"attributes": (), "features": (), **base, **own}
+    return Target(name=name, description=description, cpu=cpu, **fields)  # type: ignore[arg-type]
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        _target("arm", "any 64-bit ARM Linux (ARMv8-A, NEON)", "generic", _ARM64),
+        _target("rpi4", "Raspberry Pi 4 (Cortex-A72)", "cortex-a72", _ARM64),
+        _target("rpi5", "Raspberry Pi 5 (Cortex-A76)", "cortex-a76", _ARM64,
+                features=("asimd", "asimddp"), attributes=("+neon", "+dotprod")),
+        _target("armv7", "32-bit ARM Linux with NEON and VFPv4 (hard float)", "generic",
+                {}, triple="armv7a-linux-gnueabihf", link="arm-linux-gnueabihf.2.17",
+                runner="arm-linux-musleabihf", emulator="arm", machine=("armv7l", "armv8l"),
+                isa="neon32-vcnt", features=("neon", "vfpv4"),
+                attributes=("+neon", "+vfp4", "+v7")),
+        _target("android-arm64", "64-bit ARM Android", "generic", _ARM64,
+                triple="aarch64-linux-android", link="aarch64-linux-none"),
+        _target("x86-64-v2", "x86-64-v2 (SSE4.2, no AVX)", "x86-64-v2", _X86,
+                isa="ssse3-pshufb", features=_V2),
+        _target("x86", "x86-64-v3 (AVX2)", "x86-64-v3", _X86, isa="avx2-pshufb", features=_V3),
+        _target("x86-avx512", "x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
+                "icelake-server", _X86, isa="avx512-vpopcntdq", features=_AVX512),
+    )
+}
+
+
+def host_features() -> frozenset[str]:
+    """CPU features of this machine, by their names in /proc/cpuinfo; empty where that file is missing."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return frozenset()
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def find(name: str) -> Target:
+    """Return the target of a name; `native` is the best table entry that this machine runs.
+
+    Args:
+        name: A key of `TARGETS`, or `native`.
+
+    Raises:
+        VitcError: If there is no such target; the known ones are listed.
+    """
+    if name != "native":
+        if name not in TARGETS:
+            known = ", ".join(["native", *TARGETS])
+            raise VitcError(f"There is no target named {name!r}.", f"Known targets: {known}.")
+        return TARGETS[name]
+    machine, features = platform.machine(), host_features()
+    # Later entries of one machine ask for more, so the last that fits is the best.
+    fitting = [
+        t for t in TARGETS.values()
+        if machine in t.machine and features.issuperset(t.features) and "android" not in t.name
+    ]
+    if not fitting:
+        raise VitcError(
+            f"No target fits this machine ({machine}).",
+            "Name one with --target; `vitc targets` lists them.",
+        )
+    return fitting[-1]
