@@ -1,0 +1,337 @@
+"""The training loop: AdamW, warm-up and cosine, one evaluation an epoch, resumable.
+
+Batch order and augmentation of an epoch come from the seed and the epoch's number alone, so a
+resumed run needs no generator state and repeats an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from typing import Any, TypeAlias
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from vitc.errors import VitcError
+from vitc.models import ModelConfig, SIBiViT, load, preset, save
+from vitc.models.sibivit import Block
+from vitc.training.augmentation import mirror, shift
+from vitc.training.data import DIGITS, Dataset, load_dataset
+from vitc.training.losses import classification_loss
+from vitc.training.options import EpochReport, TrainOptions, TrainResult
+from vitc.training.progress_files import read_state, write_curve, write_history, write_state
+from vitc.training.teacher import Teacher
+
+__all__ = ["Progress", "train"]
+
+Progress: TypeAlias = Callable[[EpochReport], None]
+
+_EVAL_BATCH = 256
+_WORKERS = 4
+_SI_SCALE = 0.1
+_NOT_OF_THE_RUN = frozenset(("out", "resume"))
+
+
+def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
+    """Train a network and write its best checkpoint.
+
+    Args:
+        options: What to do.
+        progress: Called after each epoch.
+
+    Raises:
+        VitcError: If the data, the preset, the teacher or the state to resume from do not fit, or
+            if the loss stops being finite.
+    """
+    if not options.out.parent.is_dir():
+        raise VitcError(f"There is no folder {options.out.parent}.", "Make it first.")
+    accelerator = Accelerator()
+    torch.manual_seed(options.seed)
+    chosen = preset(options.preset)
+    train_set = load_dataset(options.data, chosen.preprocessing, "train")
+    test_set = load_dataset(options.data, chosen.preprocessing, "test", train_set.labels)
+    if len(train_set.labels) < 2:
+        raise VitcError(
+            f"{options.data} has one class, {train_set.labels[0]!r}.", "Training needs two or more."
+        )
+    start = None if options.start is None else load(options.start)
+    model = _initial(_configured(chosen.config, options, train_set), train_set, start)
+    teacher = None if options.teacher is None else Teacher(options.teacher, model)
+    described = _described(
+        options,
+        start=None if start is None else start.source_sha256,
+        teacher=None if teacher is None else teacher.network.source_sha256,
+    )
+    run = _Run(options, described, accelerator, model, teacher, train_set, test_set)
+    if options.resume:
+        run.restore()
+    while run.epoch < options.epochs:
+        report = run.step()
+        if accelerator.is_main_process and progress is not None:
+            progress(report)
+    return run.result()
+
+
+def _configured(config: ModelConfig, options: TrainOptions, data: Dataset) -> ModelConfig:
+    return config.replace(
+        classes=len(data.labels),
+        depth=options.depth,
+        si=options.si,
+        weight_bits=options.weight_bits,
+    )
+
+
+def _initial(config: ModelConfig, data: Dataset, start: SIBiViT | None) -> SIBiViT:
+    model = SIBiViT(config, data.preprocessing, data.labels)
+    for module in model.modules():
+        if isinstance(module, Block) and config.si:
+            nn.init.constant_(module.learnablescaling, _SI_SCALE)
+    if start is not None:
+        _copy_matching(start, model)
+    return model
+
+
+@torch.no_grad()
+def _copy_matching(source: SIBiViT, model: SIBiViT) -> None:
+    """Copy all of `source`; SI branches that it lacks get scale 0."""
+    wanted = model.state_dict()
+    given = source.state_dict()
+    new_classes = source.config.classes != model.config.classes
+    misfits = [
+        f"{name} is {tuple(tensor.shape)}, wanted {tuple(wanted[name].shape)}"
+        if name in wanted
+        else f"{name} has no place"
+        for name, tensor in given.items()
+        if (name not in wanted or wanted[name].shape != tensor.shape)
+        and not (new_classes and name.startswith("head."))
+    ]
+    if misfits:
+        raise VitcError(
+            f"{source.source_path} does not fit the network to train: {'; '.join(misfits[:6])}.",
+            "Start from a checkpoint of the same preset, depth and MLP ratio.",
+        )
+    for name, slot in wanted.items():
+        if name in given and given[name].shape == slot.shape:
+            slot.copy_(given[name])
+        elif name.endswith("learnablescaling"):
+            slot.zero_()
+
+
+class _EpochBatches(Sampler[list[int]]):
+    """Batches of indices in an order that depends on seed and epoch only."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.drop_last = False
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(self.count, generator=_generator(self.seed, self.epoch, 0))
+        for start in range(0, self.count, self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+
+def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 100_003 + epoch) * 64 + stream)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        described: dict[str, Any],
+        accelerator: Accelerator,
+        model: SIBiViT,
+        teacher: Teacher | None,
+        train_set: Dataset,
+        test_set: Dataset,
+    ) -> None:
+        self.options = options
+        self.described = described
+        self.accelerator = accelerator
+        self.model = model
+        self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
+        self.epoch = 0
+        self.best_accuracy = -1.0
+        self.best_epoch = 0
+        self.history: list[EpochReport] = []
+        self.sampler = _EpochBatches(len(train_set), options.batch_size, options.seed)
+        matrices = [p for p in model.parameters() if p.ndim == 2]
+        others = [p for p in model.parameters() if p.ndim != 2]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=options.learning_rate,
+        )
+        workers = 0 if train_set.in_memory else _WORKERS
+        loader = DataLoader(
+            train_set, batch_sampler=self.sampler, collate_fn=_as_is, num_workers=workers
+        )
+        test_loader = DataLoader(
+            test_set, batch_size=_EVAL_BATCH, collate_fn=_as_is, num_workers=workers
+        )
+        self.network, self.optimizer, self.loader, self.test_loader = accelerator.prepare(
+            model, optimizer, loader, test_loader
+        )
+        steps = len(self.loader)
+        warmup = options.warmup_epochs * steps
+        total = max(options.epochs * steps, 1)
+
+        def schedule(step: int) -> float:
+            rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+
+    def step(self) -> EpochReport:
+        """One epoch, its evaluation, and the files."""
+        began = time.perf_counter()
+        loss = self._train_epoch()
+        accuracy = self._evaluate()
+        self.epoch += 1
+        report = EpochReport(
+            epoch=self.epoch,
+            epochs=self.options.epochs,
+            loss=loss,
+            accuracy=accuracy,
+            learning_rate=float(self.schedule.get_last_lr()[0]),
+            seconds=time.perf_counter() - began,
+        )
+        self.history.append(report)
+        is_best = accuracy >= self.best_accuracy
+        if is_best:
+            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+        if self.accelerator.is_main_process:
+            self._write(is_best)
+        self.accelerator.wait_for_everyone()
+        return report
+
+    def _train_epoch(self) -> float:
+        self.network.train()
+        self.sampler.epoch = self.epoch
+        draws = _generator(self.options.seed, self.epoch, 1 + self.accelerator.process_index)
+        total, count = torch.zeros((), device=self.accelerator.device), 0
+        for images, targets in self.loader:
+            shown = self._augmented(images, draws)
+            wisdom = None if self.teacher is None else self.teacher(shown)
+            loss = classification_loss(
+                self.network(shown), targets, self.options.label_smoothing, wisdom
+            )
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.detach() * len(targets)
+            count += len(targets)
+        mean = float(total / count)
+        if not math.isfinite(mean):
+            raise VitcError(
+                f"The loss stopped being finite in epoch {self.epoch + 1}.",
+                f"Lower the learning rate, which is {self.options.learning_rate}.",
+            )
+        return mean
+
+    def _augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        if not self.options.augment:
+            return images
+        moved = shift(images.cpu(), images.shape[-1] // 16, draws)
+        if self.options.data != DIGITS:
+            moved = mirror(moved, draws)
+        return moved.to(images.device)
+
+    @torch.no_grad()
+    def _evaluate(self) -> float:
+        self.network.eval()
+        right, count = 0, 0
+        for images, targets in self.test_loader:
+            guesses = self.network(images).argmax(dim=-1)
+            guesses, wanted = self.accelerator.gather_for_metrics((guesses, targets))
+            right += int((guesses == wanted).sum())
+            count += len(wanted)
+        return right / count
+
+    def _write(self, is_best: bool) -> None:
+        model = self.accelerator.unwrap_model(self.network)
+        if is_best:
+            model.history = {
+                "options": self.described,
+                "epoch": self.epoch,
+                "accuracy": self.best_accuracy,
+            }
+            save(model, self.options.out)
+        state = {
+            "run": self.described,
+            "epoch": self.epoch,
+            "model": model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
+            "history": [asdict(report) for report in self.history],
+        }
+        write_state(self.options.last, state)
+
+    def restore(self) -> None:
+        """Take up the state after the last finished epoch.
+
+        Raises:
+            VitcError: If there is none, or it comes from another run.
+        """
+        state = read_state(self.options.last, self.described)
+        if not self.options.out.is_file():
+            raise VitcError(
+                f"{self.options.last} is there but the best checkpoint {self.options.out} is not.",
+                "Train without resuming.",
+            )
+        self.accelerator.unwrap_model(self.network).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch = state["epoch"]
+        self.best_accuracy = state["best"]["accuracy"]
+        self.best_epoch = state["best"]["epoch"]
+        self.history = [EpochReport(**report) for report in state["history"]]
+
+    def result(self) -> TrainResult:
+        """What the run came to, with its curves and history written."""
+        if self.accelerator.is_main_process:
+            write_history(self.options.history, self.described, self.history)
+            write_curve(self.options.curve, self.history)
+        return TrainResult(
+            checkpoint=self.options.out,
+            best_accuracy=self.best_accuracy,
+            best_epoch=self.best_epoch,
+            final_accuracy=self.history[-1].accuracy,
+            history=tuple(self.history),
+            seconds=sum(report.seconds for report in self.history),
+            curve=self.options.curve,
+            history_file=self.options.history,
+        )
+
+
+def _described(
+    options: TrainOptions, start: str | None, teacher: str | None
+) -> dict[str, str | int | float | bool | None]:
+    """The options as JSON values, checkpoints by their hash rather than by where they are."""
+    plain = {
+        field.name: getattr(options, field.name)
+        for field in fields(options)
+        if field.name not in _NOT_OF_THE_RUN
+    }
+    return {**plain, "start": start, "teacher": teacher}

@@ -1,0 +1,139 @@
+"""What a training run is asked to do, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitc.errors import VitcError
+
+__all__ = ["EpochReport", "TrainOptions", "TrainResult"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A training run.
+
+    The defaults train `micro` on the digits; they were chosen for that on two CPU cores.
+
+    Attributes:
+        out: The best checkpoint, ``.safetensors``. Beside it lie ``.last.pt`` (to resume),
+            ``.png`` (curves) and ``.json`` (history).
+        data: ``digits`` or a folder, see `vitc.training.data.load_dataset`.
+        preset: Network to train, with the number of classes of the data.
+        depth: Blocks, if not the preset's.
+        si: Whether to have the spatial interaction branch, if not as the preset.
+        weight_bits: 32 for the first of the two training steps (32W1A), else 1.
+        start: Checkpoint to begin from, such as that of the first step. An SI branch it lacks
+            enters with scale 0 and so changes nothing at first (SI-BiViT, section 3).
+        teacher: Checkpoint with the same classes to distil from.
+        epochs: Passes over the training images.
+        batch_size: Images a step (on each device).
+        learning_rate: Peak of the schedule.
+        warmup_epochs: Epochs of linear warm-up before the cosine.
+        weight_decay: AdamW's, on matrices only.
+        label_smoothing: Of the label loss.
+        clip_norm: Largest norm of the gradient.
+        augment: Small shifts, and mirror images unless the data are digits.
+        seed: The same seed gives the same run on the same machine.
+        resume: Go on from ``.last.pt``.
+
+    Raises:
+        VitcError: If a value is out of range.
+    """
+
+    out: Path
+    data: str = "digits"
+    preset: str = "micro"
+    depth: int | None = None
+    si: bool | None = None
+    weight_bits: int = 1
+    start: Path | None = None
+    teacher: Path | None = None
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    warmup_epochs: int = 3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    clip_norm: float = 5.0
+    augment: bool = True
+    seed: int = 0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".safetensors":
+            raise VitcError(
+                f"A checkpoint is written as .safetensors, found {self.out.name!r}.",
+                f"Write to {self.out.stem}.safetensors.",
+            )
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise VitcError(f"{name} must be positive, found {getattr(self, name)}.")
+        for name in ("warmup_epochs", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise VitcError(f"{name} must not be negative, found {getattr(self, name)}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise VitcError(f"label_smoothing must lie in [0, 1), found {self.label_smoothing}.")
+
+    @property
+    def last(self) -> Path:
+        """State after the last finished epoch."""
+        return self.out.with_suffix(".last.pt")
+
+    @property
+    def curve(self) -> Path:
+        """Loss and accuracy over the epochs, as a picture."""
+        return self.out.with_suffix(".png")
+
+    @property
+    def history(self) -> Path:
+        """The same as JSON."""
+        return self.out.with_suffix(".json")
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        epochs: Of how many.
+        loss: Mean training loss.
+        accuracy: Top-1 on the test images, in [0, 1].
+        learning_rate: At the end of the epoch.
+        seconds: Wall time of the epoch with its evaluation.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        checkpoint: The best epoch's weights.
+        best_accuracy: Top-1 on the test images, the highest of all epochs.
+        best_epoch: Counted from 1; the latest if several are equal.
+        final_accuracy: After the last epoch. The best one is chosen by looking at the test
+            images; this one is not.
+        history: One report an epoch.
+        seconds: Wall time of all epochs, those before a resume included.
+        curve: Picture of loss and accuracy.
+        history_file: `history` as JSON.
+    """
+
+    checkpoint: Path
+    best_accuracy: float
+    best_epoch: int
+    final_accuracy: float
+    history: tuple[EpochReport, ...]
+    seconds: float
+    curve: Path
+    history_file: Path

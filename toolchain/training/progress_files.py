@@ -1,0 +1,99 @@
+"""The files beside a checkpoint: state to resume from, curves, history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from vitc.errors import VitcError
+from vitc.training.options import EpochReport
+
+__all__ = ["read_state", "write_curve", "write_history", "write_state"]
+
+
+def write_state(file: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, complete or not at all.
+
+    Raises:
+        VitcError: If the file cannot be written.
+    """
+    _replace(file, lambda aside: torch.save(dict(state), aside))
+
+
+def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what `write_state` wrote.
+
+    Args:
+        file: The ``.last.pt`` of a run.
+        run: The options of this run; the state must come from one with the same.
+
+    Raises:
+        VitcError: If there is no such file, it is damaged, or it comes from a different run.
+    """
+    if not file.is_file():
+        raise VitcError(f"There is nothing to resume: no {file}.", "Train without resuming.")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the unpickler raise
+        raise VitcError(f"{file} is damaged.", "Train without resuming.") from error
+    before = state.get("run") if isinstance(state, dict) else None
+    if not isinstance(before, dict):
+        raise VitcError(f"{file} is not the state of a training run.", "Train without resuming.")
+    changed = [
+        f"{name} was {before.get(name)!r}, now {run.get(name)!r}"
+        for name in sorted({*before, *run})
+        if before.get(name) != run.get(name)
+    ]
+    if changed:
+        raise VitcError(
+            f"{file} comes from a different run: {'; '.join(changed)}.",
+            "Resume with the same options, or train without resuming.",
+        )
+    return {str(name): value for name, value in state.items()}
+
+
+def write_history(file: Path, run: Mapping[str, Any], history: Sequence[EpochReport]) -> None:
+    """Write the options and one entry an epoch as JSON.
+
+    Raises:
+        VitcError: If the file cannot be written.
+    """
+    content = {"options": dict(run), "epochs": [asdict(report) for report in history]}
+    text = json.dumps(content, indent=1) + "\n"
+    _replace(file, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_curve(file: Path, history: Sequence[EpochReport]) -> None:
+    """Draw training loss and test accuracy over the epochs as PNG.
+
+    Raises:
+        VitcError: If the file cannot be written.
+    """
+    epochs = [report.epoch for report in history]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    loss = figure.subplots()
+    loss.plot(epochs, [report.loss for report in history], color="tab:blue")
+    loss.set_xlabel("epoch")
+    loss.set_ylabel("training loss", color="tab:blue")
+    accuracy = loss.twinx()
+    accuracy.plot(epochs, [100 * report.accuracy for report in history], color="tab:orange")
+    accuracy.set_ylabel("test accuracy, %", color="tab:orange")
+    accuracy.set_ylim(0, 100)
+    _replace(file, lambda aside: figure.savefig(aside, format="png", dpi=120))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    aside = file.with_name(f".{file.name}.part")
+    try:
+        write(aside)
+        aside.replace(file)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise VitcError(
+            f"{file} cannot be written: {error}.", "Choose a folder that exists and has room."
+        ) from error
