@@ -56,14 +56,6 @@ class LinearShape:
         return round_up(self.rows, isa.row_tile) // isa.row_tile
 
 
-@dataclass(frozen=True)
-class ThresholdOperands:
-    """Where a threshold's constants vary: along lanes (vectors) or along rows (scalars)."""
-
-    scale_on_lanes: bool
-    two_sided: bool
-
-
 def _decide(
     e: Emitter, popcount: Any, shape: LinearShape, scale: Any, offset: Any, upper: Any, lower: Any
 ) -> Any:
@@ -85,6 +77,7 @@ def threshold_kernel(
     transposed: bool = False,
     two_sided: bool = False,
     group: Axis | None = None,
+    head: Axis | None = None,
 ) -> Kernel:
     """Build popcount + threshold.
 
@@ -100,6 +93,7 @@ def threshold_kernel(
         transposed: Positions fill the lanes and outputs are broadcast.
         two_sided: Whether the lower threshold is used.
         group: Outputs by group, when `upper` differs by group of outputs.
+        head: Outputs by head, for "keys".
 
     Returns:
         The kernel. Its tasks are row tiles, or lane tiles for "columns".
@@ -113,8 +107,11 @@ def threshold_kernel(
                     "columns": isa.element}[output]
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
-        body = _columns if output == "columns" else _along_lanes
-        tasks = body(e, isa, shape, buffers, output, transposed, group)
+        if output == "columns":
+            tasks = _columns(e, isa, shape, buffers, transposed, group)
+        else:
+            keys = (head or Axis(shape.lanes)) if output == "keys" else None
+            tasks = _along_lanes(e, isa, shape, buffers, transposed, group, keys)
     return emitter.kernel(tasks)
 
 
@@ -145,9 +142,9 @@ def _along_lanes(
     isa: Isa,
     shape: LinearShape,
     buffers: dict[str, Any],
-    output: str,
     transposed: bool,
     group: Axis | None,
+    keys: Axis | None,
 ) -> int:
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     row_stride = round_up(shape.rows, isa.row_tile)
@@ -173,20 +170,18 @@ def _along_lanes(
                     constants = _operands(e, buffers, row=first_row + r, lane=lane,
                                           transposed=transposed, position_base=base)
                     bits = e.let(mask_bits(_decide(e, sums.sums(r, b, half), shape, *constants)))
-                    if output == "rows":
+                    if keys is None:
                         index = (first_row + r) * out_halves + T.floordiv(lane, HALF)
                         e.store(buffers["out"], index, bits)
                     else:
-                        _store_key(e, isa, shape, buffers["out"], first_row + r, lane, bits, group)
+                        _store_key(e, isa, shape, buffers["out"], first_row + r, lane, bits, keys)
     return shape.row_tiles(isa)
 
 
 def _store_key(
-    e: Emitter, isa: Isa, shape: LinearShape, out: Any, row: Any, lane: Any, bits: Any,
-    group: Axis | None,
+    e: Emitter, isa: Isa, shape: LinearShape, out: Any, row: Any, lane: Any, bits: Any, head: Axis
 ) -> None:
     """Store 16 bits of row `row` (a key) where the lanes layout of its head wants them."""
-    head = group or Axis(shape.lanes)
     key_blocks = round_up(shape.rows, isa.lanes) // isa.lanes
     elements = head.padded_group // isa.element_bits
     in_head = T.floormod(lane, head.padded_group)
@@ -208,11 +203,9 @@ def _columns(
     isa: Isa,
     shape: LinearShape,
     buffers: dict[str, Any],
-    output: str,
     transposed: bool,
     group: Axis | None,
 ) -> int:
-    del output
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     bits = isa.element_bits
     row_tile = min(isa.row_tile, bits)

@@ -1,1 +1,5 @@
-"""TODO"""
+"""The artefact folder, the model loaded into this process, and the C sources of driver and runner."""
+
+from vitc.runtime.artefact import Artefact
+
+__all__ = ["Artefact"]

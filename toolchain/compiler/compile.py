@@ -1,0 +1,210 @@
+"""`vitc compile`: an ONNX file becomes an artefact folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vitc.compiler.codegen import emit_object, lower
+from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
+from vitc.compiler.lowering import lower_graph
+from vitc.compiler.plan import Plan, plan_workspace
+from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
+from vitc.errors import VitcError
+from vitc.exporter import load_onnx, tap_names
+from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
+from vitc.targets import Target, find
+
+__all__ = ["MAX_BATCH", "compile_model"]
+
+MAX_BATCH = 64
+HEADER = "vitc_model.h"
+ONNX = "model.onnx"
+
+Progress = Callable[[str], None]
+
+
+class _Dump:
+    """Writes each phase's text into a folder, numbered in order; does nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._count = 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, phase: str, text: str) -> None:
+        if self._folder is None:
+            return
+        suffix = {"assembly": "s", "tables": "c"}.get(phase, "txt")
+        (self._folder / f"{self._count:02d}-{phase}.{suffix}").write_text(text)
+        self._count += 1
+
+
+def compile_model(
+    onnx: str | Path,
+    target: str | Target,
+    out: str | Path,
+    *,
+    batch: int = 1,
+    dump_ir: str | Path | None = None,
+    force: bool = False,
+    check: dict[str, Any] | str = "skipped",
+    progress: Progress = lambda phase: None,
+) -> Artefact:
+    """Compile an ONNX file for a target.
+
+    The artefact is made in a folder beside `out` and renamed when it is whole, so a failure leaves nothing behind.
+
+    Args:
+        onnx: File that `vitc export` wrote, scheme packed.
+        target: Name of a target, or a target.
+        out: Folder to write.
+        batch: Images of one run, 1 to 64.
+        dump_ir: Folder for the text of each phase.
+        force: Replace an existing artefact.
+        check: What the manifest says of the check.
+        progress: Called with a phase's name as it begins.
+
+    Returns:
+        The artefact.
+
+    Raises:
+        VitcError: If the file is no packed vitc model, the target is unknown, the folder exists, or some layer has
+            no kernel.
+    """
+    machine = find(target) if isinstance(target, str) else target
+    source, folder = Path(onnx), Path(out)
+    if not 1 <= batch <= MAX_BATCH:
+        raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(_entries(folder)):
+        raise VitcError(
+            f"{folder} exists and is not an artefact.", "Choose another folder with --out."
+        )
+    if (folder / MANIFEST).is_file() and not force:
+        raise VitcError(f"{folder} holds an artefact already.", "Replace it with --force.")
+    progress("reading the graph")
+    model, facts = load_onnx(source)
+    if facts.scheme != "packed":
+        raise VitcError(
+            f"{source} was exported with scheme {facts.scheme}; only packed files are compiled.",
+            "Export it with `vitc export --scheme packed`.",
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    dump = _Dump(Path(dump_ir) if dump_ir is not None else None)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        built, work = scratch / "artefact", scratch / "work"
+        built.mkdir()
+        work.mkdir()
+        shutil.copyfile(source, built / ONNX)
+        with ThreadPoolExecutor(1) as pool:
+            # The first runner of a target takes long: zig builds a C library for it.
+            runner = pool.submit(_link_runner, work / "runner", built / RUNNER, machine)
+            progress("choosing kernels")
+            plan = lower_graph(model, machine, tap_names(model))
+            dump("plan", describe(plan))
+            progress("planning memory")
+            planned = plan_workspace(plan)
+            dump("relax-planned", planned.script())
+            progress("generating code")
+            lowered = lower(plan.kernels, machine, dump)
+            emit_object(lowered, machine, work / "kernels.o", dump)
+            progress("linking")
+            weights = collect_weights(plan)
+            shape = model.graph.inputs[0].shape
+            assert shape is not None  # noqa: S101 - match_embedding has checked it
+            channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
+            classes = int(plan.steps[-1].layout["columns"])
+            tables = write_tables(
+                plan, weights, ModelFacts(batch, (channels, height, width), classes), machine
+            )
+            dump("tables", tables)
+            link_library(work, built / LIBRARY, work / "kernels.o", tables, weights.data, machine)
+            header = Path(__file__).parents[1] / "runtime" / HEADER
+            shutil.copyfile(header, built / HEADER)
+            runner.result()
+        manifest = {
+            "format": FORMAT,
+            "vitc": version("vitc"),
+            "tvm": version("apache-tvm"),
+            "dialect": facts.dialect,
+            "source_sha256": facts.source_sha256,
+            "config": facts.config,
+            "preprocessing": facts.preprocessing,
+            "labels": facts.labels,
+            "passes": [*facts.passes, f"choose_kernels({machine.isa})"],
+            "target": {"name": machine.name, "triple": machine.triple, "cpu": machine.cpu,
+                       "features": list(machine.features), "isa": machine.isa},
+            "batch": batch,
+            "image": [channels, height, width],
+            "classes": classes,
+            "workspace_bytes": plan.workspace,
+            "sizes": _sizes(built, weights),
+            "steps": [_step_facts(step) for step in plan.steps],
+            "check": check,
+        }
+        _seal(built, manifest)
+        _replace(built, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Artefact.open(folder)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else [folder]
+
+
+def _link_runner(work: Path, out: Path, target: Target) -> None:
+    work.mkdir()
+    link_runner(work, out, target)
+
+
+def _sizes(built: Path, weights: Weights) -> dict[str, int]:
+    return {
+        "library": (built / LIBRARY).stat().st_size,
+        "weights": len(weights.data),
+        "runner": (built / RUNNER).stat().st_size,
+        "onnx": (built / ONNX).stat().st_size,
+    }
+
+
+def _step_facts(step: Any) -> dict[str, Any]:
+    return {"tap": step.tap, "layer": step.layer, "kernel": step.kernel.symbol,
+            "tasks": step.kernel.tasks, "bytes": step.output.size, "binary": step.binary,
+            "layout": step.layout}
+
+
+def _seal(built: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest with the digest of every other file, and sync the folder to disk."""
+    manifest["files"] = {p.name: file_sha256(p) for p in sorted(built.iterdir())}
+    (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for path in [*built.iterdir(), built]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _replace(built: Path, folder: Path) -> None:
+    """Move a finished artefact to its place; an old one is moved out of the way first."""
+    if folder.exists():
+        folder.rename(built.parent / "old")
+    built.rename(folder)
+
+
+def describe(plan: Plan) -> str:
+    """Return one line a step: number, kernel, tasks, bytes and tap."""
+    return "\n".join(
+        f"{i:3d} {step.kernel.symbol:28s} {step.kernel.tasks:5d} tasks {step.output.size:8d} B  "
+        f"{step.tap}"
+        for i, step in enumerate(plan.steps)
+    ) + "\n"

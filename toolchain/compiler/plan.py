@@ -1,0 +1,144 @@
+"""What a compiled model is before code generation: kernels in order, their operands, and a planned workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm import relax
+
+from vitc.targets.kernels.emitter import Kernel
+
+__all__ = ["ALIGNMENT", "Buffer", "Constant", "Image", "Plan", "Step", "plan_workspace"]
+
+ALIGNMENT = 64
+"""Alignment of every buffer and constant, bytes: a cache line, and the widest vector."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A value in the workspace.
+
+    Attributes:
+        name: Unique name.
+        size: Bytes.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """Read-only data: weights in kernel layout, scales, thresholds."""
+
+    data: npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Image:
+    """The input image, fp32 [channels, height, width]."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call.
+
+    Attributes:
+        kernel: The kernel.
+        operands: What its pointers are, in order, without the output.
+        output: What it writes.
+        layer: Layer, such as `blocks.0.attn.query`.
+        tap: Name of the value it writes, as in the ONNX file.
+        layout: How `output` holds that value (`vitc.runtime.trace`).
+        binary: Whether it is a binary product.
+    """
+
+    kernel: Kernel
+    operands: tuple[Buffer | Constant | Image, ...]
+    output: Buffer
+    layer: str
+    tap: str
+    layout: dict[str, Any]
+    binary: bool
+
+
+@dataclass
+class Plan:
+    """Steps in order, and where their buffers lie.
+
+    Attributes:
+        steps: Kernel calls.
+        logits: Buffer of the result.
+        offsets: Offset of each buffer in the workspace, bytes.
+        workspace: Size of the workspace, bytes.
+    """
+
+    steps: list[Step]
+    logits: Buffer
+    offsets: dict[str, int] = field(default_factory=dict)
+    workspace: int = 0
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Distinct kernels, in order of first use."""
+        return list({step.kernel.symbol: step.kernel for step in self.steps}.values())
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def relax_module(plan: Plan) -> Any:
+    """Return the plan as a Relax module: one destination-passing call a step, constants left out."""
+    builder = relax.BlockBuilder()
+    image = relax.Var("image", relax.TensorType((1,), "uint8"))
+    values: dict[str, Any] = {}
+    with builder.function("main", [image]):
+        for step in plan.steps:
+            operands = [
+                image if isinstance(operand, Image) else values[operand.name]
+                for operand in step.operands
+                if not isinstance(operand, Constant)
+            ]
+            call = relax.call_dps_packed(
+                step.kernel.symbol, operands,
+                relax.TensorType((_aligned(step.output.size),), "uint8"),
+            )
+            values[step.output.name] = builder.emit(call, name_hint="value")
+        builder.emit_func_output(values[plan.logits.name])
+    return builder.get()
+
+
+def plan_workspace(plan: Plan) -> Any:
+    """Give every buffer its place, with Relax's static memory planning.
+
+    Sets `plan.offsets` and `plan.workspace`.
+
+    Returns:
+        The planned Relax module, for `--dump-ir`.
+    """
+    module = relax_module(plan)
+    module = relax.transform.CallTIRRewrite()(module)
+    module = relax.transform.StaticPlanBlockMemory()(module)
+    storages: dict[Any, int] = {}
+    order: list[int] = []
+    end = 0
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            operator = getattr(getattr(value, "op", None), "name", "")
+            if operator == "relax.memory.alloc_storage":
+                storages[binding.var] = end
+                end += _aligned(int(value.args[0].values[0]))
+            elif operator == "relax.memory.alloc_tensor":
+                order.append(storages[value.args[0]] + int(value.args[1].value))
+            elif operator == "relax.builtin.alloc_tensor":
+                order.append(end)
+                end += _aligned(int(value.args[0].values[0]))
+    outputs = [step.output.name for step in plan.steps]
+    plan.offsets = dict(zip(outputs, order, strict=True))
+    plan.workspace = end
+    return module

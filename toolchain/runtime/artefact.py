@@ -1,0 +1,211 @@
+"""The artefact folder: what `vitc compile` writes and everything after it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitc.errors import VitcError
+from vitc.runtime.trace import decode_trace
+from vitc.targets.table import TARGETS, Target, host_features
+
+if TYPE_CHECKING:
+    from vitc.runtime.native import NativeModel
+
+__all__ = ["FORMAT", "MANIFEST", "Artefact", "file_sha256"]
+
+FORMAT = 1
+"""Version of the manifest; a reader refuses a newer one."""
+
+MANIFEST = "manifest.json"
+_MAX_MANIFEST = 16 << 20
+_REQUIRED = ("format", "vitc", "target", "batch", "image", "classes", "steps", "files", "workspace_bytes")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A compiled model on disk. Open one with `Artefact.open`.
+
+    Attributes:
+        path: Folder.
+        manifest: Contents of manifest.json.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Artefact:
+        """Open an artefact folder.
+
+        Args:
+            path: Folder that `vitc compile` wrote.
+            verify: Whether to compare every file with its sha256 in the manifest.
+
+        Raises:
+            VitcError: If the manifest is missing, foreign, damaged or newer than this vitc, or a file was changed.
+        """
+        folder = Path(path)
+        file = folder / MANIFEST
+        hint = "Give the folder that `vitc compile --out` wrote."
+        if not folder.is_dir():
+            raise VitcError(f"There is no folder {folder}.", hint)
+        if not file.is_file():
+            raise VitcError(f"{folder} has no {MANIFEST}, so it is no vitc artefact.", hint)
+        if file.stat().st_size > _MAX_MANIFEST:
+            raise VitcError(f"{file} is too large to be a vitc manifest.", hint)
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise VitcError(
+                f"{file} is not valid JSON ({error}).", "Compile the model again."
+            ) from error
+        if not isinstance(manifest, dict) or not all(key in manifest for key in _REQUIRED):
+            raise VitcError(f"{file} is not a vitc manifest.", "Compile the model again.")
+        version = manifest["format"]
+        if not isinstance(version, int) or version > FORMAT:
+            raise VitcError(
+                f"{file} has format {version!r}, this vitc reads up to {FORMAT}.",
+                "Install the vitc that wrote it, or compile the model again.",
+            )
+        name = manifest["target"].get("name") if isinstance(manifest["target"], dict) else None
+        if name not in TARGETS:
+            raise VitcError(
+                f"{file} is for the unknown target {name!r}.", "`vitc targets` lists the known ones."
+            )
+        artefact = cls(folder, manifest)
+        if verify:
+            changed = artefact.changed_files()
+            if changed:
+                raise VitcError(
+                    f"{folder}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} missing "
+                    "or differ from the manifest's sha256.",
+                    "Compile the model again, or copy the whole folder again.",
+                )
+        return artefact
+
+    def changed_files(self) -> list[str]:
+        """Return the files that are missing or whose sha256 is not the manifest's."""
+        files = self.manifest["files"]
+        if not isinstance(files, dict) or self.library.name not in files:
+            return [MANIFEST]
+        return [
+            name
+            for name, digest in files.items()
+            if Path(name).name != name
+            or not (self.path / name).is_file()
+            or file_sha256(self.path / name) != digest
+        ]
+
+    @property
+    def library(self) -> Path:
+        """The standalone library."""
+        return self.path / "libvitc_model.so"
+
+    @property
+    def runner(self) -> Path:
+        """The static runner for the target."""
+        return self.path / "vitc-run"
+
+    @property
+    def onnx(self) -> Path:
+        """The ONNX file that was compiled."""
+        return self.path / "model.onnx"
+
+    @property
+    def target(self) -> Target:
+        """The target it was compiled for."""
+        return TARGETS[self.manifest["target"]["name"]]
+
+    @property
+    def batch(self) -> int:
+        """Images of one run."""
+        return int(self.manifest["batch"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.manifest["image"]
+        return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        """Logits of an image."""
+        return int(self.manifest["classes"])
+
+    def missing_features(self) -> list[str]:
+        """CPU features that the library needs and this machine lacks; the machine itself, if foreign."""
+        if platform.machine() not in self.target.machine:
+            return [f"a {self.target.machine[0]} processor"]
+        return sorted(set(self.target.features) - host_features())
+
+    def check_images(self, images: npt.NDArray[Any], name: str = "The input") -> npt.NDArray[np.float32]:
+        """Return images as fp32 in C order.
+
+        Args:
+            images: [any number, channels, height, width], float, normalised.
+            name: What to call them in an error.
+
+        Raises:
+            VitcError: If the shape or type is wrong, or a value is not finite.
+        """
+        if images.dtype.kind != "f":
+            raise VitcError(
+                f"{name} is {images.dtype}, wanted float32.", "Normalise images before you save them."
+            )
+        if images.ndim != 4 or images.shape[1:] != self.image_shape or not len(images):
+            wanted = " x ".join(str(size) for size in self.image_shape)
+            found = " x ".join(str(size) for size in images.shape)
+            raise VitcError(
+                f"{name} has shape {found}, wanted N x {wanted}.",
+                "A network is locked to its image size: resize the images, or train for this size.",
+            )
+        if not np.isfinite(images).all():
+            raise VitcError(f"{name} holds NaN or infinite values.", "Check the preprocessing.")
+        return np.ascontiguousarray(images, np.float32)
+
+    def load(self, threads: int = 1) -> NativeModel:
+        """Load the library into this process.
+
+        Args:
+            threads: Threads of one run, 1 to 64.
+
+        Raises:
+            VitcError: If this machine cannot run it; what is missing is named.
+        """
+        from vitc.runtime.native import NativeModel
+
+        return NativeModel(self, threads)
+
+    @cached_property
+    def _single(self) -> NativeModel:
+        return self.load()
+
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run images in this process on one thread.
+
+        Args:
+            images: [any number, channels, height, width], float, normalised.
+
+        Returns:
+            Logits, fp32 [number, classes].
+        """
+        return self._single(images)
+
+    def decode_trace(self, data: bytes, images: int) -> dict[str, npt.NDArray[np.generic]]:
+        """Decode what `vitc-run --trace` wrote: tap name to array [images, ...]."""
+        return decode_trace(self.manifest["steps"], data, images)
