@@ -21,7 +21,8 @@ Array = npt.NDArray[Any]
 
 
 def _popcount(packed: Array) -> Array:
-    return np.bitwise_count(packed).sum(axis=-1, dtype=np.int32)
+    counts: Array = np.bitwise_count(packed).sum(axis=-1, dtype=np.int32)
+    return counts
 
 
 def _packed(bits: Array, *, k: int) -> Array:
@@ -75,11 +76,13 @@ def _linear_residual(
 
 
 def _softmax_mask(p: Array, *, ratio: float) -> Array:
-    return (p >= p.dtype.type(ratio) * p.max(axis=-1, keepdims=True)).astype(np.uint8)
+    mask: Array = p >= p.dtype.type(ratio) * p.max(axis=-1, keepdims=True)
+    return mask.astype(np.uint8)
 
 
 def _row_best_mask(scores: Array, *, slack: int) -> Array:
-    return (scores >= scores.max(axis=-1, keepdims=True) - 2 * slack).astype(np.uint8)
+    mask: Array = scores >= scores.max(axis=-1, keepdims=True) - 2 * slack
+    return mask.astype(np.uint8)
 
 
 def _mask_product(mask: Array, value: Array, *, k: int) -> Array:

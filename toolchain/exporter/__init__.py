@@ -1,1 +1,3 @@
-"""TODO"""
+"""PyTorch to ONNX."""
+
+from __future__ import annotations

@@ -1,0 +1,310 @@
+"""`vitc export`: a PyTorch model of vitc's layers to an ONNX file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from vitc.dialect import DOMAIN, IR_VERSION, OPSET, VERSION, packed_width
+from vitc.dialect.bodies import functions
+from vitc.dialect.metadata import (
+    CONFIG_KEY,
+    DIALECT_KEY,
+    LABELS_KEY,
+    MODULE_KEY,
+    PREPROCESSING_KEY,
+    SCHEME_KEY,
+    SCHEMES,
+    SOURCE_KEY,
+    VERSION_KEY,
+)
+from vitc.errors import VitcError
+from vitc.exporter.capture import capture
+from vitc.exporter.limits import LARGEST_FILE
+from vitc.exporter.taps import name_constants, name_layers, name_modules, name_taps
+from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
+from vitc.models import binary_modules, freeze
+from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
+
+__all__ = ["ExportResult", "build", "export"]
+
+logger = logging.getLogger(__name__)
+
+_LINEARS = frozenset({"BinaryLinear", "BinaryLinearThreshold", "BinaryLinearResidual"})
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file.
+
+    Attributes:
+        path: The file.
+        scheme: packed, int8 or float.
+        file_bytes: Size of the file.
+        weight_bytes: Bytes of binary weights in it.
+        constant_bytes: Bytes of all other constants.
+        binary_modules: Binary linear modules of the PyTorch model.
+        binary_operators: Binary linear operators they became.
+        operators: Operator type and number, standard and dialect.
+        passes: What each pass did.
+    """
+
+    path: Path
+    scheme: str
+    file_bytes: int
+    weight_bytes: int
+    constant_bytes: int
+    binary_modules: int
+    binary_operators: int
+    operators: dict[str, int]
+    passes: tuple[PassReport, ...]
+
+
+def build(
+    model: nn.Module,
+    *,
+    scheme: str = "packed",
+    example: torch.Tensor | None = None,
+    dump: Path | None = None,
+) -> tuple[ir.Model, tuple[PassReport, ...]]:
+    """Make the ONNX model in memory; the same model gives the same bytes.
+
+    Args:
+        model: A model built of vitc's layers, on the CPU.
+        scheme: packed, int8 or float.
+        example: An input [B, ...]; by default zeros [2, 3, S, S] with S = model.config.image_size.
+        dump: Folder for the model after each pass, or None.
+
+    Returns:
+        The model and what each pass did.
+
+    Raises:
+        VitcError: The scheme is unknown, the model cannot be traced, or a binary layer was lost.
+    """
+    if scheme not in SCHEMES:
+        raise VitcError(f"Unknown scheme {scheme!r}.", f"Choose one of {', '.join(SCHEMES)}.")
+    frozen = freeze(model)
+    onnx_model = capture(frozen, _example(model) if example is None else example)
+    graph = onnx_model.graph
+    graph.name = "vitc"
+    strip_origins(onnx_model)
+    name_modules(graph)
+    fold_constants(onnx_model)
+    use_static_shapes(onnx_model)
+    name_taps(graph)
+    name_layers(graph)
+    if dump is not None:
+        _dump(onnx_model, dump / "00_captured.onnx")
+    reports = run_phases(onnx_model, PHASES, dump)
+    _check_modules(graph, frozen)
+    _type_packed(graph)
+    reports += run_phases(onnx_model, LOWERINGS[scheme], dump)
+    name_layers(graph)
+    name_constants(graph, frozen.state_dict().keys())
+    _finish(onnx_model, model, scheme)
+    return onnx_model, reports
+
+
+def export(
+    model: nn.Module,
+    out: str | os.PathLike[str],
+    *,
+    scheme: str = "packed",
+    example: torch.Tensor | None = None,
+    dump: Path | None = None,
+    check: Callable[[Path], object] | None = None,
+) -> ExportResult:
+    """Write `model` as an ONNX file.
+
+    The file is written beside `out`, checked, and then renamed, so `out` is never half a file.
+
+    Args:
+        model: As in `build`.
+        out: Path of the file.
+        scheme: packed (dialect, packed weights), int8 or float (standard operators only).
+        example: As in `build`.
+        dump: As in `build`.
+        check: Called with the written file before it gets its name; an exception leaves nothing.
+
+    Returns:
+        Path, sizes, counts and pass reports.
+
+    Raises:
+        VitcError: As in `build`; or the file would be larger than 2 GB, invalid, or its folder
+            cannot be written.
+    """
+    path = Path(out)
+    onnx_model, reports = build(model, scheme=scheme, example=example, dump=dump)
+    weight_bytes, constant_bytes = _sizes(onnx_model.graph)
+    if weight_bytes + constant_bytes > LARGEST_FILE:
+        raise VitcError(
+            f"The file would hold {(weight_bytes + constant_bytes) / 1e9:.1f} GB of constants; "
+            "ONNX files end at 2 GB.",
+            "Export with --scheme packed, or a smaller model.",
+        )
+    data = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
+    _write(path, data, check)
+    modules = binary_modules(model)
+    result = ExportResult(
+        path=path,
+        scheme=scheme,
+        file_bytes=len(data),
+        weight_bytes=weight_bytes,
+        constant_bytes=constant_bytes,
+        binary_modules=len(modules),
+        binary_operators=sum(MODULE_KEY in node.metadata_props for node in onnx_model.graph),
+        operators=dict(sorted(Counter(node.op_type for node in onnx_model.graph).items())),
+        passes=reports,
+    )
+    logger.info("wrote %s, %d bytes", path, result.file_bytes)
+    return result
+
+
+def _example(model: nn.Module) -> torch.Tensor:
+    size = getattr(getattr(model, "config", None), "image_size", None)
+    if not isinstance(size, int):
+        raise VitcError(
+            "The model does not say which input it takes (it has no config.image_size).",
+            "Pass example=, a tensor [B, ...].",
+        )
+    return torch.zeros(2, 3, size, size)
+
+
+def _check_modules(graph: ir.Graph, frozen: nn.Module) -> None:
+    """Check that binary modules and binary operators correspond exactly."""
+    modules = binary_modules(frozen)
+    found = Counter(
+        node.metadata_props.get(MODULE_KEY, "")
+        for node in graph
+        if node.domain == DOMAIN and node.op_type in _LINEARS
+    )
+    for name, module in modules.items():
+        if found[name] != module.parts:
+            raise VitcError(
+                f"The binary layer {name} became {found[name]} binary operators instead of "
+                f"{module.parts}.",
+                "Run with --dump-ir and look for the pass in which it vanishes.",
+            )
+    strangers = sorted(set(found) - set(modules))
+    if strangers:
+        raise VitcError(
+            f"A binary operator belongs to no binary layer of the model: {strangers[0] or '?'}.",
+            "Binary weights must be buffers of BinaryLinear modules.",
+        )
+
+
+def _type_packed(graph: ir.Graph) -> None:
+    for node in graph:
+        bits, packed = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if (node.domain, node.op_type) == (DOMAIN, "PackBits") and bits is not None:
+            packed.name = f"{bits.name}.packed"
+            packed.dtype = ir.DataType.UINT8
+            if bits.shape is not None:
+                packed.shape = ir.Shape(
+                    [*bits.shape[:-1], packed_width(node.attributes["k"].as_int())]
+                )
+
+
+def _finish(onnx_model: ir.Model, model: nn.Module, scheme: str) -> None:
+    version = importlib.metadata.version("vitc")
+
+    graph = onnx_model.graph
+    onnx_model.functions.clear()
+    bodies = functions()
+    wanted = [node.op_type for node in graph if node.domain == DOMAIN]
+    kept: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in kept:
+            kept.add(name)
+            wanted += [node.op_type for node in bodies[name] if node.domain == DOMAIN]
+    for name in sorted(kept):
+        onnx_model.functions[bodies[name].identifier()] = bodies[name]
+    graph.opset_imports.clear()
+    graph.opset_imports[""] = OPSET
+    if kept:
+        graph.opset_imports[DOMAIN] = VERSION
+    onnx_model.ir_version = IR_VERSION
+    onnx_model.producer_name, onnx_model.producer_version = "vitc", version
+    onnx_model.metadata_props.update(
+        {
+            VERSION_KEY: version,
+            DIALECT_KEY: str(VERSION),
+            SCHEME_KEY: scheme,
+            CONFIG_KEY: _json(getattr(model, "config", None)),
+            PREPROCESSING_KEY: _json(getattr(model, "preprocessing", None)),
+            LABELS_KEY: json.dumps(list(getattr(model, "labels", None) or [])),
+            SOURCE_KEY: str(getattr(model, "source_sha256", None) or ""),
+        }
+    )
+
+
+def _json(described: Any) -> str:
+    return json.dumps({} if described is None else described.to_dict())
+
+
+def _sizes(graph: ir.Graph) -> tuple[int, int]:
+    """Return (bytes of binary weights, bytes of other constants)."""
+    weights = others = 0
+    for value in graph.initializers.values():
+        size = 0 if value.const_value is None else value.const_value.nbytes
+        of_module = any(
+            MODULE_KEY in use.node.metadata_props and use.idx == 1 for use in value.uses()
+        )
+        weights, others = (weights + size, others) if of_module else (weights, others + size)
+    return weights, others
+
+
+def _dump(onnx_model: ir.Model, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(onnx_model, path)
+
+
+def _write(path: Path, data: bytes, check: Callable[[Path], object] | None) -> None:
+    if len(data) > LARGEST_FILE:
+        raise VitcError(
+            f"The file would be {len(data) / 1e9:.1f} GB; ONNX files end at 2 GB.",
+            "Export with --scheme packed, or a smaller model.",
+        )
+    try:
+        onnx.checker.check_model(data)
+    except onnx.checker.ValidationError as error:
+        first = str(error).partition("\n")[0]
+        raise VitcError(f"The exported graph is not valid ONNX: {first}") from error
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise VitcError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Choose an existing folder that you may write to.",
+        ) from error
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(aside)
+        # mkstemp files are private; the export gets the mode any new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
+        aside.replace(path)
+    except OSError as error:
+        raise VitcError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Names: of tapped values, of the layer a node works for, of the module a weight comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from vitc.dialect import DOMAIN, OPS
+from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
+from vitc.errors import VitcError
+from vitc.exporter.capture import TAP_OP
+from vitc.passes.constants import hint_of
+
+__all__ = ["name_constants", "name_layers", "name_modules", "name_taps"]
+
+_ROLES = {("Reshape", 1): "shape", ("Gather", 1): "index", ("Expand", 1): "shape"}
+_WEIGHT_SOURCE = frozenset({"PackBits", "Slice", "Gather", "Identity", "Reshape", "Transpose", "Split"})
+
+
+def name_modules(graph: ir.Graph) -> None:
+    """Note on each BinaryLinear the module that owns its weight.
+
+    A weight is followed up through slices to its initializer, `<module>.sign_bits`.
+    """
+    for node in graph:
+        if (node.domain, node.op_type) != (DOMAIN, "BinaryLinear"):
+            continue
+        weight = node.inputs[1]
+        while (
+            weight is not None
+            and (maker := weight.producer()) is not None
+            and maker.op_type in _WEIGHT_SOURCE
+        ):
+            weight = maker.inputs[0]
+        if weight is not None and weight.is_initializer():
+            node.metadata_props[MODULE_KEY] = str(weight.name).rpartition(".")[0]
+
+
+def name_taps(graph: ir.Graph) -> None:
+    """Turn Tap nodes into names of the values they tap.
+
+    Raises:
+        VitcError: A name is used for two values.
+    """
+    seen: set[str] = set()
+    for node in tuple(graph):
+        if (node.domain, node.op_type) != (DOMAIN, TAP_OP):
+            continue
+        name = node.attributes["name"].as_string()
+        value, tapped = node.inputs[0], node.outputs[0]
+        if name in seen:
+            raise VitcError(
+                f"Two values are tapped as {name}.", "Give every tap of the model its own name."
+            )
+        seen.add(name)
+        if value is None:
+            raise VitcError(f"The tap {name} has no value.")
+        if value.producer() is None or TAP_KEY in value.metadata_props or value.is_graph_output():
+            node.op_type, node.domain = "Identity", ""
+            node.attributes.clear()
+            tapped.name = name
+            tapped.metadata_props[TAP_KEY] = name
+            continue
+        tapped.replace_all_uses_with(value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        value.shape, value.type = tapped.shape or value.shape, tapped.type or value.type
+        value.name = name
+        value.metadata_props[TAP_KEY] = name
+
+
+def _downstream_taps(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Return for each node the first tap that its result flows into."""
+    taps: dict[ir.Node, str] = {}
+    for node in reversed(tuple(graph)):
+        own = [str(value.name) for value in node.outputs if TAP_KEY in value.metadata_props]
+        users = [use for value in node.outputs for use in value.consumers() if use in taps]
+        if own:
+            taps[node] = own[0]
+        elif users:
+            taps[node] = taps[users[0]]
+        else:
+            taps[node] = str(node.outputs[0].name)
+    return taps
+
+
+def name_layers(graph: ir.Graph) -> None:
+    """Write the layer of every node into its metadata and name the node after its output."""
+    for node, tap in _downstream_taps(graph).items():
+        node.metadata_props[LAYER_KEY] = layer_of_tap(tap)
+        node.name = f"{node.outputs[0].name}/{node.op_type}"
+
+
+def name_constants(graph: ir.Graph, parameters: Collection[str]) -> None:
+    """Name every constant `<tap>.<input>` after the first node that reads it.
+
+    Args:
+        graph: Its initializers are renamed.
+        parameters: PyTorch names; parameters that reach the file unchanged keep theirs.
+    """
+    used = {name for name in graph.initializers if name in parameters}
+    for node, tap in _downstream_taps(graph).items():
+        roles = OPS[node.op_type].inputs if node.domain == DOMAIN and node.op_type in OPS else ()
+        for index, value in enumerate(node.inputs):
+            if value is None or not value.is_initializer() or str(value.name) in used:
+                continue
+            role = roles[index] if roles else hint_of(value) or _ROLES.get((node.op_type, index), "constant")
+            name, number = f"{tap}.{role}", 2
+            while name in used:
+                name, number = f"{tap}.{role}_{number}", number + 1
+            value.name = name
+            used.add(name)
