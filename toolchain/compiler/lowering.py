@@ -464,9 +464,12 @@ class Lowering:
         else:
             raise self._refuse(node, role)
 
-        upper, lower = (_array(v, "A threshold") for v in node.inputs[4:6])
+        upper, lower = (
+            values.reshape(values.shape[-2:])
+            for values in (_array(v, "A threshold") for v in node.inputs[4:6])
+        )
         two_sided = bool(np.any(lower > -np.inf))
-        groups = max(upper.reshape(-1, upper.shape[-1]).shape[1], lower.shape[-1])
+        groups = max(upper.shape[1], lower.shape[1])
         if groups not in (1, outputs.groups):
             raise VitcError(
                 f"{tap} has {groups} threshold groups over {outputs.groups} heads.",
