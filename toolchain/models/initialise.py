@@ -55,7 +55,8 @@ def random_model(
     Raises:
         VitcError: If the configuration does not hold.
     """
-    model = SIBiViT(config, preprocessing, labels).eval()
+    with torch.random.fork_rng(devices=[]):
+        model = SIBiViT(config, preprocessing, labels).eval()
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: Tensor, mean: float, std: float) -> None:

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from vitc.models import ModelConfig
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden files at {GOLDEN}: conformance with the official code not checked")
+    return GOLDEN
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["si", "plain"])
+def odd_config(request: pytest.FixtureRequest) -> ModelConfig:
+    """10 tokens, 3 heads of 7 channels, hidden sizes that are no multiple of anything."""
+    si = request.param == "si"
+    return ModelConfig(
+        image_size=12,
+        patch_size=4,
+        width=21,
+        depth=2,
+        heads=3,
+        hidden=37,
+        classes=5,
+        si=si,
+        si_hidden=11 if si else 0,
+    )

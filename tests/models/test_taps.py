@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+from vitc.models import ModelConfig, SIBiViT, observe, preset, random_images, random_model
+from vitc.models.taps import TapEvent, tap
+
+
+def seen(model: SIBiViT, images: Tensor) -> dict[str, TapEvent]:
+    events: dict[str, TapEvent] = {}
+    with observe(lambda event: events.__setitem__(event.name, event)), torch.no_grad():
+        model(images)
+    return events
+
+
+def wanted_taps(config: ModelConfig, batch: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    n, c, h, d = config.tokens, config.width, config.heads, config.head_width
+    stream = ("float", (batch, n, c))
+    wanted = {"embedding": stream}
+    for i in range(config.depth):
+        a = f"blocks.{i}.attn"
+        wanted[f"{a}.input"] = ("bits", (batch, n, c))
+        for name in ("query", "key", "value"):
+            wanted[f"{a}.{name}"] = ("bits", (batch, h, n, d))
+        wanted[f"{a}.scores"] = ("int", (batch, h, n, n))
+        wanted[f"{a}.mask"] = ("bits", (batch, h, n, n))
+        wanted[f"{a}.context"] = ("bits", (batch, n, c))
+        wanted[f"{a}.output"] = stream
+        wanted[f"blocks.{i}.mlp.input"] = ("bits", (batch, n, c))
+        wanted[f"blocks.{i}.mlp.hidden"] = ("bits", (batch, n, config.hidden))
+        wanted[f"blocks.{i}.mlp.output"] = stream
+        if config.si:
+            wanted[f"blocks.{i}.si.input"] = ("bits", (batch, c, n))
+            wanted[f"blocks.{i}.si.hidden"] = ("bits", (batch, c, config.si_hidden))
+            wanted[f"blocks.{i}.si.output"] = stream
+    wanted["logits"] = ("float", (batch, config.classes))
+    return wanted
+
+
+def test_taps_are_those_of_the_design_in_order(odd_config: ModelConfig) -> None:
+    events = seen(random_model(odd_config), random_images(odd_config, 3))
+    got = {name: (event.kind, tuple(event.value.shape)) for name, event in events.items()}
+    assert list(got.items()) == list(wanted_taps(odd_config, 3).items())
+    dtypes = {"bits": torch.uint8, "int": torch.int32, "float": torch.float32}
+    assert all(event.value.dtype == dtypes[event.kind] for event in events.values())
+
+
+def test_bits_are_the_signs_of_the_value_before_them(odd_config: ModelConfig) -> None:
+    for name, event in seen(random_model(odd_config, 1), random_images(odd_config, 3)).items():
+        if event.kind == "bits":
+            assert event.pre is not None
+            assert torch.equal(event.value.bool(), event.pre >= 0), name
+            bound = event.bound()
+            assert bound is not None
+            assert bound.expand(event.value.shape).min() > 0
+
+
+def test_replacement_goes_on_through_the_forward_pass(odd_config: ModelConfig) -> None:
+    model, images = random_model(odd_config, 2), random_images(odd_config, 2)
+    before = seen(model, images)
+
+    def flip_all(event: TapEvent) -> Tensor | None:
+        return 1 - event.value.long() if event.name == "blocks.0.attn.input" else None
+
+    after: dict[str, TapEvent] = {}
+
+    def both(event: TapEvent) -> Tensor | None:
+        after[event.name] = event
+        return flip_all(event)
+
+    with observe(both):
+        model(images)
+    for name in ("embedding", "blocks.0.attn.input"):
+        assert torch.equal(before[name].value, after[name].value)
+    assert not torch.equal(before["blocks.0.attn.query"].value, after["blocks.0.attn.query"].value)
+    assert after["blocks.0.attn.query"].value.dtype == torch.uint8
+
+
+def test_nothing_is_observed_outside_the_context_or_from_another_thread() -> None:
+    names: list[str] = []
+    value = torch.zeros(2)
+    with observe(lambda event: names.append(event.name)):
+        tap("inside", value)
+        thread = threading.Thread(target=lambda: tap("elsewhere", value))
+        thread.start()
+        thread.join()
+    assert tap("outside", value) is value
+    assert names == ["inside"]
+
+
+def test_observer_is_removed_after_an_error() -> None:
+    def refuse(event: TapEvent) -> None:
+        raise KeyError(event.name)
+
+    value = torch.zeros(2)
+    with pytest.raises(KeyError, match="broken"), observe(refuse):
+        tap("broken", value)
+    assert tap("later", value) is value
+
+
+def test_magnitudes_are_only_computed_when_asked_for() -> None:
+    asked: list[str] = []
+
+    def magnitude() -> Tensor:
+        asked.append("yes")
+        return torch.ones(())
+
+    with observe(lambda event: None):
+        tap("x", torch.zeros(2), magnitude=magnitude)
+    assert asked == []
+
+
+def disagreements(reference: SIBiViT, candidate: SIBiViT, images: Tensor) -> tuple[int, list[str]]:
+    """Force each candidate tap into a float64 pass; count bits inside and name taps outside."""
+    values = {name: event.value for name, event in seen(candidate, images).items()}
+    inside, outside = 0, []
+
+    def compare(event: TapEvent) -> Tensor:
+        nonlocal inside
+        other = values[event.name]
+        bound = event.bound()
+        if event.kind == "bits":
+            assert event.pre is not None
+            assert bound is not None
+            wrong = event.value != other
+            beyond = wrong & (event.pre.abs() > bound)
+            inside += int(wrong.sum())
+        elif event.kind == "int":
+            beyond = event.value != other
+        else:
+            assert bound is not None
+            beyond = (event.value - other).abs() > bound
+        if beyond.any():
+            outside.append(event.name)
+        return other
+
+    with observe(compare), torch.no_grad():
+        reference.double()(images.double())
+    return inside, outside
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fp32_stays_within_the_bounds_of_float64(odd_config: ModelConfig, seed: int) -> None:
+    images = random_images(odd_config, 16, seed)
+    model = random_model(odd_config, seed)
+    _, outside = disagreements(random_model(odd_config, seed), model, images)
+    assert outside == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "tap_name"),
+    [
+        ("blocks.0.norm1.weight", "blocks.0.attn.input"),
+        ("blocks.1.attn.movek.bias", "blocks.1.attn.key"),
+        ("blocks.0.attn.movefc.bias", "blocks.0.attn.context"),
+        ("blocks.1.mlp.prelu.weight", "blocks.1.mlp.hidden"),
+        ("blocks.0.mlp2.moveact2.bias", "blocks.0.si.hidden"),
+        ("blocks.1.learnablescaling", "blocks.1.si.output"),
+        ("head.bias", "logits"),
+    ],
+)
+def test_wrong_parameter_is_found_at_its_own_layer_and_nowhere_else(
+    parameter: str, tap_name: str
+) -> None:
+    config = preset("micro").config
+    candidate = random_model(config, 3)
+    with torch.no_grad():
+        candidate.get_parameter(parameter).mul_(-1.5)
+    _, outside = disagreements(random_model(config, 3), candidate, random_images(config, 8, 4))
+    assert outside == [tap_name]
+
+
+def test_export_keeps_every_tap_name_and_the_numbers(odd_config: ModelConfig) -> None:
+    frozen = random_model(odd_config, 5).frozen()
+    images = random_images(odd_config, 3, 6)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(frozen, (images,), dynamic_shapes=({0: batch},))
+    names = [
+        node.args[1] for node in program.graph.nodes if node.target is torch.ops.vitc.tap.default
+    ]
+    assert names == list(wanted_taps(odd_config, 3))
+    linears = [n for n in program.graph.nodes if n.target is torch.ops.vitc.binary_linear.default]
+    assert len(linears) == odd_config.depth * (8 if odd_config.si else 6)
+    more = random_images(odd_config, 5, 7)
+    assert torch.equal(program.module()(more), frozen(more))
