@@ -108,7 +108,7 @@ def test_magnitudes_are_only_computed_when_asked_for() -> None:
         asked.append("yes")
         return torch.ones(())
 
-    with observe(lambda event: None):
+    with observe(lambda _: None):
         tap("x", torch.zeros(2), magnitude=magnitude)
     assert asked == []
 

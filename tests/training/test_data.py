@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from vitc.errors import VitcError
+from vitc.models import Preprocessing, preset
+from vitc.training import load_dataset
+
+SMALL = Preprocessing(resize=20, crop=16)
+DIGITS = preset("micro").preprocessing
+
+
+def test_digits_are_split_in_a_fixed_stratified_way() -> None:
+    train, test = (load_dataset("digits", DIGITS, split) for split in ("train", "test"))
+    everything = load_dataset("digits", DIGITS)
+    assert (len(train), len(test), len(everything)) == (1437, 360, 1797)
+    assert set(train.names).isdisjoint(test.names)
+    assert set(train.names) | set(test.names) == set(everything.names)
+    assert test.labels == tuple("0123456789")
+    shares = torch.bincount(test.targets) / torch.bincount(everything.targets)
+    assert (shares - 0.2).abs().max() < 0.01
+    assert load_dataset("digits", DIGITS, "test").names == test.names
+
+
+def test_digits_come_as_normalised_batches_in_order() -> None:
+    data = load_dataset("digits", DIGITS, "test", limit=50)
+    batches = list(data.images)
+    assert [tuple(b.shape) for b in batches] == [(32, 3, 32, 32), (18, 3, 32, 32)]
+    images = torch.cat(batches)
+    assert images.dtype == torch.float32
+    assert images.min() >= -1
+    assert images.max() <= 1
+    assert images.std() > 0.3
+    assert torch.equal(images[33], data[33][0])
+    assert torch.equal(images, torch.cat(list(data.images)))
+
+
+def test_limit_is_spread_over_all_classes() -> None:
+    data = load_dataset("digits", DIGITS, limit=60)
+    assert len(data) == 60
+    assert torch.bincount(data.targets, minlength=10).min() >= 1
+
+
+def test_folder_classes_are_the_sorted_folder_names(class_folders: Path) -> None:
+    data = load_dataset(str(class_folders), SMALL)
+    assert data.labels == ("dark", "grey", "light")
+    assert torch.bincount(data.targets).tolist() == [10, 5, 7]
+    means = torch.stack([torch.cat(list(data.images))[data.targets == c].mean() for c in range(3)])
+    assert means[0] < means[1] < means[2]
+
+
+def test_folder_split_keeps_a_fifth_of_every_class_and_never_changes(class_folders: Path) -> None:
+    train, test = (load_dataset(str(class_folders), SMALL, split) for split in ("train", "test"))
+    assert torch.bincount(test.targets).tolist() == [2, 1, 1]
+    assert torch.bincount(train.targets).tolist() == [8, 4, 6]
+    assert set(train.names).isdisjoint(test.names)
+    assert load_dataset(str(class_folders), SMALL, "test").names == test.names
+
+
+def test_given_split_is_respected(presplit_folders: Path) -> None:
+    train, test = (load_dataset(str(presplit_folders), SMALL, s) for s in ("train", "test"))
+    assert torch.bincount(train.targets).tolist() == [6, 4]
+    assert torch.bincount(test.targets).tolist() == [5, 3]
+    assert all("/val/" in name for name in test.names)
+    assert len(load_dataset(str(presplit_folders), SMALL)) == 18
+
+
+def test_folders_are_mapped_to_the_labels_of_a_network(class_folders: Path) -> None:
+    labels = ("light", "unseen", "dark", "grey")
+    data = load_dataset(str(class_folders), SMALL, labels=labels)
+    assert data.labels == labels
+    assert torch.bincount(data.targets, minlength=4).tolist() == [7, 0, 10, 5]
+    with pytest.raises(VitcError, match="grey, light"):
+        load_dataset(str(class_folders), SMALL, labels=("dark", "other"))
+
+
+def test_images_without_classes_can_be_looked_at_but_not_split(class_folders: Path) -> None:
+    data = load_dataset(str(class_folders / "grey"), SMALL)
+    assert data.labels == ()
+    assert data.targets.tolist() == [-1] * 5
+    with pytest.raises(VitcError, match="no classes"):
+        load_dataset(str(class_folders / "grey"), SMALL, "test")
+
+
+def test_unreadable_image_is_named(class_folders: Path) -> None:
+    (class_folders / "grey" / "99.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    data = load_dataset(str(class_folders), SMALL)
+    with pytest.raises(VitcError, match=r"grey/99\.png"):
+        list(data.images)
+
+
+def test_truncated_image_is_named(class_folders: Path) -> None:
+    path = class_folders / "grey" / "00.png"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(VitcError, match=r"grey/00\.png"):
+        list(load_dataset(str(class_folders), SMALL).images)
+
+
+def test_kept_pixels_are_those_of_the_files(class_folders: Path) -> None:
+    data = load_dataset(str(class_folders), SMALL)
+    first = torch.cat(list(data.images))
+    with Image.open(data.names[4]) as image:
+        np.testing.assert_array_equal(first[4].numpy(), SMALL.apply(image))
+    assert torch.equal(first, torch.cat(list(data.images)))
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "one image"])
+def test_unusable_folders_are_refused(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "data"
+    if what != "missing":
+        (folder / "a").mkdir(parents=True)
+    if what == "one image":
+        Image.new("RGB", (20, 20)).save(folder / "a" / "0.png")
+    with pytest.raises(VitcError):
+        load_dataset(str(folder), SMALL, "train")
+
+
+def test_test_classes_must_be_training_classes(presplit_folders: Path) -> None:
+    (presplit_folders / "val" / "dark").rename(presplit_folders / "val" / "new")
+    with pytest.raises(VitcError, match="new"):
+        load_dataset(str(presplit_folders), SMALL, "test")

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from vitc.errors import VitcError
+from vitc.models import load, preset, random_images, random_model, save
+from vitc.training import EpochReport, TrainOptions, load_dataset, train
+from vitc.training import loop as loop_module
+from vitc.training.teacher import Teacher
+
+
+def quick(out: Path, data: Path, **changes: Any) -> TrainOptions:
+    base = TrainOptions(
+        out=out, data=str(data), depth=1, epochs=2, batch_size=5, warmup_epochs=1, seed=3
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def test_run_writes_checkpoint_curve_and_history(class_folders: Path, tmp_path: Path) -> None:
+    reports: list[EpochReport] = []
+    result = train(quick(tmp_path / "m.safetensors", class_folders), reports.append)
+    assert [report.epoch for report in reports] == [1, 2]
+    assert result.history == tuple(reports)
+    assert result.best_accuracy == max(report.accuracy for report in reports)
+    assert result.final_accuracy == reports[-1].accuracy
+    with Image.open(result.curve) as picture:
+        assert picture.format == "PNG"
+    written = json.loads(result.history_file.read_text())
+    assert [entry["loss"] for entry in written["epochs"]] == [r.loss for r in reports]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_checkpoint_carries_labels_preprocessing_and_the_accuracy_it_has(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    result = train(quick(tmp_path / "m.safetensors", class_folders))
+    model = load(result.checkpoint)
+    assert model.labels == ("dark", "grey", "light")
+    assert model.preprocessing == preset("micro").preprocessing
+    assert model.history["epoch"] == result.best_epoch
+    data = load_dataset(str(class_folders), model.preprocessing, "test", model.labels)
+    with torch.no_grad():
+        guesses = torch.cat([model(batch).argmax(1) for batch in data.images])
+    accuracy = float((guesses == data.targets).double().mean())
+    assert accuracy == pytest.approx(result.best_accuracy)
+
+
+def test_same_seed_gives_the_same_file_and_another_seed_another(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path, seed in zip(paths, (3, 3, 4), strict=True):
+        train(quick(path, class_folders, seed=seed))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].read_bytes() != paths[2].read_bytes()
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    class_folders: Path, tmp_path: Path, stop_after: int
+) -> None:
+    whole = quick(tmp_path / "whole.safetensors", class_folders, epochs=3)
+    train(whole)
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == stop_after:
+            raise InterruptedRunError
+
+    parts = quick(tmp_path / "parts.safetensors", class_folders, epochs=3)
+    with pytest.raises(InterruptedRunError):
+        train(parts, stop)
+    seen: list[int] = []
+    torch.manual_seed(999)
+    result = train(
+        dataclasses.replace(parts, resume=True), lambda report: seen.append(report.epoch)
+    )
+    assert seen == list(range(stop_after + 1, 4))
+    assert len(result.history) == 3
+    assert whole.out.read_bytes() == parts.out.read_bytes()
+    states = [torch.load(options.last, weights_only=True) for options in (whole, parts)]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name]), name
+    for index, moments in states[0]["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, states[1]["optimizer"]["state"][index][name])
+
+
+def test_resuming_a_finished_run_returns_its_result(class_folders: Path, tmp_path: Path) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders)
+    first = train(options)
+    assert train(dataclasses.replace(options, resume=True)) == first
+
+
+def test_resume_without_a_state_or_with_other_options_is_refused(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, epochs=1)
+    with pytest.raises(VitcError, match="nothing to resume"):
+        train(dataclasses.replace(options, resume=True))
+    train(options)
+    with pytest.raises(VitcError, match=r"learning_rate was 0\.005, now 0\.1"):
+        train(dataclasses.replace(options, resume=True, learning_rate=0.1))
+    options.last.write_bytes(options.last.read_bytes()[:1000])
+    with pytest.raises(VitcError, match="damaged"):
+        train(dataclasses.replace(options, resume=True))
+
+
+def test_loss_falls_and_brightness_is_learnt(class_folders: Path, tmp_path: Path) -> None:
+    result = train(quick(tmp_path / "m.safetensors", class_folders, epochs=15))
+    losses = [report.loss for report in result.history]
+    assert losses[-1] < 0.75 * losses[0]
+    assert result.best_accuracy >= 0.75
+
+
+def test_images_outside_memory_train_to_the_same_weights(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, read = (quick(tmp_path / f"{n}.safetensors", class_folders, epochs=1) for n in "ab")
+    train(kept)
+    monkeypatch.setattr("vitc.training.data._KEPT_BYTES", 0)
+    monkeypatch.setattr(loop_module, "_WORKERS", 1)
+    train(read)
+    assert kept.out.read_bytes() == read.out.read_bytes()
+
+
+def test_teacher_sees_the_images_in_its_own_preprocessing(tmp_path: Path) -> None:
+    config, half = preset("micro").config, preset("micro").preprocessing
+    mean, std = (0.2, 0.3, 0.4), (0.1, 0.2, 0.3)
+    own = dataclasses.replace(half, resize=48, crop=48, mean=mean, std=std)
+    save(random_model(config.replace(image_size=48), 2, own), tmp_path / "t.safetensors")
+    teacher = Teacher(tmp_path / "t.safetensors", random_model(config, 1, half))
+    seen: list[torch.Tensor] = []
+    teacher.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert teacher(torch.full((2, 3, 32, 32), 0.5)).shape == (2, 10)
+    wanted = [(0.75 - m) / s for m, s in zip(mean, std, strict=True)]
+    assert seen[0].shape == (2, 3, 48, 48)
+    torch.testing.assert_close(seen[0].mean((0, 2, 3)), torch.tensor(wanted))
+
+
+def test_teacher_changes_the_run_and_stays_as_it_was(class_folders: Path, tmp_path: Path) -> None:
+    config = preset("micro").config.replace(classes=3, depth=1)
+    teacher = tmp_path / "teacher.safetensors"
+    save(random_model(config, 5, preset("micro").preprocessing, ["dark", "grey", "light"]), teacher)
+    before = teacher.read_bytes()
+    plain = train(quick(tmp_path / "a.safetensors", class_folders, epochs=1))
+    taught = train(quick(tmp_path / "b.safetensors", class_folders, epochs=1, teacher=teacher))
+    assert plain.history[0].loss != taught.history[0].loss
+    assert teacher.read_bytes() == before
+
+
+@pytest.mark.parametrize("labels", [None, ["dark", "light", "grey"]])
+def test_teacher_of_other_classes_is_refused(
+    class_folders: Path, tmp_path: Path, labels: list[str] | None
+) -> None:
+    config = preset("micro").config.replace(classes=3 if labels else 4, depth=1)
+    teacher = tmp_path / "teacher.safetensors"
+    save(random_model(config, 5, preset("micro").preprocessing, labels), teacher)
+    with pytest.raises(VitcError, match="The teacher"):
+        train(quick(tmp_path / "m.safetensors", class_folders, teacher=teacher))
+
+
+def test_two_steps_go_from_full_precision_weights_to_binary_ones(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    first = quick(tmp_path / "first.safetensors", class_folders, weight_bits=32, epochs=1)
+    train(first)
+    assert load(first.out).config.weight_bits == 32
+    second = quick(tmp_path / "second.safetensors", class_folders, start=first.out, epochs=1)
+    train(second)
+    assert load(second.out).config.weight_bits == 1
+    load(second.out).frozen()
+
+
+def test_new_spatial_branch_changes_nothing_at_first(class_folders: Path) -> None:
+    config = preset("micro").config.replace(classes=3, depth=2)
+    source = random_model(config.replace(si=False), 7)
+    data = load_dataset(str(class_folders), preset("micro").preprocessing)
+    model = loop_module._initial(config, data, source).eval()
+    images = random_images(config, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), source(images), rtol=0, atol=0)
+
+
+def test_start_that_does_not_fit_is_refused(class_folders: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save(random_model(preset("micro").config.replace(mlp_ratio=4, depth=1), 8), start)
+    with pytest.raises(VitcError, match=r"blocks\.0\.mlp\.fc1\.bias is \(256,\), wanted \(128,\)"):
+        train(quick(tmp_path / "m.safetensors", class_folders, start=start))
+
+
+def test_diverging_run_is_stopped_with_a_reason(class_folders: Path, tmp_path: Path) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, learning_rate=1e38, epochs=3)
+    with pytest.raises(VitcError, match="Lower the learning rate"):
+        train(options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"learning_rate": float("nan")},
+        {"label_smoothing": 1.0},
+        {"warmup_epochs": -1},
+        {"out": Path("m.pt")},
+    ],
+)
+def test_impossible_options_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(VitcError):
+        dataclasses.replace(TrainOptions(out=Path("m.safetensors")), **change)
+
+
+def test_missing_output_folder_and_unknown_preset_are_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(VitcError, match="no folder"):
+        train(TrainOptions(out=tmp_path / "no" / "m.safetensors"))
+    with pytest.raises(VitcError, match="micro"):
+        train(TrainOptions(out=tmp_path / "m.safetensors", preset="nope"))
+
+
+def test_one_class_is_refused(class_folders: Path, tmp_path: Path) -> None:
+    for name in ("grey", "light"):
+        (class_folders / name).rename(tmp_path / name)
+    with pytest.raises(VitcError, match="one class"):
+        train(quick(tmp_path / "m.safetensors", class_folders))
+
+
+def test_digits_can_be_learnt_from_a_single_short_run(tmp_path: Path) -> None:
+    result = train(TrainOptions(out=tmp_path / "m.safetensors", depth=1, epochs=4))
+    assert result.best_accuracy > 0.3
+    assert load_file(result.checkpoint)["blocks.0.attn.qkv.weight"].shape == (192, 64)
