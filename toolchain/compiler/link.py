@@ -82,7 +82,8 @@ def link_library(
         [
             "-target", compile_for, *_STRICT, "-fPIC", "-fvisibility=hidden",
             "-fno-stack-protector", "-shared", *(["-nostdlib"] if android else []),
-            f"-I{sources}", str(sources / "vitc_driver.c"), "tables.c", "weights.S", str(kernels),
+            f"-I{sources}", str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"),
+            "tables.c", "weights.S", str(kernels),
             "-Wl,--version-script=exports.map", "-Wl,-Bsymbolic", "-Wl,--hash-style=both",
             f"-Wl,-soname,{LIBRARY}", "-s", "-o", str(out),
         ],

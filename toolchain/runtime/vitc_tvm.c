@@ -1,0 +1,110 @@
+/* vitc: entry for the TVM runtime, so that TVM RPC can load and time the library.
+ *
+ * module["vitc_run"](input, output, threads = 1): tensors fp32 [batch, channels, height, width] and [batch, classes] in
+ * this machine's memory. Written against the public C interface of tvm-ffi (its c_api.h and dlpack.h), whose few types
+ * are repeated here; TVM's symbols are weak, so the library loads where there is no TVM. */
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "vitc_tables.h"
+
+typedef struct {
+  int32_t device_type, device_id;
+} dl_device;
+
+typedef struct {
+  void *data;
+  dl_device device;
+  int32_t ndim;
+  struct {
+    uint8_t code, bits;
+    uint16_t lanes;
+  } dtype;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+} dl_tensor;
+
+typedef struct {
+  uint64_t reference_count;
+  int32_t type_index;
+  uint32_t padding;
+  union {
+    void (*deleter)(void *self, int flags);
+    int64_t align;
+  } end;
+} tvm_object;
+
+typedef struct {
+  int32_t type_index;
+  uint32_t padding;
+  union {
+    int64_t integer;
+    void *pointer;
+  } value;
+} tvm_any;
+
+enum { TYPE_NONE = 0, TYPE_INT = 1, TYPE_DLTENSOR = 7, TYPE_TENSOR = 70, DEVICE_CPU = 1, CODE_FLOAT = 2 };
+
+extern void TVMFFIErrorSetRaisedFromCStr(const char *kind, const char *message)
+    __attribute__((weak));
+
+static vitc_model *model;
+static int32_t model_threads;
+static atomic_flag in_use = ATOMIC_FLAG_INIT;
+
+static int raise_error(const char *kind, const char *message) {
+  if (TVMFFIErrorSetRaisedFromCStr) TVMFFIErrorSetRaisedFromCStr(kind, message);
+  return -1;
+}
+
+/* Data of a dense fp32 tensor in this machine's memory, or null. */
+static float *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t ndim) {
+  const dl_tensor *tensor = NULL;
+  if (argument->type_index == TYPE_DLTENSOR)
+    tensor = argument->value.pointer;
+  else if (argument->type_index == TYPE_TENSOR && argument->value.pointer)
+    tensor = (const dl_tensor *)((const char *)argument->value.pointer + sizeof(tvm_object));
+  if (!tensor || tensor->ndim != ndim || tensor->device.device_type != DEVICE_CPU ||
+      tensor->dtype.code != CODE_FLOAT || tensor->dtype.bits != 32 || tensor->dtype.lanes != 1)
+    return NULL;
+  int64_t expected = 1;
+  for (int32_t i = ndim - 1; i >= 0; i--) {
+    if (tensor->shape[i] != shape[i]) return NULL;
+    if (tensor->strides && shape[i] != 1 && tensor->strides[i] != expected) return NULL;
+    expected *= shape[i];
+  }
+  return (float *)((char *)tensor->data + tensor->byte_offset);
+}
+
+__attribute__((visibility("default"))) int __tvm_ffi_vitc_run(void *self, const tvm_any *arguments,
+                                                              int32_t count, tvm_any *result) {
+  (void)self;
+  const vitc_info *info = &vitc_model_info;
+  if (count != 2 && !(count == 3 && arguments[2].type_index == TYPE_INT))
+    return raise_error("TypeError", "vitc_run(input, output, threads = 1)");
+  int64_t input_shape[4] = {info->batch, info->channels, info->height, info->width};
+  int64_t output_shape[2] = {info->batch, info->classes};
+  float *input = tensor_data(&arguments[0], input_shape, 4);
+  float *output = tensor_data(&arguments[1], output_shape, 2);
+  if (!input || !output)
+    return raise_error("ValueError",
+                       "vitc_run wants dense fp32 CPU tensors: input [batch, channels, height, width], "
+                       "output [batch, classes], as the model's manifest says.");
+  int64_t threads = count == 3 ? arguments[2].value.integer : 1;
+  if (atomic_flag_test_and_set(&in_use))
+    return raise_error("RuntimeError", vitc_status_text(VITC_ERROR_BUSY));
+  vitc_status status = VITC_OK;
+  if (threads < 1 || threads > VITC_MAX_THREADS) status = VITC_ERROR_ARGUMENT;
+  if (!status && (!model || model_threads != threads)) {
+    vitc_destroy(model);
+    status = vitc_create((int32_t)threads, &model);
+    model_threads = (int32_t)threads;
+  }
+  if (!status) status = vitc_run(model, input, output);
+  atomic_flag_clear(&in_use);
+  if (status) return raise_error("RuntimeError", vitc_status_text(status));
+  result->type_index = TYPE_NONE;
+  result->padding = 0;
+  result->value.integer = 0;
+  return 0;
+}
