@@ -1,1 +1,95 @@
-"""vitc."""
+"""vitc: binarized vision transformers from PyTorch to small native libraries, checked on the way.
+
+    import vitc
+
+    vitc.save(vitc.new("deit-small"), "m.safetensors")
+    vitc.export("m.safetensors", "m.onnx")
+    artefact = vitc.compile("m.onnx", "native", vitc.CompileOptions(target="native"))
+    logits = artefact(images)                       # float32 [B, 3, 224, 224], normalised
+    report = vitc.check("native", "m.safetensors")  # report.equal, report.first_difference
+    vitc.bench("native").ratio                      # against DeiT in fp32 on ONNX Runtime
+
+Every name is imported when it is first used, so importing vitc is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vitc.api import CompileOptions as CompileOptions
+    from vitc.api import ExportOptions as ExportOptions
+    from vitc.api import compile as compile  # noqa: A004
+    from vitc.api import export as export
+    from vitc.api import new as new
+    from vitc.api import open as open  # noqa: A004
+    from vitc.bench.inspection import Inspection as Inspection
+    from vitc.bench.inspection import inspect as inspect
+    from vitc.bench.measure import BenchOptions as BenchOptions
+    from vitc.bench.measure import BenchReport as BenchReport
+    from vitc.bench.measure import bench as bench
+    from vitc.devices.prediction import Prediction as Prediction
+    from vitc.devices.prediction import PredictOptions as PredictOptions
+    from vitc.devices.prediction import predict as predict
+    from vitc.errors import VitcError as VitcError
+    from vitc.exporter import ExportResult as ExportResult
+    from vitc.models.checkpoint import load as load
+    from vitc.models.checkpoint import save as save
+    from vitc.models.config import ModelConfig as ModelConfig
+    from vitc.models.sibivit import SIBiViT as SIBiViT
+    from vitc.runtime.artefact import Artefact as Artefact
+    from vitc.training import TrainOptions as TrainOptions
+    from vitc.training import TrainResult as TrainResult
+    from vitc.training import train as train
+    from vitc.verify import CheckFailedError as CheckFailedError
+    from vitc.verify import CheckOptions as CheckOptions
+    from vitc.verify import CheckReport as CheckReport
+    from vitc.verify import check as check
+
+_HOMES: Final = {
+    "Artefact": "vitc.runtime.artefact",
+    "BenchOptions": "vitc.bench.measure",
+    "BenchReport": "vitc.bench.measure",
+    "CheckFailedError": "vitc.verify",
+    "CheckOptions": "vitc.verify",
+    "CheckReport": "vitc.verify",
+    "CompileOptions": "vitc.api",
+    "ExportOptions": "vitc.api",
+    "ExportResult": "vitc.exporter",
+    "Inspection": "vitc.bench.inspection",
+    "ModelConfig": "vitc.models.config",
+    "PredictOptions": "vitc.devices.prediction",
+    "Prediction": "vitc.devices.prediction",
+    "SIBiViT": "vitc.models.sibivit",
+    "TrainOptions": "vitc.training",
+    "TrainResult": "vitc.training",
+    "VitcError": "vitc.errors",
+    "bench": "vitc.bench.measure",
+    "check": "vitc.verify",
+    "compile": "vitc.api",
+    "export": "vitc.api",
+    "inspect": "vitc.bench.inspection",
+    "load": "vitc.models.checkpoint",
+    "new": "vitc.api",
+    "open": "vitc.api",
+    "predict": "vitc.devices.prediction",
+    "save": "vitc.models.checkpoint",
+    "train": "vitc.training",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vitc")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES, "__version__"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitc.devices.architecture import architecture
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.machine import machine
 from vitc.devices.runner import run_runner
@@ -29,13 +27,12 @@ class LocalDevice:
     emulated: bool = False
 
     def supports(self, artefact: Artefact) -> None:
-        """Raise if the artefact is for another architecture; the runner checks CPU features."""
-        target = artefact.manifest["target"]
-        wanted, here = architecture(target["triple"]), platform.machine()
-        if wanted.machine != here:
+        """Raise if this machine is of another architecture or lacks CPU features."""
+        missing = artefact.missing_features()
+        if missing:
             raise VitcError(
-                f"The artefact is for {target['name']} ({wanted.machine}), "
-                f"this machine is {here}.",
+                f"This machine cannot run an artefact for {artefact.target.name}: "
+                f"it lacks {', '.join(missing)}.",
                 "Add `--device qemu` to emulate it, or compile with `--target native`.",
             )
 

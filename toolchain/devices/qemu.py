@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitc.devices.architecture import architecture
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator"]
 
 INSTALL_HINT = "Install it, on Debian or Ubuntu with `sudo apt-get install qemu-user`."
+
+# Prefixes of CPU features that TCG has no translation for.
+_NOT_EMULATED: Final = ("avx512", "amx")
 
 
 def find_emulator(name: str) -> str | None:
@@ -35,19 +37,26 @@ class QemuDevice:
     emulated: bool = True
 
     def supports(self, artefact: Artefact) -> None:
-        """Raise if the emulator of the artefact's architecture is not installed."""
-        self._emulator(artefact)
+        """Raise if the emulator is not installed, or emulates no such instructions."""
+        emulator = self._emulator(artefact)
+        beyond = [f for f in artefact.target.features if f.startswith(_NOT_EMULATED)]
+        if beyond:
+            raise VitcError(
+                f"{emulator} does not emulate {', '.join(beyond)}.",
+                "Run the artefact on such a machine, or compile for a smaller target.",
+            )
 
     def run(
         self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
     ) -> DeviceRun:
         """See `vitc.devices.Device.run`; the latencies are those of the emulation."""
+        self.supports(artefact)
         emulator = self._emulator(artefact)
         done = run_runner(artefact, inputs, request, prefix=(emulator, "-cpu", "max"))
         return replace(done, facts={"emulator": emulator, "cpu": "max"})
 
     def _emulator(self, artefact: Artefact) -> str:
-        wanted = architecture(artefact.manifest["target"]["triple"]).emulator
+        wanted = f"qemu-{artefact.target.emulator}"
         found = find_emulator(wanted)
         if found is None:
             raise VitcError(f"{wanted} is not installed.", INSTALL_HINT)

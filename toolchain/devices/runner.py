@@ -87,8 +87,9 @@ def _output(command: Sequence[str], timeout_s: float) -> str:
         )
     if done.returncode:
         said = done.stderr.strip().splitlines()
+        reason = said[-1].removeprefix("vitc-run: ") if said else f"exit code {done.returncode}"
         raise VitcError(
-            f"The runner failed: {said[-1] if said else f'exit code {done.returncode}'}",
+            f"The runner failed: {reason}.",
             "See `vitc targets` for what fits this machine.",
         )
     return done.stdout

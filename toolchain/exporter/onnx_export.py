@@ -17,7 +17,6 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
-
 from vitc.dialect import DOMAIN, IR_VERSION, OPSET, VERSION, packed_width
 from vitc.dialect.bodies import functions
 from vitc.dialect.metadata import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx_ir as ir
-
 from vitc.dialect import DOMAIN, OPS
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
 from vitc.errors import VitcError
@@ -15,7 +14,9 @@ from vitc.passes.constants import hint_of
 __all__ = ["name_constants", "name_layers", "name_modules", "name_taps"]
 
 _ROLES = {("Reshape", 1): "shape", ("Gather", 1): "index", ("Expand", 1): "shape"}
-_WEIGHT_SOURCE = frozenset({"PackBits", "Slice", "Gather", "Identity", "Reshape", "Transpose", "Split"})
+_WEIGHT_SOURCE = frozenset(
+    {"PackBits", "Slice", "Gather", "Identity", "Reshape", "Transpose", "Split"}
+)
 
 
 def name_modules(graph: ir.Graph) -> None:
@@ -104,7 +105,11 @@ def name_constants(graph: ir.Graph, parameters: Collection[str]) -> None:
         for index, value in enumerate(node.inputs):
             if value is None or not value.is_initializer() or str(value.name) in used:
                 continue
-            role = roles[index] if roles else hint_of(value) or _ROLES.get((node.op_type, index), "constant")
+            role = (
+                roles[index]
+                if roles
+                else hint_of(value) or _ROLES.get((node.op_type, index), "constant")
+            )
             name, number = f"{tap}.{role}", 2
             while name in used:
                 name, number = f"{tap}.{role}_{number}", number + 1

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
-
 from vitc.passes.constants import add_constant, constant
 
 __all__ = ["fold_constants", "strip_origins", "use_static_shapes"]
@@ -81,9 +80,7 @@ def _fix_reshape(node: ir.Node, graph: ir.Graph) -> None:
     if len(axes) > 1:
         return
     keeps_first = axes == [0] and len(source.shape) > 0 and source.shape[0] == result.shape[0]
-    sizes = [
-        size if isinstance(size, int) else (0 if keeps_first else -1) for size in result.shape
-    ]
+    sizes = [size if isinstance(size, int) else (0 if keeps_first else -1) for size in result.shape]
     if 0 in (size for size in result.shape if isinstance(size, int)):
         return
     node.replace_input_with(1, add_constant(graph, np.array(sizes, dtype=np.int64), "shape"))
@@ -99,8 +96,6 @@ def _fix_expand(node: ir.Node, graph: ir.Graph) -> None:
         return
     rest = np.array([size for size in result.shape if isinstance(size, int)], dtype=np.int64)
     batch = ir.node("Shape", [image], {"start": 0, "end": 1})
-    sizes = ir.node(
-        "Concat", [batch.outputs[0], add_constant(graph, rest, "sizes")], {"axis": 0}
-    )
+    sizes = ir.node("Concat", [batch.outputs[0], add_constant(graph, rest, "sizes")], {"axis": 0})
     graph.insert_before(node, [batch, sizes])
     node.replace_input_with(1, sizes.outputs[0])

@@ -1,0 +1,51 @@
+# make demo   train, export, compile, check and bench a small model on this machine and for 64-bit ARM
+# make test   run the tests
+# Both set up .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+QEMU := $(VENV)/qemu
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
+
+.PHONY: demo test dev qemu lint types bench clean
+
+demo: $(READY) qemu
+	vitc demo
+
+test: $(READY) qemu
+	python -m pytest $(TESTS)
+
+dev: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitc needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+# ARM artefacts run in qemu's user emulation. Where it is not installed, Debian's static build is unpacked into .venv.
+qemu:
+	@command -v qemu-aarch64 >/dev/null || command -v qemu-aarch64-static >/dev/null || { \
+	  echo "Fetching qemu-user-static into $(QEMU) ..."; \
+	  mkdir -p $(QEMU) && cd $(QEMU) && \
+	  { apt-get download -qq qemu-user-static || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq qemu-user-static; }; } && \
+	  dpkg-deb -x qemu-user-static_*.deb . && rm -f qemu-user-static_*.deb; } || \
+	  echo "qemu-user is missing, so ARM artefacts cannot run here: install it with 'apt install qemu-user'."
+
+lint: $(READY)
+	ruff check .
+
+# mypy reads the package as it is installed; the editable one is out of its sight.
+types: $(READY)
+	rm -rf build/types
+	python -m pip install --quiet --no-deps --no-build-isolation --target build/types . || \
+	  python -m pip install --quiet --no-deps --target build/types .
+	MYPYPATH=build/types mypy -p vitc
+
+bench: $(READY)
+	python benchmarks/table.py
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,215 @@
+"""What the commands do, as functions: the stages put together, each result checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from vitc.compiler import compile_model
+from vitc.devices import LocalDevice, QemuDevice
+from vitc.errors import VitcError
+from vitc.exporter import ExportResult
+from vitc.exporter import export as write_onnx
+from vitc.models.checkpoint import load
+from vitc.models.config import preset as find_preset
+from vitc.models.initialise import random_model
+from vitc.models.sibivit import SIBiViT
+from vitc.runtime.artefact import MANIFEST, Artefact
+from vitc.verify.checking import check_onnx
+from vitc.verify.portable import check_against_onnx
+from vitc.verify.report import CheckFailedError
+
+__all__ = ["CompileOptions", "ExportOptions", "compile", "export", "new", "open"]
+
+_SHORT_CHECK_IMAGES: Final = 2
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        scheme: ``packed`` (which is what `compile` reads), ``int8`` or ``float``.
+        check: Whether to compare the file with the model before it gets its name.
+        dump: Folder for the graph after each pass; None for none.
+    """
+
+    scheme: str = "packed"
+    check: bool = True
+    dump: Path | None = None
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How to compile.
+
+    Attributes:
+        target: A key of `vitc.targets.TARGETS`, or ``native``.
+        batch: Images the library takes at once, 1 to 64.
+        dump_ir: Folder for the program after each phase; None for none.
+        force: Replace an existing artefact.
+        check: Whether to compare the library with the ONNX file. Where this machine can neither
+            run nor emulate the target, the manifest says that it was skipped.
+    """
+
+    target: str = "native"
+    batch: int = 1
+    dump_ir: Path | None = None
+    force: bool = False
+    check: bool = True
+
+
+def new(
+    preset: str,
+    *,
+    si: bool | None = None,
+    mlp_ratio: int | None = None,
+    image_size: int | None = None,
+    classes: int | None = None,
+    depth: int | None = None,
+    seed: int = 0,
+) -> SIBiViT:
+    """Make a network with random weights that behave like trained ones.
+
+    Args:
+        preset: A key of `vitc.models.PRESETS`.
+        si: Whether to have the spatial interaction branch; what is None is as in the preset.
+        mlp_ratio: Hidden over input width of the MLP.
+        image_size: Pixels; sets the number of tokens.
+        classes: Logits.
+        depth: Blocks.
+        seed: The same seed gives the same weights.
+
+    Raises:
+        VitcError: If there is no such preset, or the sizes contradict each other.
+    """
+    chosen = find_preset(preset)
+    config = chosen.config.replace(
+        image_size=image_size, classes=classes, depth=depth, mlp_ratio=mlp_ratio, si=si
+    )
+    shown = chosen.preprocessing
+    scaled = replace(
+        shown, crop=config.image_size, resize=round(shown.resize * config.image_size / shown.crop)
+    )
+    return random_model(config, seed, scaled)
+
+
+def export(
+    model: SIBiViT | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: ExportOptions | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> ExportResult:
+    """Export a model to an ONNX file that any ONNX Runtime runs.
+
+    Args:
+        model: A model, or a checkpoint.
+        out: The file to write; it gets its name only when it is whole and passes its check.
+        options: Scheme and check.
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If the model cannot be exported.
+        CheckFailedError: If the file does not compute what the model computes.
+    """
+    chosen = options or ExportOptions()
+    source = model if isinstance(model, SIBiViT) else load(model)
+
+    def check(file: Path) -> None:
+        say("comparing the file with the model")
+        report = check_onnx(file, source, images=_SHORT_CHECK_IMAGES)
+        if not report.equal:
+            raise CheckFailedError(report, f"The export to {out}")
+
+    say(f"exporting, scheme {chosen.scheme}")
+    return write_onnx(
+        source,
+        out,
+        scheme=chosen.scheme,
+        dump=chosen.dump,
+        check=check if chosen.check else None,
+    )
+
+
+def compile(  # noqa: A001 - named like the command
+    onnx_file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: CompileOptions | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Artefact:
+    """Compile a packed ONNX file to an artefact folder.
+
+    Args:
+        onnx_file: What `export` wrote.
+        out: The folder to make; an existing artefact is kept unless `options.force`.
+        options: Target, batch and check.
+        say: Told what is being done.
+
+    Returns:
+        The artefact, whose manifest says what the check found.
+
+    Raises:
+        VitcError: If the file is no packed vitc model, the target is unknown, or `out` exists.
+        CheckFailedError: If the library does not compute what the file computes; `out` is removed.
+    """
+    chosen = options or CompileOptions()
+    artefact = compile_model(
+        Path(onnx_file),
+        chosen.target,
+        Path(out),
+        batch=chosen.batch,
+        dump_ir=chosen.dump_ir,
+        force=chosen.force,
+        progress=say,
+    )
+    if not chosen.check:
+        return artefact
+    device = LocalDevice() if not artefact.missing_features() else QemuDevice()
+    try:
+        device.supports(artefact)
+    except VitcError as error:
+        return _recorded(artefact, f"skipped: {error.message}")
+    say(f"comparing the library with the ONNX file on {device.name}")
+    try:
+        report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES)
+        if not report.equal:
+            raise CheckFailedError(report, f"The artefact {out}")
+    except BaseException:
+        shutil.rmtree(artefact.path, ignore_errors=True)
+        raise
+    found = {
+        "against": "model.onnx",
+        "device": device.name,
+        "images": report.images,
+        "equal": True,
+        "max_logit_difference": report.max_logit_difference,
+    }
+    return _recorded(artefact, found)
+
+
+def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public name
+    """Open an artefact folder; the result can be called on arrays.
+
+    Args:
+        path: What `compile` made.
+
+    Raises:
+        VitcError: If it is no artefact, is damaged, or was written by a newer vitc.
+    """
+    return Artefact.open(Path(path))
+
+
+def _recorded(artefact: Artefact, check: dict[str, Any] | str) -> Artefact:
+    place = artefact.path / MANIFEST
+    aside = place.with_name(f".{MANIFEST}.part")
+    text = json.dumps(artefact.manifest | {"check": check}, indent=1) + "\n"
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(place)
+    return Artefact.open(artefact.path)

@@ -1,0 +1,144 @@
+"""What an artefact is timed against, in ONNX Runtime on the same cores."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnxruntime
+
+from vitc.bench.deit import deit
+from vitc.errors import VitcError
+from vitc.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["BASELINES", "Baseline", "BaselineSession", "baseline"]
+
+
+class BaselineSession:
+    """A model in ONNX Runtime, ready to be timed.
+
+    Args:
+        content: The serialized model.
+        shape: Of its input.
+        threads: Threads of ONNX Runtime.
+    """
+
+    def __init__(self, content: bytes, shape: tuple[int, ...], threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle threads of ONNX Runtime must not spin on the cores while the artefact is timed.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
+        )
+        self._binding = self._session.io_binding()
+        image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        self._binding.bind_cpu_input(self._session.get_inputs()[0].name, image)
+        self._binding.bind_output(self._session.get_outputs()[0].name)
+
+    def times(self, runs: int) -> list[int]:
+        """Nanoseconds of each of `runs` runs."""
+        taken = []
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            self._session.run_with_iobinding(self._binding)
+            taken.append(time.perf_counter_ns() - start)
+        return taken
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One thing to be faster than.
+
+    Attributes:
+        name: As a user writes it behind ``--baseline``.
+        title: What it is, for the report.
+        build: Makes the serialized ONNX model for an artefact and its batch size.
+    """
+
+    name: str
+    title: str
+    build: Callable[[Artefact], bytes]
+
+    def open(self, artefact: Artefact, threads: int) -> BaselineSession:
+        """A session with the artefact's image size and batch."""
+        size, batch = _config(artefact).image_size, int(artefact.manifest["batch"])
+        return BaselineSession(self.build(artefact), (batch, 3, size, size), threads)
+
+
+def _config(artefact: Artefact) -> ModelConfig:
+    return ModelConfig.from_dict(artefact.manifest["config"])
+
+
+def _twin(artefact: Artefact) -> bytes:
+    made: bytes = deit(_config(artefact), int(artefact.manifest["batch"])).SerializeToString()
+    return made
+
+
+def _quantized_twin(artefact: Artefact) -> bytes:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as folder:
+        out = Path(folder, "int8.onnx")
+        quantize_dynamic(
+            deit(_config(artefact), int(artefact.manifest["batch"])),
+            out,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        return out.read_bytes()
+
+
+def _own_file(artefact: Artefact) -> bytes:
+    return artefact.onnx.read_bytes()
+
+
+def _own_network_in_int8(artefact: Artefact) -> bytes:
+    from vitc.exporter import export
+    from vitc.models.initialise import random_model
+
+    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as folder:
+        out = Path(folder, "int8.onnx")
+        export(random_model(_config(artefact)), out, scheme="int8")
+        return out.read_bytes()
+
+
+BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Baseline("onnxruntime", "DeiT twin, fp32, ONNX Runtime", _twin),
+            Baseline(
+                "onnxruntime-int8", "DeiT twin, dynamic int8, ONNX Runtime", _quantized_twin
+            ),
+            Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file),
+            Baseline(
+                "int8", "the same network, int8 scheme, ONNX Runtime", _own_network_in_int8
+            ),
+        )
+    }
+)
+
+
+def baseline(name: str) -> Baseline:
+    """Look up a baseline.
+
+    Raises:
+        VitcError: If there is none of that name; the known ones are listed.
+    """
+    if name not in BASELINES:
+        raise VitcError(
+            f"There is no baseline {name!r}; known: {', '.join(BASELINES)}.",
+            "Leave --baseline away for the fp32 DeiT twin.",
+        )
+    return BASELINES[name]

@@ -1,0 +1,107 @@
+"""The account of a checkpoint, an exported file or an artefact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vitc.bench.account import Account, account
+from vitc.devices.source import Description, describe_onnx
+from vitc.errors import VitcError
+from vitc.models.config import ModelConfig
+from vitc.runtime.artefact import Artefact
+
+__all__ = ["Inspection", "inspect"]
+
+# Which layers of an account the kernel that makes a tap computes, by the last part of the tap name.
+_LAYERS_OF_TAP: Final = {
+    "input": ("norm",),
+    "query": ("qkv", "move"),
+    "key": ("qkv", "move"),
+    "value": ("qkv", "move"),
+    "scores": ("scores",),
+    "context": ("scores", "context", "move_fc"),
+    "hidden": ("fc1", "prelu"),
+    "output": ("proj", "fc2", "scale"),
+}
+_LAYERS_OF_END: Final = {"embedding": ("embedding",), "logits": ("norm", "head")}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inside a checkpoint, an exported file or an artefact.
+
+    Attributes:
+        path: What was inspected.
+        kind: ``checkpoint``, ``onnx`` or ``artefact``.
+        config: Its sizes.
+        account: Its cost by layer.
+        files: Name to size in bytes of what it is made of.
+        kernels: For an artefact, layer to kernel.
+    """
+
+    path: str
+    kind: str
+    config: ModelConfig
+    account: Account
+    files: Mapping[str, int]
+    kernels: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "config": self.config.to_dict(),
+            "files": dict(self.files),
+            "kernels": dict(self.kernels),
+            **self.account.to_dict(),
+        }
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Account for a network.
+
+    Args:
+        path: A checkpoint, an exported ``.onnx`` file or an artefact folder.
+
+    Raises:
+        VitcError: If it is none of these, or damaged.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise VitcError(
+            f"There is no {place}.", "Name a checkpoint, an .onnx file or an artefact folder."
+        )
+    kernels: dict[str, str] = {}
+    if place.is_dir():
+        kind, artefact = "artefact", Artefact.open(place)
+        config = Description.of_artefact(artefact).config
+        kernels = _kernels(artefact)
+        files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
+    elif place.suffix == ".onnx":
+        kind, config = "onnx", describe_onnx(place).config
+        files = {place.name: place.stat().st_size}
+    else:
+        from vitc.models.checkpoint import load
+
+        kind, config = "checkpoint", load(place).config
+        files = {place.name: place.stat().st_size}
+    return Inspection(str(place), kind, config, account(config), files, kernels)
+
+
+def _kernels(artefact: Artefact) -> dict[str, str]:
+    found: dict[str, dict[str, None]] = {}
+    for step in artefact.manifest["steps"]:
+        layer, _, last = step["tap"].rpartition(".")
+        names = (
+            [f"{layer}.{part}" for part in _LAYERS_OF_TAP.get(last, ())]
+            if layer
+            else list(_LAYERS_OF_END.get(last, ()))
+        )
+        for name in names:
+            found.setdefault(name, {})[step["kernel"]] = None
+    return {name: ", ".join(kernels) for name, kernels in found.items()}

@@ -1,0 +1,257 @@
+"""Latency of an artefact, side by side with a baseline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from vitc.bench.baselines import baseline
+from vitc.devices import Device, RunRequest, parse_device
+from vitc.devices.machine import machine, usable_cores
+from vitc.errors import VitcError
+from vitc.models.config import ModelConfig
+from vitc.runtime.artefact import Artefact
+
+__all__ = ["BenchOptions", "BenchReport", "Latency", "bench"]
+
+MIN_RUNS: Final = 30
+_ROUNDS: Final = 6
+_EMULATED_RUNS: Final = 3
+_WIDE_SPREAD: Final = 0.10
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure.
+
+    Attributes:
+        threads: Threads of the artefact and of the baseline, pinned to as many cores.
+        device: Where the artefact runs, as behind ``--device``.
+        baseline: A key of `vitc.bench.baselines.BASELINES`; None for none.
+        runs: Timed runs of one batch, at least 30.
+        warmup: Untimed runs at the start of each round.
+    """
+
+    threads: int = 1
+    device: str = "local"
+    baseline: str | None = "onnxruntime"
+    runs: int = 60
+    warmup: int = 3
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.warmup < 0:
+            raise VitcError(
+                f"threads must be at least 1 and warmup at least 0, found {self.threads} "
+                f"and {self.warmup}."
+            )
+        if self.runs < MIN_RUNS:
+            raise VitcError(
+                f"A median of {self.runs} runs says little.", f"Ask for {MIN_RUNS} or more."
+            )
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Distribution of the time of one run of one batch, in milliseconds."""
+
+    median: float
+    p10: float
+    p90: float
+    min: float
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Latency:
+        """From single times in nanoseconds."""
+        times = np.asarray(nanoseconds, np.float64) / 1e6
+        p10, median, p90 = np.percentile(times, (10, 50, 90))
+        return cls(float(median), float(p10), float(p90), float(times.min()))
+
+    @property
+    def spread(self) -> float:
+        """(p90 - p10) / median."""
+        return (self.p90 - self.p10) / self.median
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What was measured.
+
+    Attributes:
+        artefact: What ran.
+        target: What it was compiled for.
+        device: Where it ran.
+        emulated: Whether the times mean nothing.
+        threads: Threads of both sides.
+        batch: Images in one run.
+        runs: Timed runs of each side.
+        latency: Of the artefact.
+        load_ms: From the start of the library to ready, median over the rounds.
+        machine: Facts about where it ran.
+        baseline: Name and title of what it was timed against; None for none.
+        baseline_latency: Of the baseline.
+        warnings: What makes the numbers less certain.
+    """
+
+    artefact: str
+    target: str
+    device: str
+    emulated: bool
+    threads: int
+    batch: int
+    runs: int
+    latency: Latency
+    load_ms: float
+    machine: Mapping[str, Any]
+    baseline: tuple[str, str] | None = None
+    baseline_latency: Latency | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster than the baseline; None without one."""
+        if self.baseline_latency is None:
+            return None
+        return self.baseline_latency.median / self.latency.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        against = None
+        if self.baseline is not None and self.baseline_latency is not None:
+            name, title = self.baseline
+            against = {
+                "name": name,
+                "title": title,
+                "latency_ms": asdict(self.baseline_latency),
+            }
+        return {
+            "latency_ms": asdict(self.latency),
+            "threads": self.threads,
+            "machine": dict(self.machine),
+            "baseline": against,
+            "ratio": self.ratio,
+            "artefact": self.artefact,
+            "target": self.target,
+            "device": self.device,
+            "emulated": self.emulated,
+            "batch": self.batch,
+            "runs": self.runs,
+            "load_ms": self.load_ms,
+            "warnings": list(self.warnings),
+        }
+
+
+def bench(
+    artefact: Artefact | str | os.PathLike[str],
+    options: BenchOptions | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> BenchReport:
+    """Time an artefact, and a baseline beside it.
+
+    Both sides take turns in rounds on the same pinned cores, so a machine that gets slower or
+    faster meanwhile does so for both. Under emulation there is no baseline and time means nothing.
+
+    Args:
+        artefact: An artefact or its folder.
+        options: How to measure.
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If the artefact does not open or run, or there is no such baseline or device.
+    """
+    chosen = options or BenchOptions()
+    opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
+    device = parse_device(chosen.device)
+    device.supports(opened)
+    against = None if chosen.baseline is None else baseline(chosen.baseline)
+    facts = machine().to_dict()
+    if device.emulated:
+        against = None
+    with _pinned(chosen.threads):
+        session = None
+        if against is not None:
+            say(f"building the baseline: {against.title}")
+            session = against.open(opened, chosen.threads)
+        own: list[int] = []
+        theirs: list[int] = []
+        loads: list[int] = []
+        runs = _EMULATED_RUNS if device.emulated else chosen.runs
+        for number, repeat in enumerate(_rounds(runs, 1 if device.emulated else _ROUNDS), 1):
+            say(f"round {number}: {repeat} runs of the artefact")
+            latencies, load, ran_on = _time(opened, device, chosen, repeat)
+            own += latencies
+            loads.append(load)
+            if session is not None:
+                say(f"round {number}: {repeat} runs of the baseline")
+                session.times(chosen.warmup)
+                theirs += session.times(repeat)
+    report = BenchReport(
+        artefact=str(opened.path),
+        target=str(opened.manifest["target"]["name"]),
+        device=device.name,
+        emulated=device.emulated,
+        threads=chosen.threads,
+        batch=int(opened.manifest["batch"]),
+        runs=len(own),
+        latency=Latency.of(own),
+        load_ms=float(np.median(loads)) / 1e6,
+        machine={**facts, **ran_on} if device.emulated else facts,
+        baseline=None if against is None else (against.name, against.title),
+        baseline_latency=Latency.of(theirs) if theirs else None,
+        warnings=tuple(_warnings(chosen, device, own, theirs)),
+    )
+    return report
+
+
+def _time(
+    artefact: Artefact, device: Device, options: BenchOptions, repeat: int
+) -> tuple[list[int], int, Mapping[str, Any]]:
+    size = ModelConfig.from_dict(artefact.manifest["config"]).image_size
+    shape = (int(artefact.manifest["batch"]), 3, size, size)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    warmup = 0 if device.emulated else options.warmup
+    request = RunRequest(threads=options.threads, repeat=repeat, warmup=warmup)
+    done = device.run(artefact, images, request)
+    return list(done.latencies_ns), done.load_ns, done.facts
+
+
+def _rounds(runs: int, rounds: int) -> list[int]:
+    each, more = divmod(runs, rounds)
+    return [each + (number < more) for number in range(rounds)]
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[None]:
+    """Keep this process, and what it starts, on as many cores as there are threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = usable_cores()
+    os.sched_setaffinity(0, before[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _warnings(
+    options: BenchOptions, device: Device, own: Sequence[int], theirs: Sequence[int]
+) -> Iterator[str]:
+    if device.emulated:
+        yield "emulated: the times say nothing about the device, and there is no ratio"
+        return
+    cores = len(usable_cores())
+    if options.threads > cores:
+        yield f"{options.threads} threads share {cores} cores"
+    load = machine().load
+    if load is not None and load > options.threads + 0.5:
+        yield f"the machine is busy with other work (load {load:.1f})"
+    for side, times in (("artefact", own), ("baseline", theirs)):
+        if times and Latency.of(times).spread > _WIDE_SPREAD:
+            yield f"the times of the {side} spread by {Latency.of(times).spread:.0%}"

@@ -1,0 +1,115 @@
+"""`vitc check`: an artefact or an ONNX file against its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitc.cli.options import Data, DeviceName, JsonTo, Seed, Threads
+from vitc.cli.output import Output, table
+from vitc.errors import ExitCode
+
+if TYPE_CHECKING:
+    from vitc.verify.report import CheckReport
+
+__all__ = ["check"]
+
+_LISTED = 10
+
+
+def check(
+    candidate: Annotated[
+        Path, typer.Argument(metavar="DIR|M.onnx", help="An artefact folder or an exported file.")
+    ],
+    reference: Annotated[
+        Path, typer.Option("--reference", metavar="CKPT", help="What it was made from.")
+    ],
+    data: Data = None,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="Images to compare layer by layer.")
+    ] = 4,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Show every layer.")] = False,
+    threads: Threads = 1,
+    device: DeviceName = "local",
+    seed: Seed = 0,
+    json_to: JsonTo = None,
+) -> None:
+    """Prove that a candidate computes what its checkpoint computes, or name the layer that differs.
+
+    Exit code 0 if equal, 3 if not.
+    """
+    from vitc.verify import CheckOptions
+    from vitc.verify import check as check_candidate
+
+    output = Output(json_to)
+    options = CheckOptions(data=data, device=device, images=images, seed=seed, threads=threads)
+    with output.working(f"reading {candidate}") as say:
+        report = check_candidate(candidate, reference, options, say=say)
+    for part in (report.onnx, report):
+        if part is not None:
+            _show(output, part, per_layer)
+    output.show("equal" if report.equal else f"[bold red]not equal[/]: {_where(report)}")
+    output.result(report.to_dict())
+    if not report.equal:
+        raise typer.Exit(int(ExitCode.NOT_EQUAL))
+
+
+def _where(report: CheckReport) -> str:
+    if report.first_difference is not None:
+        return f"first difference at {report.first_difference}"
+    if report.faults:
+        return report.faults[0]
+    return "its ONNX file differs" if report.onnx is None else _where(report.onnx)
+
+
+def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
+    layers = [layer for layer in report.layers if per_layer or not layer.equal]
+    output.show(f"[bold]{report.candidate}[/] on {report.device}")
+    if layers:
+        output.show(
+            table(
+                "",
+                ("layer", "kind", ">values", ">wrong", ">near ties", ">largest error"),
+                [
+                    (
+                        layer.name,
+                        layer.kind,
+                        str(layer.values),
+                        str(layer.mismatches),
+                        str(layer.near_ties),
+                        f"{layer.max_error:.3g}",
+                    )
+                    for layer in layers
+                ],
+            )
+        )
+    bits = sum(layer.values for layer in report.layers if layer.kind != "float")
+    facts = [
+        ("layers compared", f"{len(report.layers)}, {bits} bits and integers"),
+        ("parameters that differ", str(len(report.parameters))),
+        ("near ties accepted", str(len(report.near_ties))),
+        ("images", f"{report.images}, {report.layer_images} of them layer by layer"),
+        ("largest logit difference", f"{report.max_logit_difference:.3g}"),
+        ("same class", f"{report.top1_agreement:.2%}"),
+    ]
+    if report.accuracy is not None:
+        facts += [
+            ("accuracy of the reference", f"{report.accuracy.reference:.2%}"),
+            ("accuracy of the candidate", f"{report.accuracy.candidate:.2%}"),
+        ]
+    output.show(table("", ("", ""), facts))
+    listed = [f"[red]{fault}[/]" for fault in report.faults]
+    listed += [f"[red]{p.layer}: {p.name}: {p.detail}[/]" for p in report.parameters[:_LISTED]]
+    listed += [
+        f"near tie at {tie.tap}{list(tie.index)}: {tie.margin:.2g} within {tie.bound:.2g}"
+        for tie in report.near_ties[:_LISTED]
+    ]
+    listed += [
+        f"image {image.name or image.index}: class {image.candidate} instead of {image.reference}, "
+        f"logits differ by {image.logit_difference:.3g}"
+        + (" (a near tie)" if image.explained else "")
+        for image in report.differing_images
+    ]
+    output.show(*listed)

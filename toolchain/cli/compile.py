@@ -1,0 +1,62 @@
+"""`vitc compile`: an ONNX file to an artefact folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitc.cli.options import Force, SkipCheck
+from vitc.cli.output import Output, megabytes
+
+__all__ = ["compile_"]
+
+
+def _complete_target(start: str) -> list[str]:
+    from vitc.targets import TARGETS
+
+    return [name for name in ("native", *TARGETS) if name.startswith(start)]
+
+
+def compile_(
+    onnx_file: Annotated[Path, typer.Argument(metavar="M.onnx", help="Made by `vitc export`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="See `vitc targets`.",
+            autocompletion=_complete_target,
+        ),
+    ] = "native",
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, max=64, help="Images the library takes at once.")
+    ] = 1,
+    dump_ir: Annotated[
+        Path | None,
+        typer.Option("--dump-ir", metavar="DIR", help="Write the program after each phase."),
+    ] = None,
+    force: Force = False,
+    no_check: SkipCheck = False,
+) -> None:
+    """Compile an ONNX file to a native library with its runner and manifest.
+
+    The library is compared layer by layer with the ONNX file before the folder gets its name; for
+    another architecture under qemu, where that is installed.
+    """
+    from vitc.api import CompileOptions
+    from vitc.api import compile as compile_file
+
+    output = Output()
+    options = CompileOptions(
+        target=target, batch=batch, dump_ir=dump_ir, force=force, check=not no_check
+    )
+    with output.working(f"compiling {onnx_file} for {target}") as say:
+        artefact = compile_file(onnx_file, out, options, say=say)
+    library = megabytes(artefact.library.stat().st_size)
+    output.note(f"wrote {artefact.path} ({library} library)")
+    checked = artefact.manifest["check"]
+    if isinstance(checked, str):
+        output.note(f"check: {checked}")

@@ -1,0 +1,100 @@
+"""`vitc demo`: the whole way on a small network, ending in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitc.cli.options import JsonTo, Seed
+from vitc.cli.output import Output, megabytes, table
+from vitc.errors import ExitCode
+
+if TYPE_CHECKING:
+    from vitc.demo import DemoReport, TargetReport
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files.")] = Path(
+        "demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Train for seconds; the accuracy stays low.")
+    ] = False,
+    seed: Seed = 0,
+    json_to: JsonTo = None,
+) -> None:
+    """Train a small network, export it, compile it for this machine and for ARM, check and time it.
+
+    Takes a few minutes and no downloads.
+    """
+    from vitc.cli.train import describe
+    from vitc.demo import DemoOptions
+    from vitc.demo import demo as run_demo
+
+    output = Output(json_to)
+    options = DemoOptions(out=out, quick=quick, seed=seed)
+    with output.working("starting") as say:
+        report = run_demo(
+            options,
+            say=say,
+            trained=lambda epoch: say(
+                f"training micro on the digits, epoch {epoch.epoch}/{epoch.epochs}: "
+                f"{describe(epoch)}"
+            ),
+        )
+    _show(output, report)
+    output.note(f"all files are in {out.resolve()}")
+    output.result(report.to_dict())
+    if not report.equal:
+        raise typer.Exit(int(ExitCode.NOT_EQUAL))
+
+
+def _show(output: Output, report: DemoReport) -> None:
+    reference = next(
+        (t.check.accuracy.reference for t in report.targets if t.check and t.check.accuracy), None
+    )
+    twin = report.bench.baseline_latency
+    rows = [
+        (
+            "PyTorch reference",
+            "" if reference is None else f"{reference:.2%}",
+            "",
+            megabytes(report.checkpoint_bytes),
+            "",
+            "",
+        )
+    ]
+    rows += [
+        (f"{scheme} ONNX", "", "", megabytes(path.stat().st_size), "", "")
+        for scheme, path in report.onnx.items()
+    ]
+    rows += [_row(entry, report) for entry in report.targets]
+    if report.bench.baseline is not None and twin is not None:
+        rows.append((report.bench.baseline[1], "", "", "", f"{twin.median:.3f}", "1"))
+    columns = ("", ">accuracy", ">max logit difference", ">size", ">latency ms", ">ratio")
+    output.show(table("", columns, rows))
+    for entry in report.targets:
+        if entry.skipped:
+            output.show(f"[yellow]{entry.target}: {entry.skipped}[/]")
+
+
+def _row(entry: TargetReport, report: DemoReport) -> tuple[str, str, str, str, str, str]:
+    timed = entry.target == report.targets[0].target
+    checked = entry.check
+    accuracy = difference = "skipped"
+    if checked is not None:
+        accuracy = "" if checked.accuracy is None else f"{checked.accuracy.candidate:.2%}"
+        difference = f"{checked.max_logit_difference:.2g}" + ("" if checked.equal else " NOT EQUAL")
+    ratio = report.bench.ratio
+    return (
+        f"{entry.target} artefact",
+        accuracy,
+        difference,
+        megabytes(entry.library_bytes),
+        f"{report.bench.latency.median:.3f}" if timed else "",
+        f"{ratio:.2f}" if timed and ratio is not None else "",
+    )

@@ -1,0 +1,54 @@
+"""The one place where an exception becomes a sentence, a hint and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from vitc.errors import ExitCode, VitcError
+
+__all__ = ["INTERRUPTED", "guarded"]
+
+INTERRUPTED = 130
+_DEBUG = "VITC_DEBUG"
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command`; whatever it raises is explained on stderr.
+
+    Returns:
+        The exit code: that of an explained error, 1 for an unknown one, 130 for Ctrl-C. The
+        command line parser leaves through `SystemExit`, which passes.
+    """
+    try:
+        command()
+    except VitcError as error:
+        _explain(error.message, error.hint)
+        return int(getattr(error, "exit_code", ExitCode.ERROR))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away; without this the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.ERROR)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _explain(f"{error.strerror or error}{where}.", "Check the path, its permissions and space.")
+        return int(ExitCode.ERROR)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0] or "no message"
+        _explain(
+            f"{type(error).__name__}: {first}",
+            f"This is a fault in vitc. Set {_DEBUG}=1 for the traceback, and report it.",
+        )
+        return int(ExitCode.ERROR)
+    return int(ExitCode.OK)
+
+
+def _explain(message: str, hint: str) -> None:
+    if os.environ.get(_DEBUG, "") not in ("", "0"):
+        traceback.print_exc()
+    lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
+    sys.stderr.write("\n".join(lines) + "\n")

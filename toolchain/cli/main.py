@@ -1,0 +1,73 @@
+"""The `vitc` program: its commands in the order of the way from checkpoint to device."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vitc.cli.bench import bench
+from vitc.cli.check import check
+from vitc.cli.compile import compile_
+from vitc.cli.demo import demo
+from vitc.cli.doctor import doctor
+from vitc.cli.errors import guarded
+from vitc.cli.export import export
+from vitc.cli.inspect import inspect
+from vitc.cli.models import models
+from vitc.cli.new import new
+from vitc.cli.run import run
+from vitc.cli.targets import targets
+from vitc.cli.train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vitc",
+    help="Compile binarized vision transformers to small native libraries, and prove that the "
+    "numbers did not change.",
+    epilog="Exit codes: 0 fine, 1 an explained error, 2 wrong usage, 3 a check that does not hold.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vitc {version('vitc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name, _command in {
+    "new": new,
+    "train": train,
+    "export": export,
+    "compile": compile_,
+    "run": run,
+    "check": check,
+    "bench": bench,
+    "inspect": inspect,
+    "targets": targets,
+    "models": models,
+    "doctor": doctor,
+    "demo": demo,
+}.items():
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """Entry point of the `vitc` program."""
+    sys.exit(guarded(app))

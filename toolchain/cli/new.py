@@ -1,0 +1,51 @@
+"""`vitc new`: random, trained-like weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitc.cli.options import Seed
+from vitc.cli.output import Output
+
+__all__ = ["new"]
+
+
+def new(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="See `vitc models`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="M.safetensors", help="File to write.")],
+    si: Annotated[
+        bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
+    ] = None,
+    mlp_ratio: Annotated[
+        int | None, typer.Option("--mlp-ratio", min=1, help="Hidden over input width of the MLP.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="Pixels; sets the token count.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
+    depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Make a network with random weights that behave like trained ones.
+
+    Bench it before you train it.
+    """
+    from vitc import api
+    from vitc.models.checkpoint import save
+
+    output = Output()
+    with output.working(f"making {preset}"):
+        model = api.new(
+            preset,
+            si=si,
+            mlp_ratio=mlp_ratio,
+            image_size=image_size,
+            classes=classes,
+            depth=depth,
+            seed=seed,
+        )
+        save(model, out)
+    output.note(f"wrote {out}")

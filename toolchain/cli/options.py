@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = [
+    "Data",
+    "DeviceName",
+    "Force",
+    "JsonTo",
+    "OnnxScheme",
+    "Seed",
+    "SkipCheck",
+    "Threads",
+]
+
+
+class OnnxScheme(str, Enum):
+    """What the binary operators of an exported file are made of."""
+
+    PACKED = "packed"
+    INT8 = "int8"
+    FLOAT = "float"
+
+
+JsonTo: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout."),
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+SkipCheck: TypeAlias = Annotated[
+    bool, typer.Option("--no-check", help="Skip the short check of the result.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Seed of all randomness.")]
+Threads: TypeAlias = Annotated[int, typer.Option("--threads", min=1, help="Threads to use.")]
+DeviceName: TypeAlias = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where to run: local or qemu.")
+]
+Data: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--data", metavar="digits|DIR", help="Labelled images: digits, or class folders."),
+]

@@ -1,0 +1,54 @@
+"""`vitc targets`: the table of targets."""
+
+from __future__ import annotations
+
+import platform
+
+from vitc.cli.options import JsonTo
+from vitc.cli.output import Output, table
+
+__all__ = ["targets"]
+
+
+def targets(json_to: JsonTo = None) -> None:
+    """List what vitc compiles for, and what of it runs on this machine."""
+    from dataclasses import asdict
+
+    from vitc.errors import VitcError
+    from vitc.targets import TARGETS, find
+    from vitc.targets.table import host_features
+
+    output = Output(json_to)
+    machine, features = platform.machine(), host_features()
+    here = {
+        name
+        for name, target in TARGETS.items()
+        if machine in target.machine and features.issuperset(target.features)
+    }
+    try:
+        native = find("native").name
+    except VitcError:
+        native = ""
+    output.show(
+        table(
+            "",
+            ("target", "for", "needs", "runs here"),
+            [
+                (
+                    target.name + (" (native)" if target.name == native else ""),
+                    target.description,
+                    " ".join(target.features),
+                    "yes" if target.name in here else f"qemu-{target.emulator}",
+                )
+                for target in TARGETS.values()
+            ],
+        )
+    )
+    output.result(
+        {
+            "native": native or None,
+            "targets": [
+                asdict(target) | {"runs_here": target.name in here} for target in TARGETS.values()
+            ],
+        }
+    )

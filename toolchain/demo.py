@@ -1,0 +1,163 @@
+"""The whole way on a small network: train, export, compile, check on two architectures, bench."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vitc import api
+from vitc.bench import BenchOptions, BenchReport, bench
+from vitc.devices.qemu import INSTALL_HINT, find_emulator
+from vitc.dialect.metadata import SCHEMES
+from vitc.models.checkpoint import load
+from vitc.targets import find
+from vitc.training import TrainOptions, train
+from vitc.verify import CheckOptions, CheckReport, check
+
+if TYPE_CHECKING:
+    from vitc.training import EpochReport
+
+__all__ = ["DemoOptions", "DemoReport", "TargetReport", "demo"]
+
+DATA: Final = "digits"
+_QUICK_EPOCHS: Final = 8
+_EPOCHS: Final = 60
+_TARGETS: Final = ("native", "arm")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does.
+
+    Attributes:
+        out: Folder for its files; made if missing, older files of a demo are replaced.
+        quick: Train for a few epochs only, which leaves the accuracy low.
+        seed: Of the training.
+    """
+
+    out: Path = Path("demo")
+    quick: bool = False
+    seed: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+        return _QUICK_EPOCHS if self.quick else _EPOCHS
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One compiled artefact.
+
+    Attributes:
+        target: What it was compiled for.
+        artefact: Its folder.
+        library_bytes: Size of the library, weights included.
+        check: Against the checkpoint, on all test images; None if it could not run.
+        skipped: Why it could not run; empty if it could.
+    """
+
+    target: str
+    artefact: Path
+    library_bytes: int
+    check: CheckReport | None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What came out.
+
+    Attributes:
+        checkpoint: The trained network.
+        onnx: Export scheme to file.
+        targets: The artefacts.
+        bench: Of the native one.
+        checkpoint_bytes: Size of the checkpoint, which is fp32.
+    """
+
+    checkpoint: Path
+    onnx: dict[str, Path]
+    targets: tuple[TargetReport, ...]
+    bench: BenchReport
+    checkpoint_bytes: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether every artefact that could run equals the checkpoint."""
+        return all(entry.check.equal for entry in self.targets if entry.check is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "equal": self.equal,
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "onnx": {scheme: str(path) for scheme, path in self.onnx.items()},
+            "onnx_bytes": {scheme: path.stat().st_size for scheme, path in self.onnx.items()},
+            "targets": [
+                {
+                    "target": entry.target,
+                    "artefact": str(entry.artefact),
+                    "library_bytes": entry.library_bytes,
+                    "skipped": entry.skipped or None,
+                    "check": None if entry.check is None else entry.check.to_dict(),
+                }
+                for entry in self.targets
+            ],
+            "bench": self.bench.to_dict(),
+        }
+
+
+def demo(
+    options: DemoOptions,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    trained: Callable[[EpochReport], None] = lambda _: None,
+) -> DemoReport:
+    """Run the demo.
+
+    Args:
+        options: Where to, and how long to train.
+        say: Told what is being done.
+        trained: Called after each epoch.
+
+    Raises:
+        VitcError: If a step fails, or an export or compilation does not pass its short check.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = options.out / "micro.safetensors"
+    say("training micro on the digits")
+    train(TrainOptions(out=checkpoint, epochs=options.epochs, seed=options.seed), trained)
+    model = load(checkpoint)
+    files = {}
+    for scheme in SCHEMES:
+        files[scheme] = options.out / f"micro.{scheme}.onnx"
+        api.export(model, files[scheme], api.ExportOptions(scheme=scheme), say=say)
+    targets = tuple(
+        _target(name, files["packed"], checkpoint, options.out, say) for name in _TARGETS
+    )
+    say("timing the native artefact and the fp32 DeiT twin in turns")
+    measured = bench(targets[0].artefact, BenchOptions(), say=say)
+    return DemoReport(checkpoint, files, targets, measured, checkpoint.stat().st_size)
+
+
+def _target(
+    name: str, onnx_file: Path, checkpoint: Path, out: Path, say: Callable[[str], None]
+) -> TargetReport:
+    say(f"compiling for {name}")
+    compiled = api.CompileOptions(target=name, force=True)
+    artefact = api.compile(onnx_file, out / name, compiled, say=say)
+    target = find(name)
+    size = artefact.library.stat().st_size
+    device = "local" if platform.machine() in target.machine else "qemu"
+    emulator = f"qemu-{target.emulator}"
+    if device == "qemu" and find_emulator(emulator) is None:
+        skipped = f"not run, {emulator} is not installed. {INSTALL_HINT}"
+        return TargetReport(name, artefact.path, size, None, skipped)
+    say(f"checking {name} on every test image")
+    report = check(artefact.path, checkpoint, CheckOptions(data=DATA, device=device), say=say)
+    return TargetReport(name, artefact.path, size, report)

@@ -1,0 +1,105 @@
+"""What a user gives `vitc run`, as an input tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vitc.errors import VitcError
+from vitc.models.config import ModelConfig, Preprocessing
+
+__all__ = ["Inputs", "read_inputs", "validated"]
+
+_SAVE: Final = "Save it with np.save('x.npy', x.astype(np.float32)), already normalised."
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Images ready for a network.
+
+    Attributes:
+        pixels: float32 [B, 3, H, W], normalised.
+        names: Where each comes from.
+    """
+
+    pixels: NDArray[np.float32]
+    names: tuple[str, ...]
+
+
+def read_inputs(
+    paths: Sequence[Path], config: ModelConfig, preprocessing: Preprocessing
+) -> Inputs:
+    """Read images, or one array.
+
+    Args:
+        paths: Image files, or one ``.npy`` of float32 [B, 3, H, W] that is already normalised.
+        config: Gives the image size that the network takes.
+        preprocessing: Applied to image files.
+
+    Raises:
+        VitcError: If a file is missing, unreadable, or of a wrong type, shape or value.
+    """
+    if not paths:
+        raise VitcError("There is no input.", "Name images, or one .npy file.")
+    arrays = [path for path in paths if path.suffix == ".npy"]
+    if arrays:
+        if len(paths) > 1:
+            raise VitcError(
+                f"{arrays[0]} stands beside other inputs.", "Name images, or one .npy file."
+            )
+        pixels = validated(_array(arrays[0]), config, str(arrays[0]))
+        return Inputs(pixels, tuple(f"{arrays[0].name}[{i}]" for i in range(len(pixels))))
+    pixels = np.stack([preprocessing.apply(_image(path)) for path in paths])
+    return Inputs(validated(pixels, config, str(paths[0])), tuple(str(path) for path in paths))
+
+
+def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> NDArray[np.float32]:
+    """The array, if the network takes it.
+
+    Raises:
+        VitcError: If it is not float32 [B, 3, H, W] of finite values and of the network's size.
+    """
+    size = config.image_size
+    if pixels.dtype != np.float32:
+        raise VitcError(f"{name} holds {pixels.dtype}, wanted float32.", _SAVE)
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size) or not len(pixels):
+        raise VitcError(
+            f"{name} has shape {list(pixels.shape)}, wanted [B, 3, {size}, {size}].",
+            "A network runs on the image size it was made for; resize the images.",
+        )
+    finite = np.isfinite(pixels)
+    if not finite.all():
+        place = [int(i) for i in np.argwhere(~finite)[0]]
+        raise VitcError(f"{name} holds {pixels[tuple(place)]} at {place}.", _SAVE)
+    return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+def _array(path: Path) -> NDArray[np.generic]:
+    try:
+        loaded: object = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise VitcError(f"There is no file {path}.", "Check the path.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise VitcError(f"{path} is not a whole .npy file ({error}).", _SAVE) from error
+    if not isinstance(loaded, np.ndarray):
+        raise VitcError(f"{path} is an archive of arrays, wanted one array.", _SAVE)
+    return loaded
+
+
+def _image(path: Path) -> Image.Image:
+    hint = "Give a picture that Pillow reads, such as PNG or JPEG, or an .npy file."
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise VitcError(f"There is no file {path}.", "Check the path.") from error
+    except UnidentifiedImageError as error:
+        raise VitcError(f"{path} is not an image.", hint) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise VitcError(f"{path} cannot be decoded ({error}).", hint) from error

@@ -1,0 +1,75 @@
+"""What an artefact or an exported file says about the network inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitc.errors import VitcError
+from vitc.models.config import ModelConfig, Preprocessing
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["Description", "describe_onnx"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """The network inside a file.
+
+    Attributes:
+        config: Its sizes.
+        preprocessing: How images become inputs.
+        labels: Names of its classes; None if unknown.
+    """
+
+    config: ModelConfig
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+
+    @classmethod
+    def of_artefact(cls, artefact: Artefact) -> Description:
+        """What the manifest says.
+
+        Raises:
+            VitcError: If it does not hold together.
+        """
+        facts = artefact.manifest
+        return cls._read(
+            artefact.path, facts.get("config"), facts.get("preprocessing"), facts.get("labels")
+        )
+
+    @classmethod
+    def _read(cls, path: Path, config: Any, preprocessing: Any, labels: Any) -> Description:
+        if not isinstance(config, Mapping) or not config:
+            raise VitcError(
+                f"{path} does not say which network it holds.", "Export the checkpoint again."
+            )
+        sizes = ModelConfig.from_dict(config)
+        shown = (
+            Preprocessing.from_dict(preprocessing)
+            if isinstance(preprocessing, Mapping) and preprocessing
+            else Preprocessing.for_image_size(sizes.image_size)
+        )
+        names = tuple(str(n) for n in labels) if isinstance(labels, Sequence) and labels else None
+        if names is not None and len(names) != sizes.classes:
+            raise VitcError(
+                f"{path} has {len(names)} labels for {sizes.classes} classes.",
+                "Export the checkpoint again.",
+            )
+        return cls(sizes, shown, names)
+
+
+def describe_onnx(path: Path) -> Description:
+    """What an exported file says.
+
+    Raises:
+        VitcError: If it is missing, damaged, or no file of vitc.
+    """
+    from vitc.exporter import load_onnx
+
+    _, facts = load_onnx(path)
+    return Description._read(path, facts.config, facts.preprocessing, facts.labels)

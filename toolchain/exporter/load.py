@@ -1,0 +1,205 @@
+"""Reading an ONNX file of vitc: everything that is not one is refused with one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from vitc.dialect import DOMAIN, OPS, VERSION
+from vitc.dialect.metadata import (
+    CONFIG_KEY,
+    DIALECT_KEY,
+    LABELS_KEY,
+    PASSES_KEY,
+    PREPROCESSING_KEY,
+    SCHEME_KEY,
+    SCHEMES,
+    SOURCE_KEY,
+    VERSION_KEY,
+)
+from vitc.errors import VitcError
+from vitc.exporter.limits import LARGEST_FILE
+
+__all__ = ["ModelFacts", "load_onnx", "read_facts"]
+
+_EXPORT = "Write it with `vitc export CKPT --out M.onnx`."
+_STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an ONNX file says about itself.
+
+    Attributes:
+        version: vitc that wrote it.
+        dialect: Version of domain dev.vitc.
+        scheme: packed, int8 or float.
+        config: `vitc.models.ModelConfig` as JSON values; empty for a model without one.
+        preprocessing: `vitc.models.Preprocessing` as JSON values.
+        labels: Class names, possibly none.
+        source_sha256: SHA-256 of the checkpoint, or None.
+        passes: Names of the rewrites that ran.
+    """
+
+    version: str
+    dialect: int
+    scheme: str
+    config: dict[str, Any]
+    preprocessing: dict[str, Any]
+    labels: tuple[str, ...]
+    source_sha256: str | None
+    passes: tuple[str, ...]
+
+
+def load_onnx(path: str | os.PathLike[str]) -> tuple[ir.Model, ModelFacts]:
+    """Read an ONNX file that vitc wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, in memory, and what it says about itself.
+
+    Raises:
+        VitcError: The file is missing, unreadable, truncated, no ONNX file, not of vitc, of an
+            unknown dialect version, uses unknown operators or external data, or is too large.
+    """
+    file = Path(path)
+    proto = _parse(file, _read(file))
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    if DIALECT_KEY not in metadata or SCHEME_KEY not in metadata:
+        raise VitcError(f"{file} is an ONNX file but no vitc model.", _EXPORT)
+    facts = read_facts(metadata, str(file))
+    _check_operators(file, proto)
+    if any(_external(tensor) for tensor in _tensors(proto)):
+        raise VitcError(f"{file} keeps weights in other files, which vitc does not read.", _EXPORT)
+    inputs, outputs = (
+        [v.name for v in values] for values in (proto.graph.input, proto.graph.output)
+    )
+    if inputs != ["input"] or "logits" not in outputs:
+        raise VitcError(
+            f"{file} maps {', '.join(inputs) or 'nothing'} to {', '.join(outputs) or 'nothing'}; "
+            "a vitc model maps input to logits.",
+            _EXPORT,
+        )
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(f"{file} is not valid ONNX: {first}", _EXPORT) from error
+    return ir.from_proto(proto), facts
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise VitcError(
+                f"{file} has {file.stat().st_size / 1e9:.1f} GB; ONNX files end at 2 GB.", _EXPORT
+            )
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise VitcError(f"{file} does not exist.", _EXPORT) from None
+    except OSError as error:
+        raise VitcError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+def _parse(file: Path, data: bytes) -> onnx.ModelProto:
+    try:
+        proto = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise VitcError(f"{file} is truncated or no ONNX file.", _EXPORT) from error
+    if not proto.graph.node:
+        raise VitcError(f"{file} is truncated or no ONNX file: it holds no graph.", _EXPORT)
+    return proto
+
+
+def read_facts(metadata: dict[str, str], where: str = "The model") -> ModelFacts:
+    """Read what a model says about itself from its metadata properties.
+
+    Args:
+        metadata: The properties of the file.
+        where: What to call the file in errors.
+
+    Raises:
+        VitcError: The dialect or scheme is unknown, or a property is malformed.
+    """
+    dialect = metadata.get(DIALECT_KEY, "")
+    if dialect != str(VERSION):
+        raise VitcError(
+            f"{where} is of dialect version {dialect or '?'}; this vitc knows version {VERSION}.",
+            "Use the vitc that wrote it, or export it again.",
+        )
+    scheme = metadata.get(SCHEME_KEY, "")
+    if scheme not in SCHEMES:
+        raise VitcError(
+            f"{where} is of the unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}.",
+            "Use the vitc that wrote it, or export it again.",
+        )
+    return ModelFacts(
+        version=metadata.get(VERSION_KEY, ""),
+        dialect=int(dialect),
+        scheme=scheme,
+        config=_json(metadata, CONFIG_KEY, dict, where),
+        preprocessing=_json(metadata, PREPROCESSING_KEY, dict, where),
+        labels=tuple(_json(metadata, LABELS_KEY, list, where)),
+        source_sha256=metadata.get(SOURCE_KEY) or None,
+        passes=tuple(_json(metadata, PASSES_KEY, list, where)),
+    )
+
+
+def _json(metadata: dict[str, str], key: str, kind: type, where: str) -> Any:
+    text = metadata.get(key)
+    try:
+        value = kind() if text is None else json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, kind):
+        raise VitcError(f"{where} has a malformed property {key}.", _EXPORT)
+    return value
+
+
+def _nodes(nodes: Any) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _check_operators(file: Path, proto: onnx.ModelProto) -> None:
+    imported = {entry.domain: entry.version for entry in proto.opset_import}
+    if imported.get(DOMAIN, VERSION) != VERSION:
+        raise VitcError(
+            f"{file} imports {DOMAIN} version {imported[DOMAIN]}; this vitc knows {VERSION}.",
+            "Use the vitc that wrote it, or export it again.",
+        )
+    bodies = (node for function in proto.functions for node in function.node)
+    for node in _nodes((*proto.graph.node, *bodies)):
+        if node.domain not in (*_STANDARD, DOMAIN):
+            raise VitcError(
+                f"{file} uses {node.op_type} of the unknown domain {node.domain}.", _EXPORT
+            )
+        if node.domain == DOMAIN and node.op_type not in OPS:
+            raise VitcError(f"{file} uses {node.op_type}, which {DOMAIN} does not have.", _EXPORT)
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from proto.graph.initializer
+    bodies = (node for function in proto.functions for node in function.node)
+    for node in _nodes((*proto.graph.node, *bodies)):
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+
+
+def _external(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data)

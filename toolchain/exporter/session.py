@@ -1,0 +1,133 @@
+"""ONNX Runtime on a model of vitc, with tapped values as extra outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from vitc.dialect.metadata import TAP_KEY
+from vitc.errors import VitcError
+
+__all__ = ["run_with_taps", "session", "tap_names"]
+
+Array = npt.NDArray[Any]
+
+
+def tap_names(model: ir.Model) -> list[str]:
+    """Return the names of the tapped values of `model`, in the order of computation."""
+    return [
+        str(value.name)
+        for node in model.graph
+        for value in node.outputs
+        if TAP_KEY in value.metadata_props
+    ]
+
+
+def session(
+    model: str | os.PathLike[str] | ir.Model,
+    outputs: Sequence[str] | None = None,
+    threads: int = 1,
+) -> onnxruntime.InferenceSession:
+    """Open a model in ONNX Runtime.
+
+    Args:
+        model: A file, or a model in memory (which is not changed).
+        outputs: Names of values to compute; None for the outputs of the model.
+        threads: Threads inside an operator.
+
+    Returns:
+        A session on the CPU.
+
+    Raises:
+        VitcError: A name is not a value of the model, or ONNX Runtime refuses the model.
+    """
+    proto = _proto(model)
+    if outputs is not None:
+        _set_outputs(proto, outputs)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's exceptions share no base class.
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(
+            f"ONNX Runtime refuses the model: {first}",
+            "Export it again from its checkpoint.",
+        ) from error
+
+
+def run_with_taps(
+    model: str | os.PathLike[str] | ir.Model | onnxruntime.InferenceSession,
+    images: Array,
+    names: Sequence[str] | None = None,
+    threads: int = 1,
+) -> dict[str, Array]:
+    """Run a model and return tapped values.
+
+    Args:
+        model: A file, a model in memory, or an open session whose outputs are wanted.
+        images: fp32 [B, 3, H, W], normalised.
+        names: Values to return; None for all taps and the logits (or all of the session's outputs).
+        threads: Threads inside an operator, if a session has to be opened.
+
+    Returns:
+        Arrays by name: bits uint8, scores int32 (both fp32 in scheme float), floats fp32.
+
+    Raises:
+        VitcError: As in `session`; or the images do not fit the model.
+    """
+    if isinstance(model, onnxruntime.InferenceSession):
+        opened = model
+        wanted = [output.name for output in opened.get_outputs()] if names is None else list(names)
+    else:
+        loaded = model if isinstance(model, ir.Model) else ir.from_proto(_proto(model))
+        wanted = list(dict.fromkeys((*tap_names(loaded), "logits") if names is None else names))
+        opened = session(loaded, wanted, threads)
+    feed = opened.get_inputs()[0]
+    fits = images.ndim == len(feed.shape) and all(
+        not isinstance(want, int) or want == size
+        for want, size in zip(feed.shape, images.shape, strict=True)
+    )
+    if not fits:
+        raise VitcError(
+            f"The model takes images {feed.shape}, {list(images.shape)} was given.",
+            "Preprocess images as the model says.",
+        )
+    arrays = opened.run(wanted, {feed.name: np.ascontiguousarray(images, dtype=np.float32)})
+    return dict(zip(wanted, arrays, strict=True))
+
+
+def _proto(model: str | os.PathLike[str] | ir.Model) -> onnx.ModelProto:
+    if isinstance(model, ir.Model):
+        return ir.to_proto(model)
+    try:
+        return onnx.ModelProto.FromString(Path(model).read_bytes())
+    except OSError as error:
+        raise VitcError(f"{model} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        raise VitcError(f"{model} is truncated or no ONNX file.") from error
+
+
+def _set_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
+    graph = proto.graph
+    known = {info.name: info for info in (*graph.value_info, *graph.input, *graph.output)}
+    made = {name for node in graph.node for name in node.output}
+    for name in names:
+        if name not in made:
+            raise VitcError(
+                f"The model has no value {name}.", "vitc.exporter.tap_names lists its taps."
+            )
+    chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in names]
+    del graph.output[:]
+    graph.output.extend(chosen)

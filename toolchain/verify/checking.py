@@ -1,0 +1,185 @@
+"""`vitc check`: an ONNX file or an artefact against the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vitc.devices import parse_device
+from vitc.devices.source import Description, describe_onnx
+from vitc.errors import VitcError
+from vitc.exporter import build, differing_constants, load_onnx
+from vitc.models.checkpoint import load
+from vitc.models.sibivit import SIBiViT
+from vitc.runtime.artefact import Artefact
+from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
+from vitc.verify.comparison import Images, compare
+from vitc.verify.forcing import Reference
+from vitc.verify.inputs import probe_images
+from vitc.verify.report import CheckReport, ConstantDifference
+
+if TYPE_CHECKING:
+    from vitc.training.data import Split
+
+__all__ = ["CheckOptions", "check", "check_onnx"]
+
+_DIGITS: Final = "digits"
+_NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How to check.
+
+    Attributes:
+        data: Labelled images: ``digits``, or a folder of class folders; None for probe images. Of
+            digits, and of a folder with a test part, only the test images are taken.
+        device: Where an artefact runs, as behind ``--device``.
+        images: How many images are compared layer by layer.
+        seed: Of the probe images.
+        threads: Threads of the artefact.
+    """
+
+    data: str | None = None
+    device: str = "local"
+    images: int = 4
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.threads < 1:
+            raise VitcError(
+                f"A check needs at least one image and one thread, found {self.images} and "
+                f"{self.threads}."
+            )
+
+
+def check(
+    candidate: str | os.PathLike[str],
+    reference: SIBiViT | str | os.PathLike[str],
+    options: CheckOptions | None = None,
+    *,
+    say: Callable[[str], None] = _NOTHING,
+) -> CheckReport:
+    """Compare a candidate with its reference: parameters, every tap, logits, accuracy.
+
+    An artefact's own ONNX file is checked too, and a file that is not what the manifest says is a
+    fault.
+
+    Args:
+        candidate: An artefact folder, or an exported ``.onnx`` file.
+        reference: The checkpoint it was made from, or that model.
+        options: Images, device.
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If something cannot be read or run, or the two are different networks. That the
+            numbers differ is no error but the report's `equal`.
+    """
+    chosen = options or CheckOptions()
+    path = Path(candidate)
+    model = reference if isinstance(reference, SIBiViT) else load(reference)
+    if not path.is_dir():
+        if chosen.device != "local":
+            raise VitcError(
+                f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
+                "Compile it, and check the artefact there.",
+            )
+        return _check_onnx(path, model, _images(model, chosen), say)
+    artefact = Artefact.open(path, verify=False)
+    changed = artefact.changed_files()
+    _same_network(artefact.path, Description.of_artefact(artefact), model)
+    device = parse_device(chosen.device)
+    device.supports(artefact)
+    images = _images(model, chosen)
+    inner = None
+    if artefact.onnx.is_file():
+        say("checking the artefact's ONNX file")
+        inner = _check_onnx(artefact.onnx, model, _few(images), say)
+    say(f"checking the artefact on {device.name}")
+    return compare(
+        ArtefactCandidate(artefact, device, chosen.threads),
+        Reference(model),
+        images,
+        faults=[f"{name} is not the file that the manifest names" for name in changed],
+        same_when_traced=True,
+        onnx=inner,
+        say=say,
+    )
+
+
+def check_onnx(
+    path: Path, model: SIBiViT, *, images: int, say: Callable[[str], None] = _NOTHING
+) -> CheckReport:
+    """Compare an exported file with its model on probe images.
+
+    Raises:
+        VitcError: If the file cannot be read or run, or holds another network.
+    """
+    return _check_onnx(path, model, _images(model, CheckOptions(images=images)), say)
+
+
+def _check_onnx(
+    path: Path, model: SIBiViT, images: Images, say: Callable[[str], None]
+) -> CheckReport:
+    loaded, facts = load_onnx(path)
+    _same_network(path, describe_onnx(path), model)
+    say("comparing every parameter")
+    again, _ = build(model, scheme=facts.scheme)
+    parameters = [
+        ConstantDifference(entry.layer, entry.name, entry.detail)
+        for entry in differing_constants(again, loaded)
+    ]
+    return compare(
+        OnnxCandidate(path, loaded), Reference(model), images, parameters=parameters, say=say
+    )
+
+
+def _same_network(path: Path, found: Description, model: SIBiViT) -> None:
+    own, theirs = model.config.to_dict(), found.config.to_dict()
+    differing = [f"{key} {theirs[key]} (not {own[key]})" for key in own if own[key] != theirs[key]]
+    if differing:
+        raise VitcError(
+            f"{path} holds another network than the reference: {', '.join(differing)}.",
+            "Give the checkpoint that it was made from.",
+        )
+
+
+def _images(model: SIBiViT, options: CheckOptions) -> Images:
+    if options.data is None:
+        size = model.config.image_size
+        return Images(probe_images(options.images, size, seed=options.seed), options.images)
+    # The training package is slow to import and only wanted with data.
+    from vitc.training.data import load_dataset
+
+    data = load_dataset(options.data, model.preprocessing, _split(options.data), model.labels)
+    targets = data.targets.numpy()
+    unknown = targets.max(initial=-1) >= model.config.classes
+    if unknown:
+        raise VitcError(
+            f"{options.data} has {len(data.labels)} classes, the network {model.config.classes}.",
+            "Give images of the classes that it was trained on.",
+        )
+    pixels = np.concatenate([batch.numpy() for batch in data.images])
+    return Images(
+        pixels,
+        min(options.images, len(pixels)),
+        labels=None if (targets < 0).any() else targets,
+        names=data.names,
+    )
+
+
+def _split(data: str) -> Split:
+    folder = Path(data)
+    parted = (folder / "train").is_dir() and any((folder / n).is_dir() for n in ("test", "val"))
+    return "test" if data == _DIGITS or parted else "all"
+
+
+def _few(images: Images) -> Images:
+    count = images.layer_images
+    return Images(images.pixels[:count], count, names=images.names[:count])

@@ -1,0 +1,216 @@
+"""Candidate against reference: layer by layer on a few images, end to end on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.errors import VitcError
+from vitc.verify.candidate import Candidate
+from vitc.verify.forcing import OPTIONAL_TAPS, Reference, TapComparison
+from vitc.verify.report import Accuracy, CheckReport, ConstantDifference, DifferingImage
+
+__all__ = ["LOGIT_TOLERANCE", "Images", "compare"]
+
+LOGIT_TOLERANCE: Final = 1e-4
+"""End to end, fp32 logits of magnitude 1 stay this close to float64 unless a near tie flipped."""
+
+_BATCH: Final = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What a comparison runs on.
+
+    Attributes:
+        pixels: float32 [B, 3, H, W], normalised.
+        layer_images: How many from the front are compared layer by layer.
+        labels: Class of each image; None if unknown.
+        names: Where each image comes from; empty if nowhere.
+    """
+
+    pixels: NDArray[np.float32]
+    layer_images: int
+    labels: NDArray[np.int64] | None = None
+    names: Sequence[str] = ()
+
+
+@dataclass
+class _EndToEnd:
+    reference: NDArray[np.float64]
+    candidate: NDArray[np.float32]
+    tolerance: NDArray[np.float64] = field(init=False)
+    difference: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        gap = np.abs(self.candidate.astype(np.float64) - self.reference)
+        self.difference = np.nan_to_num(gap, nan=np.inf).max(axis=1)
+        scale = np.maximum(1.0, np.abs(self.reference).max(axis=1))
+        self.tolerance = LOGIT_TOLERANCE * scale
+
+    @property
+    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self.reference.argmax(axis=1), self.candidate.argmax(axis=1)
+
+    def differing(self) -> list[int]:
+        own, theirs = self.classes
+        return np.flatnonzero((self.difference > self.tolerance) | (own != theirs)).tolist()
+
+
+def compare(
+    candidate: Candidate,
+    reference: Reference,
+    images: Images,
+    *,
+    parameters: Sequence[ConstantDifference] = (),
+    faults: Sequence[str] = (),
+    same_when_traced: bool = False,
+    onnx: CheckReport | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> CheckReport:
+    """Compare a candidate with the reference.
+
+    Args:
+        candidate: What is checked.
+        reference: The float64 model.
+        images: What to run on.
+        parameters: Parameters already found to differ; they take part in `first_difference`.
+        faults: Sentences about what else is already known to be wrong.
+        same_when_traced: Whether the candidate's logits must have the same bits with and without a
+            trace.
+        onnx: The report on the candidate's ONNX file, if it has one.
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If the candidate cannot run, or its values have other shapes.
+    """
+    found = list(faults)
+    comparison = TapComparison()
+    for numbers in _chunks(range(min(images.layer_images, len(images.pixels)))):
+        say(f"comparing layers on image {numbers[0] + 1} to {numbers[-1] + 1}")
+        trace = _compare_layers(candidate, reference, images, numbers, comparison)
+        if same_when_traced and not _same_logits(candidate, images, numbers, trace):
+            found.append("the logits change when the run is traced")
+    ends = _run_both(candidate, reference, images, say)
+    differing = ends.differing()
+    rest = [i for i in differing if i >= images.layer_images]
+    for numbers in _chunks(rest):
+        say(f"looking for the layer that makes image {numbers[0] + 1} differ")
+        _compare_layers(candidate, reference, images, numbers, comparison)
+    lacking = [name for name in comparison.missing if not name.endswith(OPTIONAL_TAPS)]
+    found += [f"the candidate does not hand out {name}" for name in lacking]
+
+    first = _first_difference(comparison, parameters)
+    tied = {tie.index[0] for tie in comparison.near_ties}
+    own, theirs = ends.classes
+    described = tuple(
+        DifferingImage(
+            index=i,
+            name=images.names[i] if images.names else "",
+            reference=int(own[i]),
+            candidate=int(theirs[i]),
+            logit_difference=float(ends.difference[i]),
+            explained=first is None
+            and (i in tied or bool(ends.difference[i] <= ends.tolerance[i])),
+        )
+        for i in differing
+    )
+    if first is None and not all(image.explained for image in described):
+        first = "logits"
+    return CheckReport(
+        candidate=str(candidate.path),
+        device=candidate.device,
+        images=len(images.pixels),
+        layer_images=min(images.layer_images, len(images.pixels)) + len(rest),
+        layers=comparison.layers,
+        max_logit_difference=float(ends.difference.max()),
+        top1_agreement=float((own == theirs).mean()),
+        logit_tolerance=float(ends.tolerance.max()),
+        missing=tuple(comparison.missing),
+        near_ties=tuple(comparison.near_ties),
+        parameters=tuple(parameters),
+        accuracy=None
+        if images.labels is None
+        else Accuracy(float((own == images.labels).mean()), float((theirs == images.labels).mean())),
+        differing_images=described,
+        zero_weights={}
+        if reference.model.load_report is None
+        else reference.model.load_report.zero_weights,
+        faults=tuple(found),
+        onnx=onnx,
+        first_difference=_earlier(first, onnx, [layer.name for layer in comparison.layers]),
+    )
+
+
+def _compare_layers(
+    candidate: Candidate,
+    reference: Reference,
+    images: Images,
+    numbers: Sequence[int],
+    comparison: TapComparison,
+) -> dict[str, NDArray[Any]]:
+    pixels = images.pixels[list(numbers)]
+    trace = candidate.trace(pixels)
+    comparison.images = numbers
+    reference.compare(pixels, comparison, trace)
+    return trace
+
+
+def _same_logits(
+    candidate: Candidate, images: Images, numbers: Sequence[int], trace: dict[str, NDArray[Any]]
+) -> bool:
+    plain = candidate.logits(images.pixels[list(numbers)])
+    return bool(np.array_equal(plain.view(np.uint32), trace["logits"].view(np.uint32)))
+
+
+def _run_both(
+    candidate: Candidate, reference: Reference, images: Images, say: Callable[[str], None]
+) -> _EndToEnd:
+    own, theirs = [], []
+    total = len(images.pixels)
+    for numbers in _chunks(range(total)):
+        say(f"comparing logits, {numbers[-1] + 1} of {total} images")
+        pixels = images.pixels[list(numbers)]
+        own.append(reference.logits(pixels))
+        theirs.append(candidate.logits(pixels))
+        if own[-1].shape != theirs[-1].shape:
+            raise VitcError(
+                f"The candidate's logits have shape {list(theirs[-1].shape)}, the reference's "
+                f"{list(own[-1].shape)}.",
+                "Check it against the checkpoint that it was made from.",
+            )
+    return _EndToEnd(np.concatenate(own), np.concatenate(theirs))
+
+
+def _chunks(numbers: Iterable[int]) -> Iterator[list[int]]:
+    everything = list(numbers)
+    for start in range(0, len(everything), _BATCH):
+        yield everything[start : start + _BATCH]
+
+
+def _first_difference(
+    comparison: TapComparison, parameters: Sequence[ConstantDifference]
+) -> str | None:
+    order = [layer.name for layer in comparison.layers]
+    # A parameter belongs to the first tap of its layer; on equal rank the tap says more.
+    places = [(order.index(layer.name), 0, layer.name) for layer in comparison.layers
+              if not layer.equal]
+    places += [(_rank(p.layer, order), 1, p.layer) for p in parameters]
+    return min(places)[2] if places else None
+
+
+def _earlier(own: str | None, onnx: CheckReport | None, order: Sequence[str]) -> str | None:
+    """The first of the candidate's difference and that of its ONNX file."""
+    places = [name for name in (own, onnx and onnx.first_difference) if name is not None]
+    return min(places, key=lambda name: _rank(name, order)) if places else None
+
+
+def _rank(layer: str, order: Sequence[str]) -> int:
+    for position, name in enumerate(order):
+        if name == layer or name.startswith(f"{layer}."):
+            return position
+    return len(order)

@@ -1,0 +1,135 @@
+"""An artefact against its own ONNX file, with no checkpoint at hand.
+
+The file is rewired so that every tap is an output, and whatever reads a tap reads an input instead.
+One run of ONNX Runtime that is fed the artefact's taps then says, layer by layer, what each layer
+should have made of what it was given. Both sides decide bits by the same fp32 comparisons, so bits
+must be equal with no exception for near ties; only sums of floats may be rounded differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper
+
+from vitc.devices import Device, RunRequest
+from vitc.runtime.artefact import Artefact
+from vitc.verify.inputs import probe_images
+from vitc.verify.report import CheckReport, LayerReport
+
+__all__ = ["check_against_onnx", "forced"]
+
+_SUFFIX: Final = "/forced"
+_FLOAT_TOLERANCE: Final = 2e-5
+"""Of the largest value of a tap. Sums of 768 products lie within about 1e-6; a wrong term does not."""
+
+
+def check_against_onnx(
+    artefact: Artefact, device: Device, *, images: int = 2, seed: int = 0
+) -> CheckReport:
+    """Compare an artefact with its ONNX file, layer by layer.
+
+    Args:
+        artefact: The artefact.
+        device: Where it runs.
+        images: How many probe images.
+        seed: Of the images.
+
+    Returns:
+        A report without parameters and accuracy; its logits are those of the last layer, fed by
+        the artefact.
+
+    Raises:
+        VitcError: If the artefact cannot run there.
+    """
+    pixels = probe_images(images, artefact.image_shape[1], seed=seed)
+    done = device.run(artefact, pixels, RunRequest(trace=True))
+    trace = {**(done.trace or {}), "logits": done.logits}
+    model = onnx.load(artefact.onnx)
+    expected = _run(forced(model, trace), pixels, trace)
+    layers = tuple(
+        _compare(name, expected[name], trace[name])
+        for name in (output for node in model.graph.node for output in node.output)
+        if name in expected
+    )
+    silent = sorted(set(trace) - set(expected))
+    wrong = [layer.name for layer in layers if not layer.equal]
+    logits = expected["logits"].argmax(axis=1) == done.logits.argmax(axis=1)
+    return CheckReport(
+        candidate=str(artefact.path),
+        device=device.name,
+        images=images,
+        layer_images=images,
+        layers=layers,
+        max_logit_difference=next(entry.max_error for entry in layers if entry.name == "logits"),
+        top1_agreement=float(logits.mean()),
+        logit_tolerance=_FLOAT_TOLERANCE * float(np.abs(expected["logits"]).max()),
+        faults=tuple(f"the ONNX file has no value named {name}" for name in silent),
+        first_difference=wrong[0] if wrong else None,
+    )
+
+
+def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """A copy of `model` whose taps are outputs, and are read from inputs named ``TAP/forced``.
+
+    Args:
+        model: An exported model.
+        taps: Values to feed; those the model does not make are left out.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    found = {name for node in graph.node for name in node.output} & set(taps)
+    outputs = {output.name for output in graph.output}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in found:
+                node.input[index] = name + _SUFFIX
+    for name in sorted(found):
+        kind = helper.np_dtype_to_tensor_dtype(taps[name].dtype)
+        shape = [None, *taps[name].shape[1:]]
+        if name not in outputs:
+            graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+        graph.input.append(helper.make_tensor_value_info(name + _SUFFIX, kind, shape))
+    return made
+
+
+def _run(
+    model: onnx.ModelProto, pixels: NDArray[np.float32], taps: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    inputs = [entry.name for entry in session.get_inputs()]
+    feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
+    image = next(name for name in inputs if not name.endswith(_SUFFIX))
+    names = [entry.name for entry in session.get_outputs()]
+    return dict(zip(names, session.run(names, {**feed, image: pixels}), strict=True))
+
+
+def _compare(name: str, expected: NDArray[Any], found: NDArray[Any]) -> LayerReport:
+    if expected.dtype.kind == "f":
+        error = np.nan_to_num(np.abs(found - expected.astype(np.float64)), nan=np.inf)
+        limit = _FLOAT_TOLERANCE * float(np.abs(expected).max())
+        kind, wrong, worst = "float", error > limit, float(error.max()) / max(limit, 1e-300)
+    else:
+        error = np.abs(found.astype(np.int64) - expected.astype(np.int64))
+        kind, wrong, worst = ("int" if expected.dtype == np.int32 else "bits"), error != 0, 0.0
+    first = tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
+    return LayerReport(
+        name,
+        kind,
+        values=expected.size,
+        mismatches=int(wrong.sum()),
+        near_ties=0,
+        max_error=float(error.max()),
+        worst=worst,
+        first=first,
+    )

@@ -1,0 +1,248 @@
+"""What a check found, as data; its JSON form is stable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vitc.errors import ExitCode, VitcError
+
+__all__ = [
+    "Accuracy",
+    "CheckFailedError",
+    "CheckReport",
+    "ConstantDifference",
+    "DifferingImage",
+    "LayerReport",
+    "NearTie",
+]
+
+
+@dataclass(frozen=True)
+class NearTie:
+    """A bit that differs where the float64 reference is too close to zero to call.
+
+    Attributes:
+        tap: Name of the value.
+        index: Position in it, image first.
+        margin: \\|pre-sign value\\| in the float64 reference.
+        bound: The largest fp32 rounding error of that value.
+    """
+
+    tap: str
+    index: tuple[int, ...]
+    margin: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One tap, judged on the inputs that the candidate itself gave the layer.
+
+    Attributes:
+        name: Tap name.
+        kind: ``bits``, ``int`` or ``float``.
+        values: How many values were compared.
+        mismatches: How many differ by more than rounding explains.
+        near_ties: How many bits differ at a near tie.
+        max_error: Largest difference (bits: 0 or 1).
+        worst: Largest difference of a float over its rounding bound; 0 for bits and integers.
+        zeros: How many pre-sign values are exactly zero; they count as +1.
+        first: Position of the first mismatch, image first; None without one.
+    """
+
+    name: str
+    kind: str
+    values: int
+    mismatches: int
+    near_ties: int
+    max_error: float
+    worst: float = 0.0
+    zeros: int = 0
+    first: tuple[int, ...] | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs beyond rounding."""
+        return not self.mismatches
+
+
+@dataclass(frozen=True)
+class ConstantDifference:
+    """A parameter of the candidate that is not what the reference exports to.
+
+    Attributes:
+        layer: The layer that it belongs to, such as ``blocks.0.attn``.
+        name: The parameter.
+        detail: What differs.
+    """
+
+    layer: str
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of correctly classified images, in [0, 1]."""
+
+    reference: float
+    candidate: float
+
+
+@dataclass(frozen=True)
+class DifferingImage:
+    """An image whose logits differ by more than rounding, or whose class does.
+
+    Attributes:
+        index: Its position among the images.
+        name: Its file, if it has one.
+        reference: Class the reference gives.
+        candidate: Class the candidate gives.
+        logit_difference: Largest difference of its logits.
+        explained: Whether accepted near ties account for it.
+    """
+
+    index: int
+    name: str
+    reference: int
+    candidate: int
+    logit_difference: float
+    explained: bool
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        candidate: What was checked.
+        device: Where it ran.
+        images: How many images were compared end to end.
+        layer_images: How many of them were compared layer by layer.
+        layers: Every tap that the candidate has, in the order of computation.
+        missing: Taps that it does not have.
+        near_ties: Accepted bit differences.
+        parameters: Parameters that differ.
+        max_logit_difference: Between candidate and float64 reference, end to end.
+        logit_tolerance: Differences up to this need no explanation.
+        top1_agreement: Share of images with the same class.
+        accuracy: Of both, where the images have labels.
+        differing_images: Images worth a look.
+        zero_weights: Binary weights whose centred latent weight is exactly 0, by layer.
+        faults: Sentences about anything else that is wrong, such as a file that changed.
+        onnx: The report on the artefact's own ONNX file; None if the candidate is one.
+        first_difference: The first layer that differs, here or in `onnx`; None if all is equal.
+    """
+
+    candidate: str
+    device: str
+    images: int
+    layer_images: int
+    layers: tuple[LayerReport, ...]
+    max_logit_difference: float
+    top1_agreement: float
+    logit_tolerance: float
+    missing: tuple[str, ...] = ()
+    near_ties: tuple[NearTie, ...] = ()
+    parameters: tuple[ConstantDifference, ...] = ()
+    accuracy: Accuracy | None = None
+    differing_images: tuple[DifferingImage, ...] = ()
+    zero_weights: Mapping[str, int] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    onnx: CheckReport | None = None
+    first_difference: str | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether candidate and reference compute the same."""
+        own = self.first_difference is None and not self.faults
+        return own and (self.onnx is None or self.onnx.equal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "equal": self.equal,
+            "first_difference": self.first_difference,
+            "max_logit_difference": self.max_logit_difference,
+            "top1_agreement": self.top1_agreement,
+            "accuracy": None
+            if self.accuracy is None
+            else {"reference": self.accuracy.reference, "candidate": self.accuracy.candidate},
+            "candidate": self.candidate,
+            "device": self.device,
+            "images": self.images,
+            "layer_images": self.layer_images,
+            "logit_tolerance": self.logit_tolerance,
+            "faults": list(self.faults),
+            "parameters": {
+                "equal": not self.parameters,
+                "differences": [
+                    {"layer": p.layer, "name": p.name, "detail": p.detail} for p in self.parameters
+                ],
+            },
+            "near_ties": [
+                {"tap": t.tap, "index": list(t.index), "margin": t.margin, "bound": t.bound}
+                for t in self.near_ties
+            ],
+            "differing_images": [
+                {
+                    "index": d.index,
+                    "name": d.name,
+                    "reference": d.reference,
+                    "candidate": d.candidate,
+                    "logit_difference": d.logit_difference,
+                    "explained": d.explained,
+                }
+                for d in self.differing_images
+            ],
+            "zeros": {
+                "weights": dict(self.zero_weights),
+                "activations": {layer.name: layer.zeros for layer in self.layers if layer.zeros},
+            },
+            "missing": list(self.missing),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "values": layer.values,
+                    "mismatches": layer.mismatches,
+                    "near_ties": layer.near_ties,
+                    "max_error": layer.max_error,
+                    "worst": layer.worst,
+                    "zeros": layer.zeros,
+                    "first": None if layer.first is None else list(layer.first),
+                }
+                for layer in self.layers
+            ],
+            "onnx": None if self.onnx is None else self.onnx.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """The JSON form as text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+class CheckFailedError(VitcError):
+    """A check that does not hold, with its report.
+
+    Args:
+        report: What was found.
+        what: What was checked, for the sentence.
+
+    Attributes:
+        report: What was found.
+        exit_code: Of the command that raised it.
+    """
+
+    exit_code: Final = ExitCode.NOT_EQUAL
+
+    def __init__(self, report: CheckReport, what: str) -> None:
+        place = report.first_difference or "; ".join(report.faults) or "its parts"
+        super().__init__(
+            f"{what} does not equal its reference: the first difference is at {place}.",
+            "This is a fault in the toolchain or a damaged file; nothing was written.",
+        )
+        self.report = report
