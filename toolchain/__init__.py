@@ -78,7 +78,7 @@ _HOMES: Final = {
     "train": "vitc.training",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

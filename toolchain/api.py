@@ -1,4 +1,8 @@
-"""What the commands do, as functions: the stages put together, each result checked."""
+"""What the commands do, as functions: the stages put together, each result checked.
+
+A function imports the stages it needs when it is called: each brings a framework that takes a
+second to load, and no command needs all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from vitc.compiler import compile_model
-from vitc.devices import LocalDevice, QemuDevice
 from vitc.errors import VitcError
-from vitc.exporter import ExportResult
-from vitc.exporter import export as write_onnx
-from vitc.models.checkpoint import load
-from vitc.models.config import preset as find_preset
-from vitc.models.initialise import random_model
-from vitc.models.sibivit import SIBiViT
-from vitc.runtime.artefact import MANIFEST, Artefact
-from vitc.verify.checking import check_onnx
-from vitc.verify.portable import check_against_onnx
-from vitc.verify.report import CheckFailedError
+
+if TYPE_CHECKING:
+    from vitc.devices import Device
+    from vitc.exporter import ExportResult
+    from vitc.models.sibivit import SIBiViT
+    from vitc.runtime.artefact import Artefact
 
 __all__ = ["CompileOptions", "ExportOptions", "compile", "export", "new", "open"]
 
@@ -88,6 +86,9 @@ def new(
     Raises:
         VitcError: If there is no such preset, or the sizes contradict each other.
     """
+    from vitc.models.config import preset as find_preset
+    from vitc.models.initialise import random_model
+
     chosen = find_preset(preset)
     config = chosen.config.replace(
         image_size=image_size, classes=classes, depth=depth, mlp_ratio=mlp_ratio, si=si
@@ -118,6 +119,11 @@ def export(
         VitcError: If the model cannot be exported.
         CheckFailedError: If the file does not compute what the model computes.
     """
+    from vitc.exporter import export as write_onnx
+    from vitc.models.checkpoint import load
+    from vitc.models.sibivit import SIBiViT
+    from vitc.verify import CheckFailedError, check_onnx
+
     chosen = options or ExportOptions()
     source = model if isinstance(model, SIBiViT) else load(model)
 
@@ -159,6 +165,11 @@ def compile(  # noqa: A001 - named like the command
         VitcError: If the file is no packed vitc model, the target is unknown, or `out` exists.
         CheckFailedError: If the library does not compute what the file computes; `out` is removed.
     """
+    from vitc.compiler import compile_model
+    from vitc.devices import LocalDevice, QemuDevice
+    from vitc.verify.portable import check_against_onnx
+    from vitc.verify.report import CheckFailedError
+
     chosen = options or CompileOptions()
     artefact = compile_model(
         Path(onnx_file),
@@ -171,7 +182,7 @@ def compile(  # noqa: A001 - named like the command
     )
     if not chosen.check:
         return artefact
-    device = LocalDevice() if not artefact.missing_features() else QemuDevice()
+    device: Device = LocalDevice() if not artefact.missing_features() else QemuDevice()
     try:
         device.supports(artefact)
     except VitcError as error:
@@ -203,10 +214,14 @@ def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public n
     Raises:
         VitcError: If it is no artefact, is damaged, or was written by a newer vitc.
     """
+    from vitc.runtime.artefact import Artefact
+
     return Artefact.open(Path(path))
 
 
 def _recorded(artefact: Artefact, check: dict[str, Any] | str) -> Artefact:
+    from vitc.runtime.artefact import MANIFEST, Artefact
+
     place = artefact.path / MANIFEST
     aside = place.with_name(f".{MANIFEST}.part")
     text = json.dumps(artefact.manifest | {"check": check}, indent=1) + "\n"

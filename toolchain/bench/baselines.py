@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
-
 from vitc.bench.deit import deit
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig
@@ -118,13 +117,9 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
         entry.name: entry
         for entry in (
             Baseline("onnxruntime", "DeiT twin, fp32, ONNX Runtime", _twin),
-            Baseline(
-                "onnxruntime-int8", "DeiT twin, dynamic int8, ONNX Runtime", _quantized_twin
-            ),
+            Baseline("onnxruntime-int8", "DeiT twin, dynamic int8, ONNX Runtime", _quantized_twin),
             Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file),
-            Baseline(
-                "int8", "the same network, int8 scheme, ONNX Runtime", _own_network_in_int8
-            ),
+            Baseline("int8", "the same network, int8 scheme, ONNX Runtime", _own_network_in_int8),
         )
     }
 )

@@ -8,13 +8,12 @@ as it likes; the batch is fixed for the same reason.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class _Graph:
         values = self._random.standard_normal(shape, dtype=np.float32)
         return self.constant(values * np.float32(_WEIGHT_STD))
 
-    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: object) -> list[str]:
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
         names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
@@ -59,9 +58,7 @@ class _Graph:
 
     def norm(self, x: str, width: int) -> str:
         scale = self.constant(np.ones(width, np.float32))
-        return self.op(
-            "LayerNormalization", x, scale, self.weight(width), axis=-1, epsilon=1e-6
-        )[0]
+        return self.op("LayerNormalization", x, scale, self.weight(width), axis=-1, epsilon=1e-6)[0]
 
 
 def deit(config: ModelConfig, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
@@ -112,16 +109,12 @@ def deit(config: ModelConfig, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, config.classes])],
         graph.constants,
     )
-    return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR
-    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
 
 
 def _attention(graph: _Graph, u: str, config: ModelConfig, batch: int) -> str:
     C, N, h, d = config.width, config.tokens, config.heads, config.head_width
-    (split,) = graph.op(
-        "Reshape", graph.linear(u, C, 3 * C), graph.integers(batch, N, 3, h, d)
-    )
+    (split,) = graph.op("Reshape", graph.linear(u, C, 3 * C), graph.integers(batch, N, 3, h, d))
     (turned,) = graph.op("Transpose", split, perm=[2, 0, 3, 1, 4])
     q, k, v = (
         graph.op("Gather", turned, graph.constant(np.array(part, np.int64)), axis=0)[0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-
 from vitc.bench.baselines import baseline
 from vitc.devices import Device, RunRequest, parse_device
 from vitc.devices.machine import machine, usable_cores
@@ -191,7 +190,7 @@ def bench(
                 say(f"round {number}: {repeat} runs of the baseline")
                 session.times(chosen.warmup)
                 theirs += session.times(repeat)
-    report = BenchReport(
+    return BenchReport(
         artefact=str(opened.path),
         target=str(opened.manifest["target"]["name"]),
         device=device.name,
@@ -206,7 +205,6 @@ def bench(
         baseline_latency=Latency.of(theirs) if theirs else None,
         warnings=tuple(_warnings(chosen, device, own, theirs)),
     )
-    return report
 
 
 def _time(

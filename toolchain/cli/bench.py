@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from vitc.cli.options import DeviceName, JsonTo, Threads
 from vitc.cli.output import Output, table
 
 if TYPE_CHECKING:
-    from vitc.bench import Latency
+    from vitc.bench.measure import Latency
 
 __all__ = ["bench"]
 

@@ -6,14 +6,17 @@ from dataclasses import asdict
 from typing import Final
 
 import typer
-
 from vitc.cli.options import JsonTo
 from vitc.cli.output import Output, table
 from vitc.errors import ExitCode
 
 __all__ = ["doctor"]
 
-_STYLE: Final = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[red]missing[/]"}
+_STYLE: Final = {
+    "ok": "[green]ok[/]",
+    "optional": "[yellow]optional[/]",
+    "missing": "[red]missing[/]",
+}
 
 
 def doctor(json_to: JsonTo = None) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Final
 
 import typer
-
 from vitc.cli.bench import bench
 from vitc.cli.check import check
 from vitc.cli.compile import compile_
@@ -51,7 +51,7 @@ def _root(
     pass
 
 
-for _name, _command in {
+_COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "new": new,
     "train": train,
     "export": export,
@@ -64,7 +64,8 @@ for _name, _command in {
     "models": models,
     "doctor": doctor,
     "demo": demo,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 
 

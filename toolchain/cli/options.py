@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import typer
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-class OnnxScheme(str, Enum):
+class OnnxScheme(StrEnum):
     """What the binary operators of an exported file are made of."""
 
     PACKED = "packed"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from vitc.cli.options import JsonTo, Seed
 from vitc.cli.output import Output
 
@@ -53,7 +52,6 @@ def train(
 ) -> None:
     """Train a network; the best checkpoint, the last state and a curve lie beside each other."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from vitc.training import TrainOptions
     from vitc.training import train as run_training
 
@@ -73,7 +71,11 @@ def train(
         seed=seed,
         resume=resume,
     )
-    columns = (TextColumn("epoch {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("epoch {task.completed}/{task.total}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, TextColumn("{task.description}"), console=output.notes) as bar:
         task = bar.add_task("", total=epochs)
         result = run_training(

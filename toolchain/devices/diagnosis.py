@@ -48,8 +48,6 @@ def diagnose() -> list[Finding]:
 
 def _python() -> Finding:
     found = ".".join(str(part) for part in sys.version_info[:3])
-    if sys.version_info < (3, 11):
-        return Finding("python", "missing", found, "Install CPython 3.11 or newer.")
     return Finding("python", "ok", found)
 
 

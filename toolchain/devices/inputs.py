@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
 
@@ -32,9 +31,7 @@ class Inputs:
     names: tuple[str, ...]
 
 
-def read_inputs(
-    paths: Sequence[Path], config: ModelConfig, preprocessing: Preprocessing
-) -> Inputs:
+def read_inputs(paths: Sequence[Path], config: ModelConfig, preprocessing: Preprocessing) -> Inputs:
     """Read images, or one array.
 
     Args:

@@ -12,7 +12,7 @@ __all__ = ["Machine", "machine"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-# Keys of /proc/cpuinfo: x86 says "flags" and "model name", ARM "Features" and "Model" or "CPU part".
+# x86 says "flags" and "model name", ARM "Features" and "Model" or "CPU part".
 _FEATURE_KEYS = ("flags", "Features")
 _MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
 
@@ -22,7 +22,7 @@ class Machine:
     """What a measurement depends on.
 
     Attributes:
-        architecture: As the kernel calls it, such as ``x86_64`` or ``aarch64``.
+        architecture: As the kernel calls it, such as ``aarch64``.
         cpu: Model name, or the best the kernel offers.
         features: Instruction set extensions as the kernel lists them, sorted.
         cores: Cores that this process may use.

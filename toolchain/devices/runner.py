@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.errors import VitcError
 

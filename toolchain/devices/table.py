@@ -33,7 +33,9 @@ class DeviceKind:
 
 DEVICES: Final = (
     DeviceKind("local", "local", "this machine", lambda _: LocalDevice()),
-    DeviceKind("qemu", "qemu", "another architecture, emulated by qemu-user", lambda _: QemuDevice()),
+    DeviceKind(
+        "qemu", "qemu", "another architecture, emulated by qemu-user", lambda _: QemuDevice()
+    ),
 )
 
 

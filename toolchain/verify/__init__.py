@@ -1,8 +1,25 @@
-"""Proof that the numbers did not change: every tap and every parameter against the reference."""
+"""Proof that the numbers did not change: every tap and every parameter against the reference.
+
+`check` brings torch and the exporter, so it is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-from vitc.verify.checking import CheckOptions, check, check_onnx
+from typing import TYPE_CHECKING, Any, Final
+
 from vitc.verify.report import CheckFailedError, CheckReport
 
+if TYPE_CHECKING:
+    from vitc.verify.checking import CheckOptions, check, check_onnx
+
 __all__ = ["CheckFailedError", "CheckOptions", "CheckReport", "check", "check_onnx"]
+
+_HEAVY: Final = frozenset({"CheckOptions", "check", "check_onnx"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HEAVY:
+        from vitc.verify import checking
+
+        return getattr(checking, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ __all__ = ["SAFETY", "rounding_bound", "roundings"]
 _UNIT: Final = 2.0**-24
 _LAMBDA: Final = 6.0
 SAFETY: Final = 2.0
-"""On top of the first-order bound: constants are themselves rounded once, and second-order terms."""
+"""On top of the first-order bound: for second-order terms, and constants rounded themselves."""
 
 
 def roundings(terms: int) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vitc.devices import Device, RunRequest
-# from vitc.exporter import run_with_taps, tap_names
-# from vitc.exporter.session import make_session
+from vitc.exporter import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
+    import onnxruntime
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["ArtefactCandidate", "Candidate", "OnnxCandidate"]
@@ -43,16 +43,24 @@ class OnnxCandidate:
     """An exported file in ONNX Runtime."""
 
     path: Path
-    model: onnx.ModelProto
+    model: ir.Model
     device: str = "onnxruntime"
+
+    @cached_property
+    def _plain(self) -> onnxruntime.InferenceSession:
+        return session(self.model, ["logits"])
+
+    @cached_property
+    def _traced(self) -> onnxruntime.InferenceSession:
+        return session(self.model, list(dict.fromkeys((*tap_names(self.model), "logits"))))
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Candidate.logits`."""
-        return next(iter(run_with_taps(self.model, images, ["logits"]).values()))
+        return run_with_taps(self._plain, images)["logits"]
 
     def trace(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """See `Candidate.trace`."""
-        return run_with_taps(self.model, images, tap_names(self.model))
+        return run_with_taps(self._traced, images)
 
 
 @dataclass(frozen=True, eq=False)

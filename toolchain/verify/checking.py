@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-
 from vitc.devices import parse_device
 from vitc.devices.source import Description, describe_onnx
 from vitc.errors import VitcError
@@ -132,8 +131,8 @@ def _check_onnx(
     say("comparing every parameter")
     again, _ = build(model, scheme=facts.scheme)
     parameters = [
-        ConstantDifference(entry.layer, entry.name, entry.detail)
-        for entry in differing_constants(again, loaded)
+        ConstantDifference(entry.layer or entry.name, entry.name, entry.what)
+        for entry in differing_constants(loaded, again)
     ]
     return compare(
         OnnxCandidate(path, loaded), Reference(model), images, parameters=parameters, say=say

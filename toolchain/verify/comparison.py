@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vitc.errors import VitcError
 from vitc.verify.candidate import Candidate
 from vitc.verify.forcing import OPTIONAL_TAPS, Reference, TapComparison
@@ -135,7 +134,9 @@ def compare(
         parameters=tuple(parameters),
         accuracy=None
         if images.labels is None
-        else Accuracy(float((own == images.labels).mean()), float((theirs == images.labels).mean())),
+        else Accuracy(
+            float((own == images.labels).mean()), float((theirs == images.labels).mean())
+        ),
         differing_images=described,
         zero_weights={}
         if reference.model.load_report is None
@@ -197,15 +198,17 @@ def _first_difference(
 ) -> str | None:
     order = [layer.name for layer in comparison.layers]
     # A parameter belongs to the first tap of its layer; on equal rank the tap says more.
-    places = [(order.index(layer.name), 0, layer.name) for layer in comparison.layers
-              if not layer.equal]
+    places = [
+        (order.index(layer.name), 0, layer.name) for layer in comparison.layers if not layer.equal
+    ]
     places += [(_rank(p.layer, order), 1, p.layer) for p in parameters]
     return min(places)[2] if places else None
 
 
 def _earlier(own: str | None, onnx: CheckReport | None, order: Sequence[str]) -> str | None:
     """The first of the candidate's difference and that of its ONNX file."""
-    places = [name for name in (own, onnx and onnx.first_difference) if name is not None]
+    inner = None if onnx is None else onnx.first_difference
+    places = [name for name in (own, inner) if name is not None]
     return min(places, key=lambda name: _rank(name, order)) if places else None
 
 

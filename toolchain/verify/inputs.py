@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vitc.errors import VitcError
 
 __all__ = ["probe_images"]

@@ -16,7 +16,6 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
-
 from vitc.devices import Device, RunRequest
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images
@@ -26,7 +25,7 @@ __all__ = ["check_against_onnx", "forced"]
 
 _SUFFIX: Final = "/forced"
 _FLOAT_TOLERANCE: Final = 2e-5
-"""Of the largest value of a tap. Sums of 768 products lie within about 1e-6; a wrong term does not."""
+"""Of the largest value of a tap: sums of 768 products stay below 1e-6, a wrong term does not."""
 
 
 def check_against_onnx(

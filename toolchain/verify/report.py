@@ -27,7 +27,7 @@ class NearTie:
     Attributes:
         tap: Name of the value.
         index: Position in it, image first.
-        margin: \\|pre-sign value\\| in the float64 reference.
+        margin: Absolute pre-sign value in the float64 reference.
         bound: The largest fp32 rounding error of that value.
     """
 
