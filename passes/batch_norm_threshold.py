@@ -51,12 +51,14 @@ def sign_change(
     flip = np.where(gain == 0, shift < 0, gain < 0)
 
     def reached(x: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        return ((x.astype(np.float64) - mean) / deviation * gain + shift >= 0) != flip
+        value: Float64 = (x.astype(np.float64) - mean) / deviation * gain + shift
+        return np.not_equal(value >= 0, flip)
 
     low = np.full(gain.shape, -_LARGEST - 1, dtype=np.int64)
     high = np.full(gain.shape, _LARGEST + 1, dtype=np.int64)
     while (high - low > 1).any():
-        middle = (low + high) // 2
+        # Where the search has ended, the middle is `low`, which may stand for -inf.
+        middle = np.maximum((low + high) // 2, -_LARGEST)
         far = reached(_ordered_float(middle))
         low, high = np.where(far, low, middle), np.where(far, middle, high)
     threshold = _ordered_float(high)
@@ -84,7 +86,7 @@ class BatchNormThreshold(Rewrite):
             sources = [moved, node]
         norm = producer(value, "BatchNormalization")
         x = norm.inputs[0]
-        if x is None or norm.attributes.get_int("training_mode", 0):
+        if x is None or norm.attributes.get_int("training_mode"):
             raise NoMatch("the batch norm is in training mode")
         rank = len(dimensions(value))
         gain, bias, mean, variance = (_parameter(v) for v in norm.inputs[1:])

@@ -7,7 +7,8 @@ With slope a and shift c, [ prelu(u) + c >= 0 ] is
     c >= 0, a >  0:   u >= -c / a
     c >= 0, a <= 0:   always
 
-so `u >= upper or u <= lower`, with -inf for a side that always or never holds.
+so `u >= upper or u <= lower`, with -inf for a side that always or never holds. Stored bounds are
+rounded away from the other side, so that they decide for every fp32 u as the exact ones do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ def two_sides(slope: Float64, shift: Float64) -> tuple[Float64, Float64]:
     upper = np.where(c < 0, -c, np.where(a > 0, crossing, -np.inf))
     lower = np.where((c < 0) & (a < 0), crossing, -np.inf)
     return upper, lower
+
+
+def _rounded(bound: Float64, *, up: bool) -> npt.NDArray[np.float32]:
+    """Round to the fp32 bound that decides for every fp32 value as `bound` does."""
+    nearest = bound.astype(np.float32)
+    short = nearest < bound if up else nearest > bound
+    beyond = np.nextafter(nearest, np.float32(np.inf if up else -np.inf))
+    return np.where(short, beyond, nearest)
 
 
 class PReluThreshold(Rewrite):
@@ -62,13 +71,13 @@ class PReluThreshold(Rewrite):
             raise NoMatch("the slope or the shift is not finite")
         upper, lower = two_sides(slope, shift)
         sources.insert(0, prelu)
-        high = add_constant(graph, upper.astype(np.float32), "upper", exact=upper)
+        high = add_constant(graph, _rounded(upper, up=True), "upper", exact=upper)
         if np.isneginf(lower).all():
             flip = add_constant(graph, np.zeros((), dtype=bool), "flip")
             binarize = ir.node("Binarize", [u, high, flip], domain=DOMAIN)
             replace(node.outputs[0], [binarize], sources)
             return
-        low = add_constant(graph, lower.astype(np.float32), "lower", exact=lower)
+        low = add_constant(graph, _rounded(lower, up=False), "lower", exact=lower)
         above = ir.node("GreaterOrEqual", [u, high])
         below = ir.node("LessOrEqual", [u, low])
         either = ir.node("Or", [above.outputs[0], below.outputs[0]])

@@ -118,9 +118,7 @@ def private(value: ir.Value, uses: int = 1) -> bool:
     )
 
 
-def producer(
-    value: ir.Value | None, op_type: str, domain: str = "", uses: int = 1
-) -> ir.Node:
+def producer(value: ir.Value | None, op_type: str, domain: str = "", uses: int = 1) -> ir.Node:
     """Return the node that makes `value` and may be fused away with it.
 
     Args:

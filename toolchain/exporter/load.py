@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from vitc.dialect import DOMAIN, OPS, VERSION
 from vitc.dialect.metadata import (
     CONFIG_KEY,
@@ -112,7 +112,7 @@ def _read(file: Path) -> bytes:
 
 def _parse(file: Path, data: bytes) -> onnx.ModelProto:
     try:
-        proto = onnx.ModelProto.FromString(data)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise VitcError(f"{file} is truncated or no ONNX file.", _EXPORT) from error
     if not proto.graph.node:

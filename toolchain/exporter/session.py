@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from vitc.dialect.metadata import TAP_KEY
 from vitc.errors import VitcError
 
@@ -112,11 +113,12 @@ def _proto(model: str | os.PathLike[str] | ir.Model) -> onnx.ModelProto:
     if isinstance(model, ir.Model):
         return ir.to_proto(model)
     try:
-        return onnx.ModelProto.FromString(Path(model).read_bytes())
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(Path(model).read_bytes())
     except OSError as error:
         raise VitcError(f"{model} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:
+    except DecodeError as error:
         raise VitcError(f"{model} is truncated or no ONNX file.") from error
+    return proto
 
 
 def _set_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:

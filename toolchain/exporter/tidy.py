@@ -28,8 +28,9 @@ def fold_constants(model: ir.Model) -> None:
         model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT, onnx_shape_inference=True
     )
     for node in tuple(model.graph):
-        if node.op_type == "Slice" and _takes_everything(node):
-            node.outputs[0].replace_all_uses_with(node.inputs[0])
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "Slice" and source is not None and _takes_everything(node):
+            node.outputs[0].replace_all_uses_with(source)
     for finish in (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
@@ -42,14 +43,12 @@ def fold_constants(model: ir.Model) -> None:
 
 def _takes_everything(node: ir.Node) -> bool:
     starts, ends, steps = (constant(node.inputs[i]) for i in (1, 2, 4))
-    source, result = node.inputs[0], node.outputs[0]
     return (
         starts is not None
         and ends is not None
         and steps is not None
-        and source is not None
         and not (starts.any() or (steps != 1).any() or (ends != np.iinfo(np.int64).max).any())
-        and not result.is_graph_output()
+        and not node.outputs[0].is_graph_output()
     )
 
 
