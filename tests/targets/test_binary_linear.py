@@ -57,7 +57,7 @@ class Problem:
 
 
 @pytest.mark.parametrize(
-    ("case", "two_sided"), itertools.product(CASES, [False, True])
+    ("case", "two_sided"), list(itertools.product(CASES, [False, True]))
 )
 @pytest.mark.parametrize("output", ["rows", "keys", "columns"])
 def test_threshold_bits_are_exact_in_every_layout(call, isa, case, two_sided, output):

@@ -75,20 +75,20 @@ def link_library(
     )
     (folder / "exports.map").write_text(_EXPORTS)
     sources = runtime_sources()
-    android = target.link.endswith("-none")
-    # Android has its own C library, which the process that loads the model has loaded already.
-    compile_for = target.runner if android else target.link
-    run_zig(
-        [
-            "-target", compile_for, *_STRICT, "-fPIC", "-fvisibility=hidden",
-            "-fno-stack-protector", "-shared", *(["-nostdlib"] if android else []),
-            f"-I{sources}", str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"),
-            "tables.c", "weights.S", str(kernels),
-            "-Wl,--version-script=exports.map", "-Wl,-Bsymbolic", "-Wl,--hash-style=both",
-            f"-Wl,-soname,{LIBRARY}", "-s", "-o", str(out),
-        ],
-        folder,
-    )
+    inputs = [str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"), "tables.c"]
+    code = [*_STRICT, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", f"-I{sources}"]
+    link = [
+        "-shared", "weights.S", str(kernels), "-Wl,--version-script=exports.map", "-Wl,-Bsymbolic",
+        "-Wl,--hash-style=both", f"-Wl,-soname,{LIBRARY}", "-s", "-o", str(out),
+    ]
+    if target.link.endswith("-none"):
+        # Compiled against some C library and linked to none: the process that loads it brings its own.
+        objects = [f"{Path(name).stem}.o" for name in inputs]
+        for name, made in zip(inputs, objects, strict=True):
+            run_zig(["-target", target.runner, *code, "-c", name, "-o", made], folder)
+        run_zig(["-target", target.link, "-nostdlib", *objects, *link], folder)
+    else:
+        run_zig(["-target", target.link, *code, *inputs, *link], folder)
 
 
 def link_runner(folder: Path, out: Path, target: Target) -> None:

@@ -1,7 +1,6 @@
 /* vitc: the driver of a compiled model. Calls the kernels of the generated tables in order, on one workspace, with a
  * small pool of threads that sleeps between runs. Needs the C library and Linux futexes, nothing else. */
 #define _GNU_SOURCE
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -19,6 +18,8 @@
 #endif
 
 #define CACHE_LINE 64
+#define FUTEX_WAIT_PRIVATE 128 /* of linux/futex.h, which not every C library brings */
+#define FUTEX_WAKE_PRIVATE 129
 #define SPINS_BEFORE_YIELD 4096
 
 struct vitc_model {

@@ -1,0 +1,91 @@
+"""The compiled library against ONNX Runtime and PyTorch, for every target that can run here."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from vitc.compiler import compile_model
+from vitc.exporter import export, run_with_taps
+from vitc.models.checkpoint import load
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
+
+SHAPES = {
+    "odd tokens, head width 32": {},
+    "no SI": {"si": False, "si_hidden": 0},
+    "head width 48": {"width": 96, "heads": 2},
+    "head width 64": {"width": 64, "heads": 1, "hidden": 256},
+    "nothing is a multiple of anything": {"width": 42, "heads": 3, "hidden": 37, "si_hidden": 10},
+    "SI hidden differs from tokens": {"si_hidden": 13},
+    "more than one 8-bit run": {"width": 64, "hidden": 1056, "depth": 1},
+    "65 tokens": {"image_size": 32, "depth": 1, "si_hidden": 65},
+    "non-square patches of pixels left over": {"image_size": 12, "patch_size": 4, "classes": 130},
+}
+
+
+@pytest.mark.parametrize("target", [*shared.HOST, *shared.EMULATED])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
+    cfg = shared.config(**SHAPES[shape])
+    _, path, artefact = compiled(cfg, target)
+    images = shared.images_for(cfg, 3)
+    logits, taps = run(artefact, images)
+    expected = run_with_taps(path, images, [*taps])
+    assert len(taps) == len(artefact.manifest["steps"])
+    for name, value in taps.items():
+        wanted = expected[name].astype(value.dtype)
+        assert value.shape == wanted.shape, name
+        if value.dtype == np.uint8:
+            assert np.array_equal(value, wanted), name
+            assert 0 < wanted.mean() < 1, f"{name} is constant, so the test says nothing"
+        else:
+            # Sums of up to 1056 products in another order, of values of a few units.
+            np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5, err_msg=name)
+    assert np.array_equal(logits, taps["logits"])
+
+
+@pytest.mark.parametrize("target", ["native", *shared.EMULATED])
+@pytest.mark.parametrize(
+    "name", ["released_tiny.pth.tar", "si_tiny.safetensors", "ratio4_tiny.safetensors",
+             "si_micro.safetensors"]
+)
+def test_golden_logits_of_the_official_code(golden, run, tmp_path, name, target):
+    model = load(golden / name)
+    export(model, tmp_path / "m.onnx")
+    artefact = compile_model(tmp_path / "m.onnx", target, tmp_path / "artefact")
+    stem = name.partition(".")[0]
+    expected = load_file(golden / f"{stem}.expected.safetensors")
+    logits, _ = run(artefact, expected["input"])
+    # 1e-4: the contract of the project; fp32 rounding of the residual stream stays far below.
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-4)
+    assert np.array_equal(logits.argmax(1), expected["logits"].argmax(1))
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_a_batch_gives_what_single_images_give(compiled, run, batch):
+    cfg = shared.config()
+    model, _, artefact = compiled(cfg, "native", batch=batch)
+    images = shared.images_for(cfg, 5)
+    logits, taps = run(artefact, images)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    assert len(taps["embedding"]) == 5
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("target", ["native", "arm"])
+def test_threads_change_nothing(compiled, run, threads, target):
+    cfg = shared.config()
+    _, _, artefact = compiled(cfg, target)
+    images = shared.images_for(cfg, 4)
+    one, _ = run(artefact, images)
+    many, _ = run(artefact, images, "--threads", str(threads), "--repeat", "20")
+    assert np.array_equal(one, many)

@@ -1,0 +1,40 @@
+"""What the tests share: golden files, and qemu where it is required."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
+
+
+def _absent(what: str, variable: str) -> None:
+    """Skip a test for what a user's machine may lack; fail where it has to be there."""
+    if os.environ.get(variable):
+        pytest.fail(f"{what}, but {variable} is set")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the reference results of the official code."""
+    if not GOLDEN.is_dir():
+        _absent(f"no golden files at {GOLDEN}", "VITC_REQUIRE_GOLDEN")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def need_emulator() -> Callable[[str], str]:
+    """Path of a qemu-user program, given its name without prefix."""
+
+    def find(name: str) -> str:
+        path = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
+        if path is None:
+            _absent(f"qemu-{name} is not installed", "VITC_REQUIRE_QEMU")
+        return str(path)
+
+    return find
