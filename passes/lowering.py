@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from vitc.dialect import DOMAIN, unpack_bits
+from vitc.dialect.bodies import set_functions
 from vitc.errors import VitcError
 from vitc.passes.constants import add_constant, constant
 from vitc.passes.rewrite import dimensions, replace
@@ -112,8 +113,7 @@ class Lowering(ir.passes.InPlacePass):
         ir.passes.common.RemoveUnusedNodesPass()(model)
         for node in graph:
             self._retype(node)
-        model.functions.clear()
-        model.graph.opset_imports.pop(DOMAIN, None)
+        set_functions(model)
         return ir.passes.PassResult(model, modified=self.count > 0)
 
     def ensures(self, model: ir.Model) -> None:

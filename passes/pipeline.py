@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import PASSES_KEY
 from vitc.passes.batch_norm_threshold import BatchNormThreshold
 from vitc.passes.integer_threshold import IntegerThreshold
@@ -94,6 +95,7 @@ def run_phases(
         before = len(model.graph)
         rewriting = phase.make()
         rewriting(model)
+        set_functions(model)
         done: list[str] = json.loads(model.metadata_props.get(PASSES_KEY, "[]"))
         model.metadata_props[PASSES_KEY] = json.dumps([*done, phase.name])
         count = int(getattr(rewriting, "count", 0))

@@ -24,9 +24,9 @@ import onnx_ir as ir
 import onnxscript
 from onnxscript import BOOL, FLOAT, INT32, UINT8, script
 from onnxscript.values import Opset
-from vitc.dialect.ops import DOMAIN, OPS, OPSET, VERSION
+from vitc.dialect.ops import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 
-__all__ = ["function_protos", "functions"]
+__all__ = ["function_protos", "functions", "set_functions"]
 
 op: Any = onnxscript.opset21
 
@@ -222,3 +222,27 @@ def function_protos() -> dict[str, onnx.FunctionProto]:
 def functions() -> dict[str, ir.Function]:
     """Return fresh onnx_ir functions of every operator, by operator name."""
     return {name: ir.serde.deserialize_function(p) for name, p in function_protos().items()}
+
+
+def set_functions(model: ir.Model) -> None:
+    """Give a model the bodies of the dialect's operators that it uses, and set its versions.
+
+    Args:
+        model: Changed in place: functions, opset imports and IR version.
+    """
+    bodies = functions()
+    wanted = [node.op_type for node in model.graph if node.domain == DOMAIN]
+    used: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in used:
+            used.add(name)
+            wanted += [node.op_type for node in bodies[name] if node.domain == DOMAIN]
+    model.functions.clear()
+    for name in sorted(used):
+        model.functions[bodies[name].identifier()] = bodies[name]
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports[""] = OPSET
+    if used:
+        model.graph.opset_imports[DOMAIN] = VERSION
+    model.ir_version = IR_VERSION

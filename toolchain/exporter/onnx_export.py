@@ -17,8 +17,8 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
-from vitc.dialect import DOMAIN, IR_VERSION, OPSET, VERSION, packed_width
-from vitc.dialect.bodies import functions
+from vitc.dialect import DOMAIN, VERSION, packed_width
+from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
@@ -105,6 +105,7 @@ def build(
     use_static_shapes(onnx_model)
     name_taps(graph)
     name_layers(graph)
+    set_functions(onnx_model)
     if dump is not None:
         _dump(onnx_model, dump / "00_captured.onnx")
     reports = run_phases(onnx_model, PHASES, dump)
@@ -219,24 +220,7 @@ def _type_packed(graph: ir.Graph) -> None:
 
 def _finish(onnx_model: ir.Model, model: nn.Module, scheme: str) -> None:
     version = importlib.metadata.version("vitc")
-
-    graph = onnx_model.graph
-    onnx_model.functions.clear()
-    bodies = functions()
-    wanted = [node.op_type for node in graph if node.domain == DOMAIN]
-    kept: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        if name not in kept:
-            kept.add(name)
-            wanted += [node.op_type for node in bodies[name] if node.domain == DOMAIN]
-    for name in sorted(kept):
-        onnx_model.functions[bodies[name].identifier()] = bodies[name]
-    graph.opset_imports.clear()
-    graph.opset_imports[""] = OPSET
-    if kept:
-        graph.opset_imports[DOMAIN] = VERSION
-    onnx_model.ir_version = IR_VERSION
+    set_functions(onnx_model)
     onnx_model.producer_name, onnx_model.producer_version = "vitc", version
     onnx_model.metadata_props.update(
         {
