@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from vitc.errors import VitcError
 from vitc.models import load, preset, random_images, random_model, save
-from vitc.training import EpochReport, TrainOptions, load_dataset, train
+from vitc.training import Dataset, EpochReport, TrainOptions, load_dataset, train
 from vitc.training import loop as loop_module
 from vitc.training.teacher import Teacher
 
@@ -116,6 +117,35 @@ def test_resume_without_a_state_or_with_other_options_is_refused(
         train(dataclasses.replace(options, resume=True))
 
 
+def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    fetch = Dataset.__getitems__
+
+    def note(data: Dataset, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.extend(indices if len(data) == 18 else ())
+        return fetch(data, indices)
+
+    monkeypatch.setattr(Dataset, "__getitems__", note)
+    train(quick(tmp_path / "m.safetensors", class_folders))
+    first, second = seen[:18], seen[18:]
+    assert sorted(first) == sorted(second) == list(range(18))
+    assert first != second
+
+
+def test_thread_count_is_given_back(class_folders: Path, tmp_path: Path) -> None:
+    used: list[int] = []
+    torch.set_num_threads(2)
+    for threads in (None, 2):
+        train(
+            quick(tmp_path / "m.safetensors", class_folders, epochs=1, threads=threads),
+            lambda _: used.append(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 2
+    assert used == [1, 2]
+
+
 def test_loss_falls_and_brightness_is_learnt(class_folders: Path, tmp_path: Path) -> None:
     result = train(quick(tmp_path / "m.safetensors", class_folders, epochs=15))
     losses = [report.loss for report in result.history]
@@ -213,6 +243,7 @@ def test_diverging_run_is_stopped_with_a_reason(class_folders: Path, tmp_path: P
         {"learning_rate": float("nan")},
         {"label_smoothing": 1.0},
         {"warmup_epochs": -1},
+        {"threads": 0},
         {"out": Path("m.pt")},
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ Progress: TypeAlias = Callable[[EpochReport], None]
 _EVAL_BATCH = 256
 _WORKERS = 4
 _SI_SCALE = 0.1
+_NARROW = 128
 _NOT_OF_THE_RUN = frozenset(("out", "resume"))
 
 
@@ -69,11 +71,22 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     run = _Run(options, described, accelerator, model, teacher, train_set, test_set)
     if options.resume:
         run.restore()
-    while run.epoch < options.epochs:
-        report = run.step()
-        if accelerator.is_main_process and progress is not None:
-            progress(report)
+    with _threads(options.threads or (1 if model.config.width <= _NARROW else None)):
+        while run.epoch < options.epochs:
+            report = run.step()
+            if accelerator.is_main_process and progress is not None:
+                progress(report)
     return run.result()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _configured(config: ModelConfig, options: TrainOptions, data: Dataset) -> ModelConfig:

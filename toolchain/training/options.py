@@ -36,6 +36,8 @@ class TrainOptions:
         clip_norm: Largest norm of the gradient.
         augment: Small shifts, and mirror images unless the data are digits.
         seed: The same seed gives the same run on the same machine.
+        threads: CPU threads; by default PyTorch's number, or one for networks so narrow that
+            threads only wait for each other.
         resume: Go on from ``.last.pt``.
 
     Raises:
@@ -59,6 +61,7 @@ class TrainOptions:
     clip_norm: float = 5.0
     augment: bool = True
     seed: int = 0
+    threads: int | None = None
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise VitcError(f"{name} must be positive, found {getattr(self, name)}.")
+        if self.threads is not None and self.threads < 1:
+            raise VitcError(f"threads must be positive, found {self.threads}.")
         for name in ("warmup_epochs", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise VitcError(f"{name} must not be negative, found {getattr(self, name)}.")
