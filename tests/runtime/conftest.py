@@ -1,0 +1,34 @@
+"""One small artefact for this machine, made once."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from vitc.compiler import compile_model
+from vitc.exporter import export
+from vitc.models.config import ModelConfig
+from vitc.models.initialise import random_images, random_model
+from vitc.runtime import Artefact
+
+CONFIG = ModelConfig(image_size=12, patch_size=4, width=64, depth=2, heads=2, hidden=96, classes=5,
+                     si=True, si_hidden=10)
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory) -> Artefact:
+    folder = tmp_path_factory.mktemp("artefact")
+    export(random_model(CONFIG, 3), folder / "m.onnx")
+    return compile_model(folder / "m.onnx", "native", folder / "native", batch=2)
+
+
+@pytest.fixture
+def artefact(original, tmp_path) -> Artefact:
+    """A copy that a test may damage."""
+    shutil.copytree(original.path, tmp_path / "copy")
+    return Artefact.open(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def images():
+    return random_images(CONFIG, 3, seed=4).numpy()
