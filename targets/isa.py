@@ -47,7 +47,7 @@ class Isa:
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 7, 4),
+        Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
         Isa("avx2-pshufb", 8, 32, 4, 2, 8, 6, 2),
         Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2),
         Isa("neon-cnt", 8, 32, 4, 1, 4, 6, 4),

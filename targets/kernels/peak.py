@@ -1,0 +1,66 @@
+"""Register-only loops that show what a machine's units can do: the denominators of every "fraction of the peak".
+
+Instruction set: any. Tile: as many independent sums as hide the latency. Layout: one vector in, one vector out.
+"""
+
+from __future__ import annotations
+
+from tvm.script.ir_builder import tirx as T
+
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import Emitter, Kernel
+from vitc.targets.kernels.popcount_tile import BYTE_STEPS
+
+__all__ = ["FMA_SUMS", "POPCOUNT_SUMS", "fma_kernel", "popcount_kernel"]
+
+POPCOUNT_SUMS = 8
+FMA_SUMS = 12
+
+
+def popcount_kernel(symbol: str, isa: Isa) -> Kernel:
+    """XOR, popcount and add in registers: one task is `BYTE_STEPS * POPCOUNT_SUMS` vectors of Isa.lanes elements.
+
+    Arguments of the C function: vectors [POPCOUNT_SUMS, lanes], keys [BYTE_STEPS], out [lanes], begin, end.
+    """
+    emitter = Emitter(symbol)
+    lanes = isa.lanes
+    with emitter.open() as e:
+        vectors, keys, out = e.pointers(vectors=isa.element, keys=isa.element, out=isa.element)
+        loaded = [e.let(e.load(vectors, i * lanes, lanes)) for i in range(POPCOUNT_SUMS)]
+        sums = e.local(isa.element, POPCOUNT_SUMS * lanes)
+        for i in range(POPCOUNT_SUMS):
+            e.store(sums, i * lanes, e.constant(isa.element, 0, lanes), lanes)
+        with e.loop(e.begin, e.end) as task, e.loop(0, BYTE_STEPS) as step:
+            # The key changes with the task, so that no sum can be computed ahead of the loop.
+            key = e.let(e.splat(keys[step] + e.cast(isa.element, task), lanes))
+            for i in range(POPCOUNT_SUMS):
+                count = T.popcount(T.bitwise_xor(loaded[i], key))
+                e.store(sums, i * lanes, e.load(sums, i * lanes, lanes) + count, lanes)
+        for i in range(1, POPCOUNT_SUMS):
+            e.store(sums, 0, e.load(sums, 0, lanes) + e.load(sums, i * lanes, lanes), lanes)
+        e.store(out, 0, e.load(sums, 0, lanes), lanes)
+    return emitter.kernel(1)
+
+
+def fma_kernel(symbol: str, isa: Isa) -> Kernel:
+    """Multiply-adds in registers: one task is `FMA_SUMS` vectors of Isa.float_lanes.
+
+    Arguments of the C function: factors [2, lanes], out [lanes], begin, end.
+    """
+    emitter = Emitter(symbol)
+    lanes = isa.float_lanes
+    with emitter.open() as e:
+        factors, out = e.pointers(factors="float32", out="float32")
+        factor = e.let(e.load(factors, 0, lanes))
+        term = e.let(e.load(factors, lanes, lanes))
+        sums = e.local("float32", FMA_SUMS * lanes)
+        for i in range(FMA_SUMS):
+            e.store(sums, i * lanes, term * e.constant("float32", i, lanes), lanes)
+        with e.loop(e.begin, e.end):
+            for i in range(FMA_SUMS):
+                value = e.load(sums, i * lanes, lanes) * factor + term
+                e.store(sums, i * lanes, value, lanes)
+        for i in range(1, FMA_SUMS):
+            e.store(sums, 0, e.load(sums, 0, lanes) + e.load(sums, i * lanes, lanes), lanes)
+        e.store(out, 0, e.load(sums, 0, lanes), lanes)
+    return emitter.kernel(1)
