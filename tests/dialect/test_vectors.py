@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
-from vitc.dialect import OPS
+from vitc.dialect import OPS, evaluate
+from vitc.dialect.bodies import function_protos
 from vitc.dialect.vectors import TestVector, make_vectors, write_vectors
+from vitc.errors import VitcError
 
 
 def _run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -45,6 +48,25 @@ def test_bodies_have_the_signature_of_the_table(name: str) -> None:
     assert tuple(proto.output) == (OPS[name].output,)
     assert tuple(proto.attribute) == tuple(attribute for attribute, _ in OPS[name].attributes)
     onnx.checker.check_model(vector.model(), full_check=True)
+
+
+@pytest.mark.parametrize("vector", VECTORS[::3], ids=lambda vector: vector.name)
+def test_bodies_inlined_by_another_tool_compute_the_same(vector: TestVector) -> None:
+    model = ir.from_proto(vector.model())
+    ir.passes.common.InlinePass()(model)
+    assert not model.functions
+    feeds = dict(zip(OPS[vector.operator].inputs, vector.inputs, strict=True))
+    np.testing.assert_array_equal(_run(ir.to_proto(model), feeds), vector.output)
+
+
+def test_bodies_claim_no_shapes() -> None:
+    # A claim that a value is a scalar survives inlining and misleads shape inference.
+    assert not any(proto.value_info for proto in function_protos().values())
+
+
+def test_unknown_operators_are_refused() -> None:
+    with pytest.raises(VitcError, match="Unknown operator"):
+        evaluate("Relu", [], {})
 
 
 def test_written_vectors_read_back_in_backend_test_form(tmp_path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from vitc.dialect import DOMAIN, OPS
@@ -134,3 +135,10 @@ def test_bits_survive_a_batch_of_extreme_images(exported, model) -> None:
     expected = model(images).detach().numpy()
     # The head multiplies values of about 1e4 times its weights.
     np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-2)
+
+
+def test_a_packed_file_inlined_by_another_tool_computes_the_same(exported, model, images) -> None:
+    inlined, _ = load_onnx(exported["packed"].path)
+    ir.passes.common.InlinePass()(inlined)
+    logits = session(inlined).run(["logits"], {"input": images.numpy()})[0]
+    np.testing.assert_allclose(logits, model(images).detach().numpy(), rtol=0, atol=1e-5)

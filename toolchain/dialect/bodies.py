@@ -122,12 +122,14 @@ def BinaryLinearResidual(
 ) -> FLOAT:
     scaled = op.Mul(op.Cast(BinaryLinear(x, weight, k=k), to=_FLOAT), scale)
     product = op.Mul(op.Add(scaled, bias), gain)
+    matrices = op.Reshape(
+        product, op.Concat(op.Constant(value_ints=[-1]), op.Shape(product, start=-2), axis=0)
+    )
     if op.Cast(op.Constant(value_int=transposed), to=_BOOL):
-        matrices = op.Concat(op.Constant(value_ints=[-1]), op.Shape(product, start=-2), axis=0)
-        swapped = op.Transpose(op.Reshape(product, matrices), perm=[0, 2, 1])
-        branch = op.Reshape(swapped, op.Shape(residual))
+        turned = op.Transpose(matrices, perm=[0, 2, 1])
     else:
-        branch = op.Identity(product)
+        turned = op.Identity(matrices)
+    branch = op.Reshape(turned, op.Shape(residual))
     sum = op.Add(residual, branch)
     return sum
 
@@ -211,6 +213,8 @@ def function_protos() -> dict[str, onnx.FunctionProto]:
     protos = {}
     for body in _BODIES:
         proto = body.to_function_proto()
+        # The annotations read as scalars; an inliner would carry that into the graph.
+        del proto.value_info[:]
         del proto.opset_import[:]
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
