@@ -6,9 +6,7 @@ second to load, and no command needs all of them.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,7 +161,7 @@ def compile(  # noqa: A001 - named like the command
 
     Raises:
         VitcError: If the file is no packed vitc model, the target is unknown, or `out` exists.
-        CheckFailedError: If the library does not compute what the file computes; `out` is removed.
+        CheckFailedError: If the library does not compute what the file computes; nothing stays.
     """
     from vitc.compiler import compile_model
     from vitc.devices import LocalDevice, QemuDevice
@@ -171,38 +169,35 @@ def compile(  # noqa: A001 - named like the command
     from vitc.verify.report import CheckFailedError
 
     chosen = options or CompileOptions()
-    artefact = compile_model(
+
+    def check(artefact: Artefact) -> dict[str, Any] | str:
+        device: Device = LocalDevice() if not artefact.missing_features() else QemuDevice()
+        try:
+            device.supports(artefact)
+        except VitcError as error:
+            return f"skipped: {error.message}"
+        say(f"comparing the library with the ONNX file on {device.name}")
+        report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES)
+        if not report.equal:
+            raise CheckFailedError(report, f"The artefact {out}")
+        return {
+            "against": "model.onnx",
+            "device": device.name,
+            "images": report.images,
+            "equal": True,
+            "max_logit_difference": report.max_logit_difference,
+        }
+
+    return compile_model(
         Path(onnx_file),
         chosen.target,
         Path(out),
         batch=chosen.batch,
         dump_ir=chosen.dump_ir,
         force=chosen.force,
+        check=check if chosen.check else None,
         progress=say,
     )
-    if not chosen.check:
-        return artefact
-    device: Device = LocalDevice() if not artefact.missing_features() else QemuDevice()
-    try:
-        device.supports(artefact)
-    except VitcError as error:
-        return _recorded(artefact, f"skipped: {error.message}")
-    say(f"comparing the library with the ONNX file on {device.name}")
-    try:
-        report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES)
-        if not report.equal:
-            raise CheckFailedError(report, f"The artefact {out}")
-    except BaseException:
-        shutil.rmtree(artefact.path, ignore_errors=True)
-        raise
-    found = {
-        "against": "model.onnx",
-        "device": device.name,
-        "images": report.images,
-        "equal": True,
-        "max_logit_difference": report.max_logit_difference,
-    }
-    return _recorded(artefact, found)
 
 
 def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public name
@@ -217,14 +212,3 @@ def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public n
     from vitc.runtime.artefact import Artefact
 
     return Artefact.open(Path(path))
-
-
-def _recorded(artefact: Artefact, check: dict[str, Any] | str) -> Artefact:
-    from vitc.runtime.artefact import MANIFEST, Artefact
-
-    place = artefact.path / MANIFEST
-    aside = place.with_name(f".{MANIFEST}.part")
-    text = json.dumps(artefact.manifest | {"check": check}, indent=1) + "\n"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(place)
-    return Artefact.open(artefact.path)

@@ -169,3 +169,24 @@ def test_manifest_records_where_the_model_came_from(compiled):
     assert manifest["passes"][-1].startswith("choose_kernels")
     assert Artefact.open(artefact.path).manifest == manifest
     assert np.prod(manifest["image"]) == 3 * 12 * 12
+
+
+def test_a_relative_output_folder_works(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    artefact = compile_model(build(shared.config())[1], "native", "out")
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert artefact(np.zeros((1, 3, 12, 12), np.float32)).shape == (1, 5)
+
+
+def test_a_refused_artefact_leaves_the_old_one(compiled, build):
+    _, _, artefact = compiled(shared.config(), "native")
+    before = (artefact.path / "manifest.json").read_bytes()
+
+    def refuse(_):
+        raise VitcError("it computes something else")
+
+    with pytest.raises(VitcError, match="something else"):
+        compile_model(build(shared.config(classes=7))[1], "native", artefact.path, force=True,
+                      check=refuse)
+    assert (artefact.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in artefact.path.parent.iterdir()] == ["native"]

@@ -29,6 +29,8 @@ HEADER = "vitc_model.h"
 ONNX = "model.onnx"
 
 Progress = Callable[[str], None]
+Check = Callable[[Artefact], dict[str, Any] | str]
+"""Judges a finished artefact before it gets its name; what it returns is written into the manifest."""
 
 
 class _Dump:
@@ -56,7 +58,7 @@ def compile_model(
     batch: int = 1,
     dump_ir: str | Path | None = None,
     force: bool = False,
-    check: dict[str, Any] | str = "skipped",
+    check: Check | None = None,
     progress: Progress = lambda phase: None,
 ) -> Artefact:
     """Compile an ONNX file for a target.
@@ -70,7 +72,8 @@ def compile_model(
         batch: Images of one run, 1 to 64.
         dump_ir: Folder for the text of each phase.
         force: Replace an existing artefact.
-        check: What the manifest says of the check.
+        check: Called with the finished artefact before it gets its name; raises to refuse it. Without one the
+            manifest says that the check was skipped.
         progress: Called with a phase's name as it begins.
 
     Returns:
@@ -81,7 +84,7 @@ def compile_model(
             no kernel.
     """
     machine = find(target) if isinstance(target, str) else target
-    source, folder = Path(onnx), Path(out)
+    source, folder = Path(onnx), Path(out).absolute()
     if not 1 <= batch <= MAX_BATCH:
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
     if folder.exists() and not (folder / MANIFEST).is_file() and any(_entries(folder)):
@@ -149,9 +152,12 @@ def compile_model(
             "workspace_bytes": plan.workspace,
             "sizes": _sizes(built, weights),
             "steps": [_step_facts(step) for step in plan.steps],
-            "check": check,
+            "check": "skipped",
         }
         _seal(built, manifest)
+        if check is not None:
+            manifest["check"] = check(Artefact.open(built))
+            _seal(built, manifest)
         _replace(built, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -184,7 +190,9 @@ def _step_facts(step: Any) -> dict[str, Any]:
 
 def _seal(built: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest with the digest of every other file, and sync the folder to disk."""
-    manifest["files"] = {p.name: file_sha256(p) for p in sorted(built.iterdir())}
+    manifest["files"] = {
+        p.name: file_sha256(p) for p in sorted(built.iterdir()) if p.name != MANIFEST
+    }
     (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     for path in [*built.iterdir(), built]:
         handle = os.open(path, os.O_RDONLY)
