@@ -54,7 +54,7 @@ def test_bodies_have_the_signature_of_the_table(name: str) -> None:
 def test_bodies_inlined_by_another_tool_compute_the_same(vector: TestVector) -> None:
     model = ir.from_proto(vector.model())
     ir.passes.common.InlinePass()(model)
-    assert not model.functions
+    assert not any(node.domain for node in model.graph)
     feeds = dict(zip(OPS[vector.operator].inputs, vector.inputs, strict=True))
     np.testing.assert_array_equal(_run(ir.to_proto(model), feeds), vector.output)
 
