@@ -52,7 +52,7 @@ class TrainOptions:
     weight_bits: int = 1
     start: Path | None = None
     teacher: Path | None = None
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 64
     learning_rate: float = 5e-3
     warmup_epochs: int = 3
