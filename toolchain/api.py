@@ -120,14 +120,14 @@ def export(
     from vitc.exporter import export as write_onnx
     from vitc.models.checkpoint import load
     from vitc.models.sibivit import SIBiViT
-    from vitc.verify import CheckFailedError, check_onnx
+    from vitc.verify import CheckFailedError, check_fresh_export
 
     chosen = options or ExportOptions()
     source = model if isinstance(model, SIBiViT) else load(model)
 
     def check(file: Path) -> None:
         say("comparing the file with the model")
-        report = check_onnx(file, source, images=_SHORT_CHECK_IMAGES)
+        report = check_fresh_export(file, source, images=_SHORT_CHECK_IMAGES)
         if not report.equal:
             raise CheckFailedError(report, f"The export to {out}")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from vitc.errors import VitcError
 from vitc.models import PRESETS, SIBiViT, TapEvent, observe, random_model
 from vitc.verify.comparison import Images, compare
@@ -240,6 +241,38 @@ def test_the_earliest_of_tap_and_parameter_is_the_first_difference() -> None:
 
     assert first("blocks.0.mlp") == "blocks.0.mlp"
     assert first("blocks.1.mlp") == name
+
+
+def test_bits_stored_as_signs_and_integers_stored_as_floats_are_understood() -> None:
+    class Floats(FakeCandidate):
+        def trace(self, images: np.ndarray) -> dict[str, Any]:
+            seen = super().trace(images)
+            return {
+                name: value.astype(np.float32) * 2 - 1
+                if value.dtype == np.uint8 and not name.endswith("mask")
+                else value.astype(np.float32)
+                for name, value in seen.items()
+            }
+
+    model = micro()
+
+    assert compare(Floats(model, {}), Reference(model), images()).equal
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.5, 2.0, float("nan")])
+def test_a_sign_that_is_no_sign_is_a_mismatch(wrong: float) -> None:
+    name = "blocks.0.attn.value"
+
+    class NoSign(FakeCandidate):
+        def trace(self, images: np.ndarray) -> dict[str, Any]:
+            seen = super().trace(images)
+            signs = seen[name].astype(np.float32) * 2 - 1
+            signs[0, 1, 2, 3] = wrong
+            return {**seen, name: signs}
+
+    model = micro()
+
+    assert compare(NoSign(model, {}), Reference(model), images()).first_difference == name
 
 
 def test_a_value_of_another_shape_is_an_error_that_names_the_tap() -> None:

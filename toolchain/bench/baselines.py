@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
+
 from vitc.bench.deit import deit
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
 from vitc.bench.baselines import baseline
 from vitc.devices import Device, RunRequest, parse_device
 from vitc.devices.machine import machine, usable_cores

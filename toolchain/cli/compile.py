@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from vitc.cli.options import Force, SkipCheck
 from vitc.cli.output import Output, megabytes
 

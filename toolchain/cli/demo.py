@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from vitc.cli.options import JsonTo, Seed
 from vitc.cli.output import Output, megabytes, table
 from vitc.errors import ExitCode

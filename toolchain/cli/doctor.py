@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Final
 
 import typer
+
 from vitc.cli.options import JsonTo
 from vitc.cli.output import Output, table
 from vitc.errors import ExitCode

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
+
 from vitc.cli.bench import bench
 from vitc.cli.check import check
 from vitc.cli.compile import compile_

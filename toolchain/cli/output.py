@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.table import Table
 __all__ = ["Output", "megabytes", "table"]
 
 _STDOUT = "-"
+_FILE_WIDTH = 200
+_LOG_EVERY_S = 1.0
 
 
 class Output:
@@ -28,7 +31,9 @@ class Output:
 
     def __init__(self, json_to: str | None = None) -> None:
         self._json_to = json_to
-        self._out = Console(quiet=json_to == _STDOUT, highlight=False)
+        # Without a terminal there is no width to fit, and a cut table is of no use in a file.
+        width = None if sys.stdout.isatty() else _FILE_WIDTH
+        self._out = Console(quiet=json_to == _STDOUT, highlight=False, width=width)
         self._err = Console(stderr=True, highlight=False)
 
     def show(self, *renderables: RenderableType) -> None:
@@ -64,10 +69,14 @@ class Output:
     def working(self, what: str) -> Iterator[Callable[[str], None]]:
         """Show on stderr what is being done; yields a function that changes the text."""
         with self._err.status(what) as status:
+            last = time.monotonic()
 
             def say(text: str) -> None:
+                nonlocal last
                 status.update(text)
-                if not self._err.is_terminal:
+                # A log wants a line now and then, not one for every step of a counter.
+                if not self._err.is_terminal and time.monotonic() - last > _LOG_EVERY_S:
+                    last = time.monotonic()
                     self.note(text)
 
             if not self._err.is_terminal:

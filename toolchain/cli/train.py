@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from vitc.cli.options import JsonTo, Seed
 from vitc.cli.output import Output
 
@@ -52,6 +53,7 @@ def train(
 ) -> None:
     """Train a network; the best checkpoint, the last state and a curve lie beside each other."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     from vitc.training import TrainOptions
     from vitc.training import train as run_training
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
 

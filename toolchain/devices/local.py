@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.machine import machine
 from vitc.devices.runner import run_runner

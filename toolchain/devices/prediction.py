@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.devices.device import RunRequest
 from vitc.devices.inputs import read_inputs
 from vitc.devices.source import Description, describe_onnx

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError

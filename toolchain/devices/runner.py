@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.errors import VitcError
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from vitc.verify.report import CheckFailedError, CheckReport
 
 if TYPE_CHECKING:
-    from vitc.verify.checking import CheckOptions, check, check_onnx
+    from vitc.verify.checking import CheckOptions, check, check_fresh_export
 
-__all__ = ["CheckFailedError", "CheckOptions", "CheckReport", "check", "check_onnx"]
+__all__ = ["CheckFailedError", "CheckOptions", "CheckReport", "check", "check_fresh_export"]
 
-_HEAVY: Final = frozenset({"CheckOptions", "check", "check_onnx"})
+_HEAVY: Final = frozenset({"CheckOptions", "check", "check_fresh_export"})
 
 
 def __getattr__(name: str) -> Any:

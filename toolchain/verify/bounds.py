@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from torch import Tensor
+
     from vitc.models.taps import TapEvent
 
 __all__ = ["SAFETY", "rounding_bound", "roundings"]

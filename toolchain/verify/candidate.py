@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.devices import Device, RunRequest
 from vitc.exporter import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
+
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["ArtefactCandidate", "Candidate", "OnnxCandidate"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
 from vitc.devices import parse_device
 from vitc.devices.source import Description, describe_onnx
 from vitc.errors import VitcError
@@ -25,7 +26,7 @@ from vitc.verify.report import CheckReport, ConstantDifference
 if TYPE_CHECKING:
     from vitc.training.data import Split
 
-__all__ = ["CheckOptions", "check", "check_onnx"]
+__all__ = ["CheckOptions", "check", "check_fresh_export"]
 
 _DIGITS: Final = "digits"
 _NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
@@ -112,15 +113,17 @@ def check(
     )
 
 
-def check_onnx(
-    path: Path, model: SIBiViT, *, images: int, say: Callable[[str], None] = _NOTHING
-) -> CheckReport:
-    """Compare an exported file with its model on probe images.
+def check_fresh_export(path: Path, model: SIBiViT, *, images: int) -> CheckReport:
+    """Compare a file that was exported a moment ago with its model, on probe images.
+
+    Parameters are not compared: that would be a second export of the same model.
 
     Raises:
         VitcError: If the file cannot be read or run, or holds another network.
     """
-    return _check_onnx(path, model, _images(model, CheckOptions(images=images)), say)
+    loaded, _ = load_onnx(path)
+    probes = _images(model, CheckOptions(images=images))
+    return compare(OnnxCandidate(path, loaded), Reference(model), probes)
 
 
 def _check_onnx(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.errors import VitcError
 from vitc.verify.candidate import Candidate
 from vitc.verify.forcing import OPTIONAL_TAPS, Reference, TapComparison
@@ -16,7 +17,10 @@ from vitc.verify.report import Accuracy, CheckReport, ConstantDifference, Differ
 __all__ = ["LOGIT_TOLERANCE", "Images", "compare"]
 
 LOGIT_TOLERANCE: Final = 1e-4
-"""End to end, fp32 logits of magnitude 1 stay this close to float64 unless a near tie flipped."""
+"""End to end, fp32 logits stay this close to float64 unless a near tie flipped."""
+
+_LOGIT_ULPS: Final = 32 * 2.0**-23
+"""For logits above 26, where fp32 itself is coarse: this share of the largest one."""
 
 _BATCH: Final = 16
 
@@ -48,8 +52,8 @@ class _EndToEnd:
     def __post_init__(self) -> None:
         gap = np.abs(self.candidate.astype(np.float64) - self.reference)
         self.difference = np.nan_to_num(gap, nan=np.inf).max(axis=1)
-        scale = np.maximum(1.0, np.abs(self.reference).max(axis=1))
-        self.tolerance = LOGIT_TOLERANCE * scale
+        largest = np.abs(self.reference).max(axis=1)
+        self.tolerance = np.maximum(LOGIT_TOLERANCE, _LOGIT_ULPS * largest)
 
     @property
     def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -89,22 +93,26 @@ def compare(
     """
     found = list(faults)
     comparison = TapComparison()
-    for numbers in _chunks(range(min(images.layer_images, len(images.pixels)))):
-        say(f"comparing layers on image {numbers[0] + 1} to {numbers[-1] + 1}")
-        trace = _compare_layers(candidate, reference, images, numbers, comparison)
-        if same_when_traced and not _same_logits(candidate, images, numbers, trace):
-            found.append("the logits change when the run is traced")
     ends = _run_both(candidate, reference, images, say)
     differing = ends.differing()
-    rest = [i for i in differing if i >= images.layer_images]
-    for numbers in _chunks(rest):
-        say(f"looking for the layer that makes image {numbers[0] + 1} differ")
-        _compare_layers(candidate, reference, images, numbers, comparison)
+    chosen = sorted({*range(min(images.layer_images, len(images.pixels))), *differing})
+    followed: dict[int, float] = {}
+    for numbers in _chunks(chosen):
+        say(f"comparing layers, image {numbers[0] + 1} to {numbers[-1] + 1}")
+        pixels = images.pixels[numbers]
+        trace = candidate.trace(pixels)
+        if same_when_traced and not _same_bits(ends.candidate[numbers], trace["logits"]):
+            found.append("the logits change when the run is traced")
+        drift = reference.drift(pixels, trace) if set(numbers) & set(differing) else None
+        if drift is not None:
+            gap = np.abs(drift.logits - trace["logits"]).max(axis=1)
+            followed.update(zip(numbers, gap.tolist(), strict=True))
+        comparison.images = numbers
+        reference.compare(pixels, comparison, trace, drift)
     lacking = [name for name in comparison.missing if not name.endswith(OPTIONAL_TAPS)]
     found += [f"the candidate does not hand out {name}" for name in lacking]
 
     first = _first_difference(comparison, parameters)
-    tied = {tie.index[0] for tie in comparison.near_ties}
     own, theirs = ends.classes
     described = tuple(
         DifferingImage(
@@ -113,8 +121,7 @@ def compare(
             reference=int(own[i]),
             candidate=int(theirs[i]),
             logit_difference=float(ends.difference[i]),
-            explained=first is None
-            and (i in tied or bool(ends.difference[i] <= ends.tolerance[i])),
+            explained=first is None and followed[i] <= ends.tolerance[i],
         )
         for i in differing
     )
@@ -124,7 +131,7 @@ def compare(
         candidate=str(candidate.path),
         device=candidate.device,
         images=len(images.pixels),
-        layer_images=min(images.layer_images, len(images.pixels)) + len(rest),
+        layer_images=len(chosen),
         layers=comparison.layers,
         max_logit_difference=float(ends.difference.max()),
         top1_agreement=float((own == theirs).mean()),
@@ -147,25 +154,8 @@ def compare(
     )
 
 
-def _compare_layers(
-    candidate: Candidate,
-    reference: Reference,
-    images: Images,
-    numbers: Sequence[int],
-    comparison: TapComparison,
-) -> dict[str, NDArray[Any]]:
-    pixels = images.pixels[list(numbers)]
-    trace = candidate.trace(pixels)
-    comparison.images = numbers
-    reference.compare(pixels, comparison, trace)
-    return trace
-
-
-def _same_logits(
-    candidate: Candidate, images: Images, numbers: Sequence[int], trace: dict[str, NDArray[Any]]
-) -> bool:
-    plain = candidate.logits(images.pixels[list(numbers)])
-    return bool(np.array_equal(plain.view(np.uint32), trace["logits"].view(np.uint32)))
+def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return bool(np.array_equal(one.view(np.uint32), other.view(np.uint32)))
 
 
 def _run_both(
@@ -197,12 +187,19 @@ def _first_difference(
     comparison: TapComparison, parameters: Sequence[ConstantDifference]
 ) -> str | None:
     order = [layer.name for layer in comparison.layers]
-    # A parameter belongs to the first tap of its layer; on equal rank the tap says more.
     places = [
         (order.index(layer.name), 0, layer.name) for layer in comparison.layers if not layer.equal
     ]
-    places += [(_rank(p.layer, order), 1, p.layer) for p in parameters]
+    for parameter in parameters:
+        place = _tap_of(parameter, order) or parameter.layer
+        places.append((_rank(place, order), 1, place))
     return min(places)[2] if places else None
+
+
+def _tap_of(parameter: ConstantDifference, order: Sequence[str]) -> str | None:
+    """The tap whose computation reads the parameter, as its name says; None if it does not."""
+    named = [tap for tap in order if parameter.name.startswith((f"{tap}.", f"{tap}/"))]
+    return max(named, key=len) if named else None
 
 
 def _earlier(own: str | None, onnx: CheckReport | None, order: Sequence[str]) -> str | None:

@@ -3,6 +3,12 @@
 Each tap compares its value with the candidate's and goes on with the candidate's. So every layer is
 judged on the inputs that the candidate gave it, a flipped bit does not cascade, and the first
 difference names the layer at fault.
+
+That pass goes on with the candidate's rounded stream too, so it cannot see that rounding, harmless
+in every single layer, has carried a value across zero. A second pass is fed the candidate's bits
+and integers only and keeps its own float64 stream. If the first pass holds, each bit in which this
+one differs is a near tie; and with those bits settled its logits must be the candidate's, which
+accounts for any difference end to end.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from vitc.errors import VitcError
 from vitc.models.taps import TapEvent, observe
 from vitc.verify.bounds import rounding_bound
@@ -28,6 +35,8 @@ __all__ = ["OPTIONAL_TAPS", "Reference", "TapComparison"]
 
 OPTIONAL_TAPS: Final = (".scores", ".mask")
 """Taps that never leave the attention kernel of an artefact; any other missing tap is a fault."""
+
+_NO_BIT: Final = 2
 
 
 class Reference:
@@ -49,21 +58,71 @@ class Reference:
 
     @torch.no_grad()
     def compare(
-        self, images: NDArray[np.float32], comparison: TapComparison, trace: Mapping[str, Any]
+        self,
+        images: NDArray[np.float32],
+        comparison: TapComparison,
+        trace: Mapping[str, Any],
+        drift: Drift | None = None,
     ) -> None:
-        """Judge one traced run of the candidate.
+        """Judge one traced run of the candidate, each layer on what the candidate gave it.
 
         Args:
             images: float32 [B, 3, H, W], what the candidate was given.
             comparison: Collects what is found.
             trace: Tap name to the candidate's value, B in front.
+            drift: Of the same run, for the near ties in it.
+
+        Raises:
+            VitcError: If a value of the candidate has another shape.
         """
 
         def observer(event: TapEvent) -> Tensor | None:
-            return comparison.judge(event, trace.get(event.name))
+            return comparison.judge(event, trace.get(event.name), drift)
 
         with observe(observer):
             self._double(torch.from_numpy(images).double())
+
+    @torch.no_grad()
+    def drift(self, images: NDArray[np.float32], trace: Mapping[str, Any]) -> Drift:
+        """Follow the candidate's bits, but not its rounding.
+
+        Args:
+            images: float32 [B, 3, H, W], what the candidate was given.
+            trace: Tap name to the candidate's value, B in front.
+        """
+        flips: dict[str, dict[tuple[int, ...], float]] = {}
+
+        def observer(event: TapEvent) -> Tensor | None:
+            value = trace.get(event.name)
+            if value is None or event.kind == "float" or value.shape != event.value.shape:
+                return None
+            theirs = torch.from_numpy(np.ascontiguousarray(value))
+            if event.kind != "bits":
+                return theirs
+            theirs = _as_bits(theirs)
+            if event.pre is not None:
+                places = torch.nonzero(theirs.long() != event.value.long()).tolist()
+                found = {tuple(place): float(event.pre[tuple(place)]) for place in places}
+                if found:
+                    flips[event.name] = found
+            return theirs
+
+        with observe(observer):
+            logits = self._double(torch.from_numpy(images).double())
+        return Drift(flips, logits.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """Where a candidate's rounding, added up over the layers, has flipped bits.
+
+    Attributes:
+        flips: Tap name to position to the reference's pre-sign value there.
+        logits: float64 [B, classes] of the reference that went on with the candidate's bits.
+    """
+
+    flips: Mapping[str, Mapping[tuple[int, ...], float]]
+    logits: NDArray[np.float64]
 
 
 @dataclass
@@ -111,12 +170,13 @@ class TapComparison:
             for name, tally in self._tallies.items()
         )
 
-    def judge(self, event: TapEvent, value: Any) -> Tensor | None:
+    def judge(self, event: TapEvent, value: Any, drift: Drift | None = None) -> Tensor | None:
         """Compare one tap.
 
         Args:
             event: What the reference computed.
             value: What the candidate computed, or None.
+            drift: Bits that accumulated rounding has flipped in the same run.
 
         Returns:
             The candidate's value, for the reference to go on with; None if it has none.
@@ -139,11 +199,14 @@ class TapComparison:
         tally = self._tallies.setdefault(event.name, _Tally(event.kind))
         tally.values += own.numel()
         if event.kind == "bits":
+            theirs = _as_bits(theirs)
             self._bits(event, own, theirs, tally)
+            if drift is not None:
+                self._drifted(event, own != theirs, drift.flips.get(event.name, {}), tally)
         elif event.kind == "int":
-            error = (theirs.long() - own.long()).abs()
+            error = (theirs.double() - own.double()).abs()
             tally.max_error = max(tally.max_error, float(error.max()))
-            self._mismatches(error != 0, tally)
+            self._mismatches(~(error == 0), tally)
         else:
             self._floats(event, own, theirs.double(), tally)
         return theirs
@@ -171,6 +234,25 @@ class TapComparison:
         tally.near_ties += int(tie.sum())
         self._mismatches(differs & ~tie, tally)
 
+    def _drifted(
+        self,
+        event: TapEvent,
+        differs: Tensor,
+        flips: Mapping[tuple[int, ...], float],
+        tally: _Tally,
+    ) -> None:
+        """Report flips that this layer, given the candidate's rounded input, makes as well."""
+        bound = rounding_bound(event)
+        if event.pre is None or bound is None:
+            return
+        limit = bound.expand_as(event.pre)
+        for place, exact in flips.items():
+            if differs[place]:
+                continue
+            reach = abs(float(event.pre[place]) - exact) + float(limit[place])
+            self.near_ties.append(NearTie(event.name, self._place(place), abs(exact), reach))
+            tally.near_ties += 1
+
     def _floats(self, event: TapEvent, own: Tensor, theirs: Tensor, tally: _Tally) -> None:
         error = (theirs - own).abs()
         bound = rounding_bound(event)
@@ -191,3 +273,13 @@ class TapComparison:
         if not self.images:
             return position
         return (self.images[position[0]], *position[1:])
+
+
+def _as_bits(value: Tensor) -> Tensor:
+    """Bits of a candidate that stores them as fp32 signs {-1, +1}; what is no sign becomes 2."""
+    if not value.is_floating_point():
+        return value
+    bits = (value > 0).to(torch.uint8)
+    off = -1.0 if (value == -1).any() else 0.0
+    bits[(value != 1) & (value != off)] = _NO_BIT
+    return bits

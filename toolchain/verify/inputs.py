@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vitc.errors import VitcError
 
 __all__ = ["probe_images"]

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
+
 from vitc.devices import Device, RunRequest
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images

@@ -28,7 +28,8 @@ class NearTie:
         tap: Name of the value.
         index: Position in it, image first.
         margin: Absolute pre-sign value in the float64 reference.
-        bound: The largest fp32 rounding error of that value.
+        bound: How far fp32 rounding can have moved that value: the bound of its own arithmetic,
+            and what the layers before it were seen to add.
     """
 
     tap: str
