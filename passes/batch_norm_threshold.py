@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import add_constant, constant, exact_constant
 from vitc.passes.rewrite import NoMatch, Rewrite, dimensions, producer, replace, with_constant

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import constant, exact_constant
 from vitc.passes.rewrite import NoMatch, dimensions, producer, with_constant

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from vitc.passes.lowering import Emitter, Lowering
 from vitc.passes.rewrite import dimensions
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN, unpack_bits
 from vitc.dialect.bodies import set_functions
 from vitc.errors import VitcError

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.passes.constants import add_constant, exact_constant
 from vitc.passes.rewrite import (
     NoMatch,

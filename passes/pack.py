@@ -11,6 +11,7 @@ values that a mask selects. A value contracted along two axes is packed twice, f
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN, pack_bits
 from vitc.dialect.metadata import TAP_KEY
 from vitc.passes.constants import add_constant, constant

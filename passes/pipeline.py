@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+
 from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import PASSES_KEY
 from vitc.passes.batch_norm_threshold import BatchNormThreshold

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import add_constant, collapsed, constant
 from vitc.passes.linear_chain import LinearChain, linear_chain

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN, VERSION
 from vitc.dialect.metadata import MODULE_KEY, TAP_KEY
 from vitc.passes.constants import constant

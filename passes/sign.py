@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from vitc.passes.constants import constant
 from vitc.passes.rewrite import NoMatch
 

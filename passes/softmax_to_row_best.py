@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import constant
 from vitc.passes.rewrite import NoMatch, Rewrite, dimensions, producer, replace, with_constant

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vitc.dialect import pack_bits, packed_width, unpack_bits
 from vitc.errors import VitcError
 

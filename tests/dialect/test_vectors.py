@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+
 from vitc.dialect import OPS, evaluate
 from vitc.dialect.bodies import function_protos
 from vitc.dialect.vectors import TestVector, make_vectors, write_vectors

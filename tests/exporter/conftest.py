@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
+
 from vitc.exporter import ExportResult, export, onnx_export
 from vitc.models import ModelConfig, SIBiViT
 from vitc.models.initialise import random_model

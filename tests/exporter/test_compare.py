@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+
 from vitc.exporter import build, differing_constants, load_onnx
 
 

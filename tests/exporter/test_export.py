@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+
 from vitc.errors import VitcError
 from vitc.exporter import build, export, load_onnx, onnx_export, session
 from vitc.models import ops

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
 from vitc.exporter import export, run_with_taps
 from vitc.models.checkpoint import load
 

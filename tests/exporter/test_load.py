@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx.external_data_helper import convert_model_to_external_data
+
 from vitc.dialect import DOMAIN
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, read_facts

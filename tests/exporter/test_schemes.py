@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
+
 from vitc.dialect import DOMAIN, OPS
-from vitc.exporter import load_onnx, run_with_taps, session, tap_names
+from vitc.exporter import export, load_onnx, run_with_taps, session, tap_names
 from vitc.models import observe
 
 SCHEMES = ("packed", "int8", "float")
@@ -142,3 +145,37 @@ def test_a_packed_file_inlined_by_another_tool_computes_the_same(exported, model
     ir.passes.common.InlinePass()(inlined)
     logits = session(inlined).run(["logits"], {"input": images.numpy()})[0]
     np.testing.assert_allclose(logits, model(images).detach().numpy(), rtol=0, atol=1e-5)
+
+
+def test_degenerate_parameters_keep_every_bit(model, images, trace_once, tmp_path) -> None:
+    odd = copy.deepcopy(model)
+    with torch.no_grad():
+        for block in odd.blocks:
+            for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp2.fc2):
+                linear.weight[::5] = 0
+                linear.bias[::2] = 0
+            block.norm1.weight[:2] = 0
+            block.norm1.bias[1] = 0
+            block.norm3.running_var[3] = 0
+            block.attn.moveq.bias.zero_()
+            block.attn.movefc.bias[:, 1:3] = torch.tensor([2.0, -1.0])[:, None]
+            for shifts in (block.mlp, block.mlp2):
+                shifts.prelu.weight[:3] = torch.tensor([0.0, -1.0, -0.0])
+                shifts.moveact1.bias.zero_()
+                shifts.moveact2.bias[:, :2] = 0
+                shifts.movefc2.bias[:, :3] = 0
+            block.learnablescaling[..., ::3] = 0
+    seen = {}
+
+    def see(event) -> None:
+        seen[event.name] = (event.kind, event.value.numpy())
+
+    with torch.no_grad(), observe(see):
+        odd(images)
+    for scheme in SCHEMES:
+        result = export(odd, tmp_path / f"{scheme}.onnx", scheme=scheme)
+        values = run_with_taps(result.path, images.numpy())
+        for name, (kind, value) in seen.items():
+            if kind == "bits":
+                np.testing.assert_array_equal(values[name] > 0, value == 1, err_msg=name)
+        np.testing.assert_allclose(values["logits"], seen["logits"][1], rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, run_with_taps, session, tap_names
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from vitc.dialect import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 from vitc.dialect.bodies import functions
 from vitc.dialect.metadata import TAP_KEY

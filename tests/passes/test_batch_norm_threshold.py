@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vitc.passes.batch_norm_threshold import BatchNormThreshold, sign_change
 from vitc.passes.constants import constant
 
@@ -85,6 +86,13 @@ def test_a_norm_whose_value_is_needed_elsewhere_is_left_alone(graph, rng) -> Non
 def test_non_finite_or_impossible_statistics_are_left_alone(graph, rng) -> None:
     _, bits = _normed(graph, rng, variance=np.full(N, -1.0))
     assert not BatchNormThreshold()(graph.model(bits)).modified
+
+
+def test_a_zero_gain_is_constant_for_infinite_inputs_too() -> None:
+    zero, one = np.zeros(2), np.ones(2)
+    threshold, flip = sign_change(zero, one, one, np.array([0.5, -0.5]))
+    np.testing.assert_array_equal(threshold, [-np.inf, -np.inf])
+    np.testing.assert_array_equal(flip, [False, True])
 
 
 _value = st.floats(-1e4, 1e4, width=32)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.passes.constants import constant
 from vitc.passes.integer_threshold import IntegerThreshold
 

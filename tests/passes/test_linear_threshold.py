@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from vitc.passes.constants import constant
 from vitc.passes.linear_threshold import LinearThreshold
 from vitc.passes.prelu_threshold import PReluThreshold

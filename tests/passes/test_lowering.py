@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from vitc.dialect import DOMAIN, pack_bits
 from vitc.errors import VitcError
 from vitc.passes.lower_to_float import LowerToFloat

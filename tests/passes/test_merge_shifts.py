@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from vitc.passes.constants import exact_constant
 from vitc.passes.merge_shifts import MergeShifts
 

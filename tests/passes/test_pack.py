@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.dialect import pack_bits
 from vitc.passes.constants import constant
 from vitc.passes.pack import Pack

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import onnx
 import pytest
+
 from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import PASSES_KEY, TAP_KEY
 from vitc.passes import LOWERINGS, PHASES, run_phases

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vitc.passes.prelu_threshold import PReluThreshold, two_sides
 
 SLOPES = np.float32([-2, -0.5, -1e-3, -0.0, 0, 1e-3, 0.25, 1, 3])
@@ -65,6 +66,12 @@ def test_a_prelu_whose_slope_is_computed_is_left_alone(graph, counts) -> None:
 def test_a_slope_that_is_not_finite_is_left_alone(graph, bad) -> None:
     slope = np.float32([[bad], [1], [1]])
     assert not PReluThreshold()(graph.model(_signed_prelu(graph, slope, None, 3))).modified
+
+
+def test_the_second_side_is_stored_only_where_it_decides() -> None:
+    slope, shift = (g.ravel().astype(np.float64) for g in np.meshgrid(SLOPES, SHIFTS))
+    _, lower = two_sides(slope, shift)
+    np.testing.assert_array_equal(np.isfinite(lower), (slope < 0) & (shift < 0))
 
 
 _number = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0]), st.floats(-100, 100, width=32))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from vitc.passes.constants import constant
 from vitc.passes.residual import Residual
 

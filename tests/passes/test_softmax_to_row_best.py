@@ -3,19 +3,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+
 from vitc.passes.rewrite import NoMatch
 from vitc.passes.softmax_to_row_best import SoftmaxToRowBest, slack_of
 
 
 def _masked(graph, d, *, scale=None, axis=-1, divide=False, integers=False):
     n = 11
+    p = -(-d // 8)
+    q, k = (graph.input(name, ("batch", n, p), dtype=ir.DataType.UINT8) for name in ("q", "k"))
+    scores = graph.op("BinaryScores", [q, k], ("batch", n, n), "INT32", k=d)
     if integers:
-        scores = graph.input("scores", ("batch", n, n), dtype=_int32())
-    else:
-        p = -(-d // 8)
-        q, k = (graph.input(name, ("batch", n, p), dtype=_uint8()) for name in ("q", "k"))
-        scores = graph.op("BinaryScores", [q, k], ("batch", n, n), "INT32", k=d)
+        scores = graph.op("Abs", [scores], ("batch", n, n), "INT32")
     shape = ("batch", n, n)
     value = graph.op("Cast", [scores], shape, to=1)
     by = np.float32(d**-0.5 if scale is None else scale)
@@ -25,18 +26,6 @@ def _masked(graph, d, *, scale=None, axis=-1, divide=False, integers=False):
         value = graph.op("Mul", [value, graph.const(by)], shape)
     value = graph.op("Softmax", [value], shape, axis=axis)
     return graph.model(graph.op("SoftmaxMask", [value], shape, "UINT8", ratio=0.25))
-
-
-def _uint8():
-    import onnx_ir as ir
-
-    return ir.DataType.UINT8
-
-
-def _int32():
-    import onnx_ir as ir
-
-    return ir.DataType.INT32
 
 
 @pytest.mark.parametrize(("d", "slack"), [(32, 3), (48, 4), (64, 5), (80, 6), (96, 6), (128, 7)])

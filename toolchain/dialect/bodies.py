@@ -24,6 +24,7 @@ import onnx_ir as ir
 import onnxscript
 from onnxscript import BOOL, FLOAT, INT32, UINT8, script
 from onnxscript.values import Opset
+
 from vitc.dialect.ops import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 
 __all__ = ["function_protos", "functions", "set_functions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from vitc.errors import VitcError
 
 __all__ = ["pack_bits", "packed_width", "unpack_bits"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from vitc.dialect.ops import OPS
 from vitc.dialect.packing import pack_bits, unpack_bits
 from vitc.errors import VitcError

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+
 from vitc.dialect.bodies import function_protos
 from vitc.dialect.ops import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 from vitc.dialect.packing import pack_bits
@@ -101,7 +102,8 @@ def _tied_thresholds(rng: np.random.Generator) -> tuple[Array, ...]:
     scale = np.full(o, 0.25, dtype=np.float32)
     offset = (rng.integers(-4, 5, o) * 0.25).astype(np.float32)
     upper = (rng.integers(-8, 9, (n, 3)) * 0.25).astype(np.float32)
-    return x, weight, scale, offset, upper, np.full((1, 1), -np.inf, dtype=np.float32)
+    lower = upper - np.float32(1.5)
+    return x, weight, scale, offset, upper, lower
 
 
 def _cases(

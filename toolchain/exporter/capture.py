@@ -18,9 +18,10 @@ import onnx
 import onnx_ir as ir
 import onnxscript
 import torch
-import vitc.models.ops
 from onnxscript.values import Op, Opset
 from torch import nn
+
+import vitc.models.ops
 from vitc.dialect import DOMAIN, OPS, OPSET, VERSION
 from vitc.errors import VitcError
 

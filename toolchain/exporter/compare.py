@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN
 from vitc.dialect.bodies import functions
 from vitc.dialect.metadata import LAYER_KEY

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
 from vitc.dialect import DOMAIN, OPS, VERSION
 from vitc.dialect.metadata import (
     CONFIG_KEY,

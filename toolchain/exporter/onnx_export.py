@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
+
 from vitc.dialect import DOMAIN, VERSION, packed_width
 from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import (

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
 from vitc.dialect.metadata import TAP_KEY
 from vitc.errors import VitcError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx_ir as ir
+
 from vitc.dialect import DOMAIN, OPS
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
 from vitc.errors import VitcError

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
+
 from vitc.passes.constants import add_constant, constant
 
 __all__ = ["fold_constants", "strip_origins", "use_static_shapes"]
