@@ -1,7 +1,8 @@
 """How a kernel is shaped for an instruction set: lane element, lanes and register tiles.
 
-Everything that a kernel's speed depends on is in this table, so that a faster choice is one edit here. The numbers
-of accumulators fit the register file: 32 vector registers for AVX-512 and AArch64, 16 for AVX2 and ARMv7.
+Everything that a kernel's speed depends on is in this table, so that a faster choice is one edit
+here. The numbers of accumulators fit the register file: 32 vector registers for AVX-512 and
+AArch64, 16 for AVX2 and ARMv7.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ class Isa:
 
     Attributes:
         name: Name of the microkernel family, as it stands in a manifest.
-        element_bits: Width of the unsigned integers that the popcount works on: 32 where the machine counts
-            bits per 32-bit lane (VPOPCNTDQ), 8 where it counts per byte (NEON `cnt`, the AVX2 `pshufb` table).
+        element_bits: Width of the unsigned integers that the popcount works on: 32 where the
+            machine counts bits per 32-bit lane (VPOPCNTDQ), 8 where it counts per byte (NEON `cnt`,
+            the AVX2 `pshufb` table).
         lanes: Elements side by side in one block of the lane-interleaved layout; a multiple of 16.
         row_tile: Rows of the broadcast operand held in registers by the binary matrix product.
         lane_tile: Most lane blocks held in registers by the binary matrix product.

@@ -1,13 +1,14 @@
 """Memory layouts of packed bits, and their conversion from and to plain bit arrays.
 
-Two layouts serve every kernel. Bits run along the contracted axis, LSB first, in elements of 8 or 32 bits; rows of bits
-are padded with zeros to a multiple of 32.
+Two layouts serve every kernel. Bits run along the contracted axis, LSB first, in elements of 8 or
+32 bits; rows of bits are padded with zeros to a multiple of 32.
 
 - *rows*: `[R, W]`, one row after the other; the operand whose elements are broadcast.
-- *lanes*: `[B, W, L]`, L rows side by side, element by element; the operand that fills a vector register.
+- *lanes*: `[B, W, L]`, L rows side by side, element by element; the operand that fills a vector
+  register.
 
-An axis may be grouped: heads of width d are padded one by one to a multiple of 32, so that a head starts on an
-element boundary.
+An axis may be grouped: heads of width d are padded one by one to a multiple of 32, so that a head
+starts on an element boundary.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def from_rows(data: Bits, rows: int, axis: Axis) -> Bits:
 
 
 def to_lanes(bits: Bits, axis: Axis, lanes: int, element_bits: int) -> Bits:
-    """Pack bits `[R, K]` into the lanes layout; R is padded with zero rows to a multiple of `lanes`.
+    """Pack bits `[R, K]` into the lanes layout; R is padded with zero rows to whole blocks.
 
     Returns:
         Bytes, flat: `[R / lanes, axis.padded / element_bits, lanes]` elements of `element_bits`.

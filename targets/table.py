@@ -6,7 +6,7 @@ To add a target, add one entry here; its `isa` names a row of vitc.targets.isa.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitc.errors import VitcError
@@ -24,7 +24,8 @@ class Target:
         triple: LLVM triple of the kernels.
         cpu: LLVM processor.
         attributes: LLVM features beyond those of the processor, such as `+neon`.
-        features: CPU features that the library asks for before it runs, by their names in /proc/cpuinfo.
+        features: CPU features that the library asks for before it runs, by their names in
+            /proc/cpuinfo.
         isa: Microkernel family, a key of `vitc.targets.isa.ISAS`.
         link: Target of the linker, with the oldest C library that the result runs on.
         runner: Target of the static runner.
@@ -45,58 +46,97 @@ class Target:
     machine: tuple[str, ...]
 
 
-_X86 = {
-    "triple": "x86_64-linux-gnu",
-    "link": "x86_64-linux-gnu.2.17",
-    "runner": "x86_64-linux-musl",
-    "emulator": "x86_64",
-    "machine": ("x86_64", "AMD64"),
-}
-_ARM64 = {
-    "triple": "aarch64-linux-gnu",
-    "link": "aarch64-linux-gnu.2.17",
-    "runner": "aarch64-linux-musl",
-    "emulator": "aarch64",
-    "machine": ("aarch64", "arm64"),
-    "isa": "neon-cnt",
-    "features": ("asimd",),
-    "attributes": ("+neon",),
-}
-_V2 = ("sse4_2", "ssse3", "popcnt")
-_V3 = ("avx2", "bmi2", "fma")
-_AVX512 = (*_V3, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq")
-
-
-def _target(name: str, description: str, cpu: str, base: dict[str, object], **own: object) -> Target:
-    fields = {"attributes": (), "features": (), **base, **own}
-    return Target(name=name, description=description, cpu=cpu, **fields)  # type: ignore[arg-type]
-
+_X86_V2 = Target(
+    name="x86-64-v2",
+    description="x86-64-v2 (SSE4.2, no AVX)",
+    triple="x86_64-linux-gnu",
+    cpu="x86-64-v2",
+    attributes=(),
+    features=("sse4_2", "ssse3", "popcnt"),
+    isa="ssse3-pshufb",
+    link="x86_64-linux-gnu.2.17",
+    runner="x86_64-linux-musl",
+    emulator="x86_64",
+    machine=("x86_64", "AMD64"),
+)
+_X86_V3 = replace(
+    _X86_V2,
+    name="x86",
+    description="x86-64-v3 (AVX2)",
+    cpu="x86-64-v3",
+    features=("avx2", "bmi2", "fma"),
+    isa="avx2-pshufb",
+)
+_ARM64 = Target(
+    name="arm",
+    description="any 64-bit ARM Linux (ARMv8-A, NEON)",
+    triple="aarch64-linux-gnu",
+    cpu="generic",
+    attributes=("+neon",),
+    features=("asimd",),
+    isa="neon-cnt",
+    link="aarch64-linux-gnu.2.17",
+    runner="aarch64-linux-musl",
+    emulator="aarch64",
+    machine=("aarch64", "arm64"),
+)
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        _target("arm", "any 64-bit ARM Linux (ARMv8-A, NEON)", "generic", _ARM64),
-        _target("rpi4", "Raspberry Pi 4 (Cortex-A72)", "cortex-a72", _ARM64),
-        _target("rpi5", "Raspberry Pi 5 (Cortex-A76)", "cortex-a76", _ARM64,
-                features=("asimd", "asimddp"), attributes=("+neon", "+dotprod")),
-        _target("armv7", "32-bit ARM Linux with NEON and VFPv4 (hard float)", "generic",
-                {}, triple="armv7a-linux-gnueabihf", link="arm-linux-gnueabihf.2.17",
-                runner="arm-linux-musleabihf", emulator="arm", machine=("armv7l", "armv8l"),
-                isa="neon32-vcnt", features=("neon", "vfpv4"),
-                attributes=("+neon", "+vfp4", "+v7")),
-        _target("android-arm64", "64-bit ARM Android", "generic", _ARM64,
-                triple="aarch64-linux-android", link="aarch64-linux-none"),
-        _target("x86-64-v2", "x86-64-v2 (SSE4.2, no AVX)", "x86-64-v2", _X86,
-                isa="ssse3-pshufb", features=_V2),
-        _target("x86", "x86-64-v3 (AVX2)", "x86-64-v3", _X86, isa="avx2-pshufb", features=_V3),
-        _target("x86-avx512", "x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
-                "icelake-server", _X86, isa="avx512-vpopcntdq", features=_AVX512),
+        _ARM64,
+        replace(_ARM64, name="rpi4", description="Raspberry Pi 4 (Cortex-A72)", cpu="cortex-a72"),
+        replace(
+            _ARM64,
+            name="rpi5",
+            description="Raspberry Pi 5 (Cortex-A76)",
+            cpu="cortex-a76",
+            attributes=("+neon", "+dotprod"),
+            features=("asimd", "asimddp"),
+        ),
+        Target(
+            name="armv7",
+            description="32-bit ARM Linux with NEON and VFPv4 (hard float)",
+            triple="armv7a-linux-gnueabihf",
+            cpu="generic",
+            attributes=("+neon", "+vfp4", "+v7"),
+            features=("neon", "vfpv4"),
+            isa="neon32-vcnt",
+            link="arm-linux-gnueabihf.2.17",
+            runner="arm-linux-musleabihf",
+            emulator="arm",
+            machine=("armv7l", "armv8l"),
+        ),
+        replace(
+            _ARM64,
+            name="android-arm64",
+            description="64-bit ARM Android",
+            triple="aarch64-linux-android",
+            link="aarch64-linux-none",
+        ),
+        _X86_V2,
+        _X86_V3,
+        replace(
+            _X86_V3,
+            name="x86-avx512",
+            description="x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
+            cpu="icelake-server",
+            features=(
+                *_X86_V3.features,
+                "avx512f",
+                "avx512bw",
+                "avx512dq",
+                "avx512vl",
+                "avx512_vpopcntdq",
+            ),
+            isa="avx512-vpopcntdq",
+        ),
     )
 }
 
 
 def host_features() -> frozenset[str]:
-    """CPU features of this machine, by their names in /proc/cpuinfo; empty where that file is missing."""
+    """CPU features of this machine, by their names in /proc/cpuinfo; empty without that file."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return frozenset()
@@ -124,7 +164,8 @@ def find(name: str) -> Target:
     machine, features = platform.machine(), host_features()
     # Later entries of one machine ask for more, so the last that fits is the best.
     fitting = [
-        t for t in TARGETS.values()
+        t
+        for t in TARGETS.values()
         if machine in t.machine and features.issuperset(t.features) and "android" not in t.name
     ]
     if not fitting:

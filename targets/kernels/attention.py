@@ -1,10 +1,11 @@
-"""Binary attention of one head and query: scores, row-best mask, mask times signs and threshold, all on chip.
+"""Binary attention of one head and query: scores, mask, mask times signs, threshold.
 
-Instruction set: any. Tile: one query against all keys. Layouts: queries as rows, keys and values (along tokens) as lanes,
-context as rows with every head padded to a multiple of 32 bits.
+Instruction set: any. Tile: one query against all keys. Layouts: queries as rows, keys and values
+(along tokens) as lanes, context as rows with every head padded to a multiple of 32 bits.
 
-Softmax and its threshold of a quarter of the maximum vanish (Hamming distance <= row minimum + slack), and with
-acc = popcount(A & v) the bit [2 acc - popcount(A) >= t] is [acc >= ceil((t + popcount(A)) / 2)].
+Softmax and its threshold of a quarter of the maximum vanish (Hamming distance <= row minimum +
+slack), and with acc = popcount(A & v) the bit [2 acc - popcount(A) >= t] is [acc >= ceil((t +
+popcount(A)) / 2)].
 """
 
 from __future__ import annotations
@@ -106,12 +107,18 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
             for lane in range(tail, lanes):
                 e.store(distances, (key_blocks - 1) * lanes + lane, e.constant(element, most))
             e.store(nearest, 0, e.constant(element, most, lanes), lanes)
-            each_block(lambda block: e.store(
-                nearest, 0,
-                T.min(e.load(nearest, 0, lanes), e.load(distances, block * lanes, lanes)), lanes,
-            ))
-            limit = e.let(_row_minimum(e.load(nearest, 0, lanes), element, lanes)
-                          + e.constant(element, shape.slack))
+            each_block(
+                lambda block: e.store(
+                    nearest,
+                    0,
+                    T.min(e.load(nearest, 0, lanes), e.load(distances, block * lanes, lanes)),
+                    lanes,
+                )
+            )
+            limit = e.let(
+                _row_minimum(e.load(nearest, 0, lanes), element, lanes)
+                + e.constant(element, shape.slack)
+            )
 
             def mask_block(block: Any, limit: Any = limit) -> None:
                 for half in range(lanes // HALF):
@@ -146,16 +153,14 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
 
 
 def _clear_padding(e: Emitter, mask: Any, tokens: int, padded: int) -> None:
-    """Clear the mask bits of padding keys; they are set when even the largest distance is within the slack."""
+    """Clear the mask bits of padding keys, set when any distance is within the slack."""
     for half in range(tokens // HALF, padded // HALF):
         keep = (1 << max(0, tokens - half * HALF)) - 1
         if keep < (1 << HALF) - 1:
             e.store(mask, half, T.bitwise_and(mask[half], e.constant("uint16", keep)))
 
 
-def _attended(
-    e: Emitter, isa: Isa, values: Any, first: Any, mask: Any, elements: int
-) -> Any:
+def _attended(e: Emitter, isa: Isa, values: Any, first: Any, mask: Any, elements: int) -> Any:
     """Popcounts of mask AND values for one block of lanes; returns a local buffer of sums."""
     lanes = isa.lanes
     wide = isa.element_bits == 8 and len(chunks(elements)) > 1

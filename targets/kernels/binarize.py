@@ -1,8 +1,10 @@
 """Binarization of the residual stream against thresholds, straight into packed bits.
 
-Instruction set: any. Tile: one row, or one lane block. Layouts: fp32 rows in, rows or lanes layout out.
+Instruction set: any. Tile: one row, or one lane block. Layouts: fp32 rows in, rows or lanes layout
+out.
 
-bit = (x >= threshold) XOR flip. A flip (a negative batch norm gain) is a bit mask applied to whole words.
+bit = (x >= threshold) XOR flip. A flip (a negative batch norm gain) is a bit mask applied to whole
+words.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
 from vitc.targets.layouts import WORD, round_up
 
-__all__ = ["along_rows_kernel", "along_columns_kernel"]
+__all__ = ["along_columns_kernel", "along_rows_kernel"]
 
 
 def along_rows_kernel(symbol: str, rows: int, columns: int, stride: int) -> Kernel:
     """Binarize `x [rows, columns]` against a threshold a row; bits run along a row.
 
-    Arguments of the C function: x, threshold [rows], flip [rows] (uint16, 0 or 0xFFFF), out (rows layout), begin, end.
+    Arguments of the C function: x, threshold [rows], flip [rows] (uint16, 0 or 0xFFFF), out (rows
+    layout), begin, end.
 
     Args:
         symbol: Name of the C function.
@@ -43,8 +46,9 @@ def along_rows_kernel(symbol: str, rows: int, columns: int, stride: int) -> Kern
             invert = e.let(flip[row])
             full = columns // HALF
 
-            def word(half: Any, valid: int, row: Any = row, limit: Any = limit,
-                     invert: Any = invert) -> None:
+            def word(
+                half: Any, valid: int, row: Any = row, limit: Any = limit, invert: Any = invert
+            ) -> None:
                 bits = mask_bits(e.load(x, row * stride + half * HALF, HALF) >= limit)
                 value = T.bitwise_xor(bits, invert)
                 if valid < HALF:
@@ -58,13 +62,11 @@ def along_rows_kernel(symbol: str, rows: int, columns: int, stride: int) -> Kern
     return emitter.kernel(rows)
 
 
-def along_columns_kernel(
-    symbol: str, isa: Isa, rows: int, columns: int, stride: int
-) -> Kernel:
+def along_columns_kernel(symbol: str, isa: Isa, rows: int, columns: int, stride: int) -> Kernel:
     """Binarize `x [rows, columns]` against a threshold a column; bits run along a column.
 
-    Arguments of the C function: x, threshold [columns], flip [columns] (elements, all bits 0 or 1), out (lanes
-    layout, a column a lane), begin, end.
+    Arguments of the C function: x, threshold [columns], flip [columns] (elements, all bits 0 or 1),
+    out (lanes layout, a column a lane), begin, end.
 
     Args:
         symbol: Name of the C function.
@@ -91,8 +93,11 @@ def along_columns_kernel(
             e.store(word, 0, e.constant(isa.element, 0, HALF), HALF)
             for bit in range(count):
                 value = e.load(x, (element * bits + bit) * stride + lane, HALF)
-                one = T.Select(value >= limit, e.constant(isa.element, 1 << bit, HALF),
-                               e.constant(isa.element, 0, HALF))
+                one = T.Select(
+                    value >= limit,
+                    e.constant(isa.element, 1 << bit, HALF),
+                    e.constant(isa.element, 0, HALF),
+                )
                 e.store(word, 0, T.bitwise_or(e.load(word, 0, HALF), one), HALF)
             result = T.bitwise_xor(e.load(word, 0, HALF), e.load(flip, lane, HALF))
             if count < bits:

@@ -1,14 +1,17 @@
-"""Binary linear kernels: popcount tiles whose epilogue leaves bits or the residual stream, never an integer matrix.
+"""Binary linear kernels: popcount tiles whose epilogue leaves bits, or the residual stream.
 
-Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile. Layouts: rows and lanes of vitc.targets.layouts.
+Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile. Layouts: rows and lanes of
+vitc.targets.layouts.
 
-With p = popcount(a XOR w) and I = K - 2p, the threshold `scale * I >= offset + upper` is evaluated as
-`(p - K/2) * (-2 scale) >= offset + upper`. p - K/2 is exact in fp32 and a factor of -2 does not round, so both
-sides have the bits of the dialect's expression. Neither side multiplies and adds, so nothing can be contracted.
+With p = popcount(a XOR w) and I = K - 2p, the threshold `scale * I >= offset + upper` is evaluated
+as `(p - K/2) * (-2 scale) >= offset + upper`. p - K/2 is exact in fp32 and a factor of -2 does not
+round, so both sides have the bits of the dialect's expression. Neither side multiplies and adds, so
+nothing can be contracted.
 
-The vector lanes hold outputs (a linear layer: activations are broadcast, weights fill the lanes) or positions (the
-spatial interaction branch: weights are broadcast, activations fill the lanes). Where bits must run along the rows of a
-tile, one bit a row is shifted into the lane's element; no bit matrix is ever transposed.
+The vector lanes hold outputs (a linear layer: activations are broadcast, weights fill the lanes) or
+positions (the spatial interaction branch: weights are broadcast, activations fill the lanes). Where
+bits must run along the rows of a tile, one bit a row is shifted into the lane's element; no bit
+matrix is ever transposed.
 """
 
 from __future__ import annotations
@@ -81,15 +84,16 @@ def threshold_kernel(
 ) -> Kernel:
     """Build popcount + threshold.
 
-    Arguments of the C function: broadcast operand, lanes operand, scale times -2, offset, upper, [lower,] output, begin, end.
-    `scale` and `offset` follow the outputs, `upper` and `lower` the positions: [groups, positions] if `group` is given.
+    Arguments of the C function: broadcast operand, lanes operand, scale times -2, offset, upper,
+    [lower,] output, begin, end. `scale` and `offset` follow the outputs, `upper` and `lower` the
+    positions: [groups, positions] if `group` is given.
 
     Args:
         symbol: Name of the C function.
         isa: Instruction set.
         shape: Geometry.
-        output: Bits along the lanes in rows layout; the same in lanes layout, a group being a head ("keys"); or bits
-            along the rows in lanes layout ("columns").
+        output: Bits along the lanes in rows layout; the same in lanes layout, a group being a head
+            ("keys"); or bits along the rows in lanes layout ("columns").
         transposed: Positions fill the lanes and outputs are broadcast.
         two_sided: Whether the lower threshold is used.
         group: Outputs by group, when `upper` differs by group of outputs.
@@ -99,12 +103,20 @@ def threshold_kernel(
         The kernel. Its tasks are row tiles, or lane tiles for "columns".
     """
     emitter = Emitter(symbol)
-    names = {"rows_in": isa.element, "lanes_in": isa.element, "scale": "float32",
-             "offset": "float32", "upper": "float32"}
+    names = {
+        "rows_in": isa.element,
+        "lanes_in": isa.element,
+        "scale": "float32",
+        "offset": "float32",
+        "upper": "float32",
+    }
     if two_sided:
         names["lower"] = "float32"
-    names["out"] = {"rows": "uint16", "keys": "uint16" if isa.element_bits == 32 else "uint8",
-                    "columns": isa.element}[output]
+    names["out"] = {
+        "rows": "uint16",
+        "keys": "uint16" if isa.element_bits == 32 else "uint8",
+        "columns": isa.element,
+    }[output]
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
         if output == "columns":
@@ -116,7 +128,13 @@ def threshold_kernel(
 
 
 def _operands(
-    e: Emitter, buffers: dict[str, Any], *, row: Any, lane: Any, transposed: bool, position_base: Any
+    e: Emitter,
+    buffers: dict[str, Any],
+    *,
+    row: Any,
+    lane: Any,
+    transposed: bool,
+    position_base: Any,
 ) -> tuple[Any, Any, Any, Any]:
     """Load scale, offset, upper and lower of `HALF` lanes of one row."""
 
@@ -157,8 +175,10 @@ def _along_lanes(
         first_block = e.let(lane_tile * tile)
         sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements)
         sums.emit(
-            buffers["rows_in"], lambda r: (first_row + r) * shape.elements,
-            buffers["lanes_in"], lambda b: (first_block + b) * (shape.elements * isa.lanes),
+            buffers["rows_in"],
+            lambda r: (first_row + r) * shape.elements,
+            buffers["lanes_in"],
+            lambda b: (first_block + b) * (shape.elements * isa.lanes),
         )
         for r in range(isa.row_tile):
             for b in range(tile):
@@ -167,8 +187,14 @@ def _along_lanes(
                     base: Any = 0
                     if group is not None:
                         base = T.floordiv(lane, group.padded_group) * row_stride
-                    constants = _operands(e, buffers, row=first_row + r, lane=lane,
-                                          transposed=transposed, position_base=base)
+                    constants = _operands(
+                        e,
+                        buffers,
+                        row=first_row + r,
+                        lane=lane,
+                        transposed=transposed,
+                        position_base=base,
+                    )
                     bits = e.let(mask_bits(_decide(e, sums.sums(r, b, half), shape, *constants)))
                     if keys is None:
                         index = (first_row + r) * out_halves + T.floordiv(lane, HALF)
@@ -228,26 +254,39 @@ def _columns(
                 first_row = e.let(element * bits + step * row_tile)
                 sums = PopcountTile(e, isa, row_tile, tile, shape.elements)
                 sums.emit(
-                    buffers["rows_in"], lambda r: (first_row + r) * shape.elements,
-                    buffers["lanes_in"], lambda b: (first_block + b) * (shape.elements * isa.lanes),
+                    buffers["rows_in"],
+                    lambda r: (first_row + r) * shape.elements,
+                    buffers["lanes_in"],
+                    lambda b: (first_block + b) * (shape.elements * isa.lanes),
                 )
                 for r in range(row_tile):
-                    one = e.let(T.shift_left(e.constant(isa.element, 1),
-                                             e.cast(isa.element, step * row_tile + r)))
-                    inside = e.let(T.Select(first_row + r < shape.rows, one,
-                                            e.constant(isa.element, 0)))
+                    one = e.let(
+                        T.shift_left(
+                            e.constant(isa.element, 1), e.cast(isa.element, step * row_tile + r)
+                        )
+                    )
+                    inside = e.let(
+                        T.Select(first_row + r < shape.rows, one, e.constant(isa.element, 0))
+                    )
                     for b in range(tile):
                         for half in range(halves):
                             lane = e.let((first_block + b) * isa.lanes + half * HALF)
                             base: Any = 0
                             if group is not None:
                                 base = T.floordiv(lane, group.padded_group) * row_stride
-                            constants = _operands(e, buffers, row=first_row + r, lane=lane,
-                                                  transposed=transposed, position_base=base)
+                            constants = _operands(
+                                e,
+                                buffers,
+                                row=first_row + r,
+                                lane=lane,
+                                transposed=transposed,
+                                position_base=base,
+                            )
                             decided = _decide(e, sums.sums(r, b, half), shape, *constants)
                             slot = b * isa.lanes + half * HALF
-                            bit = T.Select(decided, e.splat(inside, HALF),
-                                           e.constant(isa.element, 0, HALF))
+                            bit = T.Select(
+                                decided, e.splat(inside, HALF), e.constant(isa.element, 0, HALF)
+                            )
                             e.store(words, slot, T.bitwise_or(e.load(words, slot, HALF), bit), HALF)
             for b in range(tile):
                 index = ((first_block + b) * out_elements + element) * isa.lanes
@@ -262,14 +301,15 @@ def residual_kernel(
 ) -> Kernel:
     """Build popcount + scale + bias + residual: `out = residual + gain * (scale * I + bias)`, fp32.
 
-    Arguments of the C function: broadcast operand, lanes operand, scale times -2, bias, [gain,] residual, output, begin, end.
+    Arguments of the C function: broadcast operand, lanes operand, scale times -2, bias, [gain,]
+    residual, output, begin, end.
 
     Args:
         symbol: Name of the C function.
         isa: Instruction set.
         shape: Geometry.
-        transposed: Positions fill the lanes and outputs are broadcast (the spatial interaction branch), so that
-            the product is transposed as it is written.
+        transposed: Positions fill the lanes and outputs are broadcast (the spatial interaction
+            branch), so that the product is transposed as it is written.
         gain: Whether positions have a gain.
         stride: Floats from one row of the residual stream to the next.
 
@@ -298,8 +338,10 @@ def residual_kernel(
             first_block = e.let(lane_tile * tile)
             sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements)
             sums.emit(
-                buffers["rows_in"], lambda r: (first_row + r) * shape.elements,
-                buffers["lanes_in"], lambda b: (first_block + b) * (shape.elements * isa.lanes),
+                buffers["rows_in"],
+                lambda r: (first_row + r) * shape.elements,
+                buffers["lanes_in"],
+                lambda b: (first_block + b) * (shape.elements * isa.lanes),
             )
             for r in range(isa.row_tile):
                 for b in range(tile):

@@ -1,7 +1,8 @@
 """A thin layer over TVM's TIR builder: plain C functions on pointers, with explicit vectors.
 
-A kernel is a function of read-only pointers, one output pointer and a range of tasks `[begin, end)`, which the driver
-splits among its threads. Python loops unroll; `loop` makes a loop in the generated code.
+A kernel is a function of read-only pointers, one output pointer and a range of tasks `[begin,
+end)`, which the driver splits among its threads. Python loops unroll; `loop` makes a loop in the
+generated code.
 """
 
 from __future__ import annotations

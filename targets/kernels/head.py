@@ -1,6 +1,7 @@
-"""Classifier: an fp32 matrix-vector product on one token, with its batch norm folded into weights and bias.
+"""Classifier: an fp32 matrix-vector product on one token, its batch norm folded in.
 
-Instruction set: any with fp32 vectors. Tile: HEAD_TILE classes. Layout: weights [classes / tile, C, tile].
+Instruction set: any with fp32 vectors. Tile: HEAD_TILE classes. Layout: weights [classes / tile, C,
+tile].
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _LANES = 16
 def head_kernel(symbol: str, *, token: int, width: int, stride: int, classes: int) -> Kernel:
     """Build the classifier kernel.
 
-    Arguments of the C function: stream [tokens, stride], weights, bias, out (classes padded to HEAD_TILE), begin, end.
+    Arguments of the C function: stream [tokens, stride], weights, bias, out (classes padded to
+    HEAD_TILE), begin, end.
 
     Args:
         symbol: Name of the C function.

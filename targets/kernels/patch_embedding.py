@@ -1,7 +1,9 @@
 """Patch embedding: an fp32 matrix product that reads its patches straight from the image.
 
-Instruction set: any with fp32 vectors. Tile: Isa.float_rows patches x Isa.float_tile vectors of Isa.float_lanes channels.
-Layout: image [3, H, W]; weights [C / tile, K, tile] with K in the order (colour, y, x); residual stream rows out.
+Instruction set: any with fp32 vectors. Tile: Isa.float_rows patches x Isa.float_tile vectors of
+Isa.float_lanes channels.
+Layout: image [3, H, W]; weights [C / tile, K, tile] with K in the order (colour, y, x); residual
+    stream rows out.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ def float_tile(isa: Isa, stride: int) -> int:
 def patch_embedding_kernel(symbol: str, isa: Isa, shape: PatchShape) -> Kernel:
     """Build the embedding kernel.
 
-    Arguments of the C function: image, weights, start [tokens, stride] (class token and positions, with the convolution's
-    bias added to the patches' rows), out [tokens, stride], begin, end.
+    Arguments of the C function: image, weights, start [tokens, stride] (class token and positions,
+    with the convolution's bias added to the patches' rows), out [tokens, stride], begin, end.
 
     Args:
         symbol: Name of the C function.
@@ -62,7 +64,8 @@ def patch_embedding_kernel(symbol: str, isa: Isa, shape: PatchShape) -> Kernel:
         shape: Geometry.
 
     Returns:
-        The kernel. Its tasks are tiles of patches; the last tile repeats patches rather than run over.
+        The kernel. Its tasks are tiles of patches; the last tile repeats patches rather than run
+        over.
     """
     emitter = Emitter(symbol)
     tile, lanes, rows = float_tile(isa, shape.stride), isa.float_lanes, isa.float_rows
@@ -77,9 +80,9 @@ def patch_embedding_kernel(symbol: str, isa: Isa, shape: PatchShape) -> Kernel:
         image, weight, start, out = e.pointers(
             image="float32", weight="float32", start="float32", out="float32"
         )
-        with T.If(T.EQ(e.begin, 0)), T.Then():
-            with e.loop(0, shape.prefix * shape.stride // 4) as index:
-                e.store(out, index * 4, e.load(start, index * 4, 4), 4)
+        copied = e.loop(0, shape.prefix * shape.stride // 4)
+        with T.If(T.EQ(e.begin, 0)), T.Then(), copied as index:
+            e.store(out, index * 4, e.load(start, index * 4, 4), 4)
         with (
             e.loop(0, shape.stride // tile) as block,
             e.loop(e.begin, e.end) as task,

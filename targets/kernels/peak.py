@@ -1,6 +1,7 @@
-"""Register-only loops that show what a machine's units can do: the denominators of every "fraction of the peak".
+"""Register-only loops that show what a machine's units can do, the peaks of every fraction.
 
-Instruction set: any. Tile: as many independent sums as hide the latency. Layout: one vector in, one vector out.
+Instruction set: any. Tile: as many independent sums as hide the latency. Layout: one vector in, one
+vector out.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ FMA_SUMS = 12
 
 
 def popcount_kernel(symbol: str, isa: Isa) -> Kernel:
-    """XOR, popcount and add in registers: one task is `BYTE_STEPS * POPCOUNT_SUMS` vectors of Isa.lanes elements.
+    """XOR, popcount and add in registers, on `BYTE_STEPS * POPCOUNT_SUMS` vectors a task.
 
-    Arguments of the C function: vectors [POPCOUNT_SUMS, lanes], keys [BYTE_STEPS], out [lanes], begin, end.
+    Arguments of the C function: vectors [POPCOUNT_SUMS, lanes], keys [BYTE_STEPS], out [lanes],
+    begin, end.
     """
     emitter = Emitter(symbol)
     lanes = isa.lanes

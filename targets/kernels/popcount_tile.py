@@ -1,10 +1,11 @@
-"""The popcount tile: `row_tile` broadcast rows against `lane_tile` blocks of lanes, all sums in registers.
+"""The popcount tile: broadcast rows against blocks of lanes, with all sums in registers.
 
-Instruction set: any; the element decides the instructions. Tile: rows x lane blocks of the Isa. Layout: `rows` for
-the broadcast operand, `lanes` for the other (vitc.targets.layouts).
+Instruction set: any; the element decides the instructions. Tile: rows x lane blocks of the Isa.
+Layout: `rows` for the broadcast operand, `lanes` for the other (vitc.targets.layouts).
 
-With 32-bit elements the sums are exact in 32 bits. With 8-bit elements a lane takes at most 31 steps of at most 8
-before its sum is widened to 16 bits, so no sum can overflow up to a contracted length of 65535.
+With 32-bit elements the sums are exact in 32 bits. With 8-bit elements a lane takes at most 31
+steps of at most 8 before its sum is widened to 16 bits, so no sum can overflow up to a contracted
+length of 65535.
 """
 
 from __future__ import annotations
@@ -55,8 +56,13 @@ class PopcountTile:
         self._sums = self.emitter.local(self.isa.element, count)
         self._total = self.emitter.local("uint16", count) if self._wide else self._sums
 
-    def emit(self, row_operand: Any, row_index: Callable[[int], Any], lane_operand: Any,
-             lane_index: Callable[[int], Any]) -> None:
+    def emit(
+        self,
+        row_operand: Any,
+        row_index: Callable[[int], Any],
+        lane_operand: Any,
+        lane_index: Callable[[int], Any],
+    ) -> None:
         """Emit the sums of popcount(row XOR lane).
 
         Args:
@@ -74,8 +80,10 @@ class PopcountTile:
             for slot in range(self.rows * self.blocks):
                 e.store(self._sums, slot * lanes, zero, lanes)
             with e.loop(start, stop) as step:
-                vectors = [e.let(e.load(lane_operand, lane_starts[b] + step * lanes, lanes))
-                           for b in range(self.blocks)]
+                vectors = [
+                    e.let(e.load(lane_operand, lane_starts[b] + step * lanes, lanes))
+                    for b in range(self.blocks)
+                ]
                 for r in range(self.rows):
                     value = e.let(e.splat(row_operand[row_starts[r] + step], lanes))
                     for b in range(self.blocks):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vitc.compiler import compile_model
 from vitc.exporter import export
+from vitc.models.checkpoint import load
 from vitc.models.config import ModelConfig
 from vitc.models.initialise import random_images, random_model
 from vitc.runtime import Artefact
@@ -28,8 +30,17 @@ HOST = [
 
 def config(**changes) -> ModelConfig:
     """10 tokens, 2 blocks; small enough for an emulator."""
-    sizes = {"image_size": 12, "patch_size": 4, "width": 64, "depth": 2, "heads": 2, "hidden": 96,
-             "classes": 5, "si": True, "si_hidden": 10}
+    sizes = {
+        "image_size": 12,
+        "patch_size": 4,
+        "width": 64,
+        "depth": 2,
+        "heads": 2,
+        "hidden": 96,
+        "classes": 5,
+        "si": True,
+        "si_hidden": 10,
+    }
     return ModelConfig(**{**sizes, **changes})
 
 
@@ -50,6 +61,20 @@ def build(tmp_path_factory) -> Callable[..., tuple[object, Path]]:
     return make
 
 
+@pytest.fixture(scope="session")
+def golden_onnx(golden, tmp_path_factory) -> Callable[[str], Path]:
+    """Export a golden checkpoint, once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("golden") / "m.onnx"
+            export(load(golden / name), made[name])
+        return made[name]
+
+    return make
+
+
 @pytest.fixture
 def run(need_emulator, tmp_path) -> Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Logits and taps of an artefact, through its own runner."""
@@ -60,9 +85,18 @@ def run(need_emulator, tmp_path) -> Callable[..., tuple[np.ndarray, dict[str, np
         prefix = [] if native else [need_emulator(target.emulator)]
         np.save(tmp_path / "x.npy", images)
         subprocess.run(
-            [*prefix, artefact.runner, tmp_path / "x.npy", tmp_path / "y.npy",
-             "--trace", tmp_path / "trace", *options],
-            check=True, capture_output=True, timeout=300,
+            [
+                *prefix,
+                artefact.runner,
+                tmp_path / "x.npy",
+                tmp_path / "y.npy",
+                "--trace",
+                tmp_path / "trace",
+                *options,
+            ],
+            check=True,
+            capture_output=True,
+            timeout=300,
         )
         taps = artefact.decode_trace((tmp_path / "trace").read_bytes(), len(images))
         return np.load(tmp_path / "y.npy"), taps

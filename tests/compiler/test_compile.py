@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from vitc.compiler import compile_model
 from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.lowering import lower_graph
@@ -38,8 +39,14 @@ def test_manifest_names_a_kernel_for_every_binary_layer(compiled):
 def test_dump_ir_writes_one_file_a_phase(compiled, tmp_path):
     compiled(shared.config(), "native", dump_ir=tmp_path / "ir")
     names = sorted(path.name for path in (tmp_path / "ir").iterdir())
-    assert names == ["00-plan.txt", "01-relax-planned.txt", "02-tir-kernels.txt",
-                     "03-tir-lowered.txt", "04-assembly.s", "05-tables.c"]
+    assert names == [
+        "00-plan.txt",
+        "01-relax-planned.txt",
+        "02-tir-kernels.txt",
+        "03-tir-lowered.txt",
+        "04-assembly.s",
+        "05-tables.c",
+    ]
 
 
 def test_workspace_is_reused_and_no_two_live_buffers_overlap(build):
@@ -71,8 +78,11 @@ def test_no_float_product_is_left_between_binarized_values(build):
     _, path = build(shared.config())
     model, _ = load_onnx(path)
     plan = lower_graph(model, find("x86-avx512"), tap_names(model))
-    kernels = {k.symbol: k for k in plan.kernels if k.symbol.startswith("vitc_threshold")
-               or k.symbol.startswith("vitc_attention")}
+    kernels = {
+        k.symbol: k
+        for k in plan.kernels
+        if k.symbol.startswith("vitc_threshold") or k.symbol.startswith("vitc_attention")
+    }
     assert len(kernels) >= 5
     for kernel in kernels.values():
         assembly = emit_assembly([kernel], find("x86-avx512"))
@@ -186,7 +196,8 @@ def test_a_refused_artefact_leaves_the_old_one(compiled, build):
         raise VitcError("it computes something else")
 
     with pytest.raises(VitcError, match="something else"):
-        compile_model(build(shared.config(classes=7))[1], "native", artefact.path, force=True,
-                      check=refuse)
+        compile_model(
+            build(shared.config(classes=7))[1], "native", artefact.path, force=True, check=refuse
+        )
     assert (artefact.path / "manifest.json").read_bytes() == before
     assert [path.name for path in artefact.path.parent.iterdir()] == ["native"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+
 from vitc.compiler import compile_model
-from vitc.exporter import export, run_with_taps
-from vitc.models.checkpoint import load
+from vitc.exporter import run_with_taps
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
 shared = importlib.util.module_from_spec(_spec)
@@ -53,13 +53,16 @@ def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
 
 @pytest.mark.parametrize("target", ["native", *shared.EMULATED])
 @pytest.mark.parametrize(
-    "name", ["released_tiny.pth.tar", "si_tiny.safetensors", "ratio4_tiny.safetensors",
-             "si_micro.safetensors"]
+    "name",
+    [
+        "released_tiny.pth.tar",
+        "si_tiny.safetensors",
+        "ratio4_tiny.safetensors",
+        "si_micro.safetensors",
+    ],
 )
-def test_golden_logits_of_the_official_code(golden, run, tmp_path, name, target):
-    model = load(golden / name)
-    export(model, tmp_path / "m.onnx")
-    artefact = compile_model(tmp_path / "m.onnx", target, tmp_path / "artefact")
+def test_golden_logits_of_the_official_code(golden, golden_onnx, run, tmp_path, name, target):
+    artefact = compile_model(golden_onnx(name), target, tmp_path / "artefact")
     stem = name.partition(".")[0]
     expected = load_file(golden / f"{stem}.expected.safetensors")
     logits, _ = run(artefact, expected["input"])

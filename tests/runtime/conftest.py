@@ -5,14 +5,24 @@ from __future__ import annotations
 import shutil
 
 import pytest
+
 from vitc.compiler import compile_model
 from vitc.exporter import export
 from vitc.models.config import ModelConfig
 from vitc.models.initialise import random_images, random_model
 from vitc.runtime import Artefact
 
-CONFIG = ModelConfig(image_size=12, patch_size=4, width=64, depth=2, heads=2, hidden=96, classes=5,
-                     si=True, si_hidden=10)
+CONFIG = ModelConfig(
+    image_size=12,
+    patch_size=4,
+    width=64,
+    depth=2,
+    heads=2,
+    hidden=96,
+    classes=5,
+    si=True,
+    si_hidden=10,
+)
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def test_null_pointers_are_an_argument_error(library):
 
 def test_every_status_has_a_sentence(library):
     texts = {library.vitc_status_text(status) for status in range(-1, 8)}
-    assert all(text and text.endswith(b".") or b":" in text for text in texts)
+    assert all((text and text.endswith(b".")) or b":" in text for text in texts)
 
 
 def test_running_a_handle_within_its_own_run_is_busy(library, images):
@@ -65,7 +65,9 @@ def test_running_a_handle_within_its_own_run_is_busy(library, images):
         if not seen:
             seen.append(library.vitc_run(handle, pointer(source), pointer(out)))
 
-    assert library.vitc_run_observed(handle, pointer(source), pointer(out), kind(observe), None) == 0
+    assert (
+        library.vitc_run_observed(handle, pointer(source), pointer(out), kind(observe), None) == 0
+    )
     assert seen == [BUSY]
     library.vitc_destroy(handle)
 

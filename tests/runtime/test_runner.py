@@ -11,7 +11,11 @@ import pytest
 
 def run(artefact, *arguments):
     return subprocess.run(
-        [artefact.runner, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        [artefact.runner, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -22,8 +26,18 @@ def source(images, tmp_path):
 
 
 def test_it_prints_one_latency_for_every_batch_and_repeat(original, source, images, tmp_path):
-    done = run(original, source, tmp_path / "y.npy", "--repeat", 4, "--warmup", 2, "--threads", 2,
-               "--profile")
+    done = run(
+        original,
+        source,
+        tmp_path / "y.npy",
+        "--repeat",
+        4,
+        "--warmup",
+        2,
+        "--threads",
+        2,
+        "--profile",
+    )
     report = json.loads(done.stdout)
     # Three images in batches of two are two runs.
     assert len(report["latency_ns"]) == 2 * 4
@@ -54,8 +68,10 @@ def truncated(path):
         (lambda path: np.save(path, np.zeros((3, 12, 12), np.float32)), "four dimensions"),
         (lambda path: np.save(path, np.zeros((1, 3, 12, 12, 1), np.float32)), "four dimensions"),
         (lambda path: np.save(path, np.zeros((1, 3, 16, 12), np.float32)), "wants 3 x 12 x 12"),
-        (lambda path: np.save(path, np.asfortranarray(np.zeros((2, 3, 12, 12), np.float32))),
-         "C order"),
+        (
+            lambda path: np.save(path, np.asfortranarray(np.zeros((2, 3, 12, 12), np.float32))),
+            "C order",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_no_output(original, tmp_path, make, message):
@@ -69,7 +85,14 @@ def test_bad_input_is_one_sentence_and_no_output(original, tmp_path, make, messa
 
 @pytest.mark.parametrize(
     "options",
-    [["--threads", "0"], ["--threads", "65"], ["--repeat", "x"], ["--fast"], ["--threads"], ["third"]],
+    [
+        ["--threads", "0"],
+        ["--threads", "65"],
+        ["--repeat", "x"],
+        ["--fast"],
+        ["--threads"],
+        ["third"],
+    ],
 )
 def test_bad_options_are_one_sentence(original, source, tmp_path, options):
     done = run(original, source, tmp_path / "y.npy", *options)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.targets.isa import ISAS

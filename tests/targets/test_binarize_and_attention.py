@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
 from vitc.targets.layouts import Axis, from_lanes, from_rows, round_up, to_lanes, to_rows
 
-SPECIAL = np.array([0.0, -0.0, np.float32(1e-45), -np.float32(1e-45), np.inf, -np.inf,
-                    np.finfo(np.float32).max], np.float32)
+SPECIAL = np.array(
+    [0.0, -0.0, np.float32(1e-45), -np.float32(1e-45), np.inf, -np.inf, np.finfo(np.float32).max],
+    np.float32,
+)
 
 
 def stream(rows, columns, stride, seed=5):
@@ -28,8 +31,9 @@ def test_binarize_along_rows_compares_and_flips_exactly(call, size):
     flip = rng.integers(0, 2, rows).astype(bool)
     kernel = along_rows_kernel("k", rows, columns, stride)
     axis = Axis(columns)
-    out = call(kernel, [x, threshold, np.where(flip, 0xFFFF, 0).astype(np.uint16)],
-               rows * axis.padded // 8)
+    out = call(
+        kernel, [x, threshold, np.where(flip, 0xFFFF, 0).astype(np.uint16)], rows * axis.padded // 8
+    )
     padded = from_rows(out, rows, Axis(axis.padded))
     expected = (x[:, :columns] >= threshold[:, None]) ^ flip[:, None]
     assert np.array_equal(padded[:, :columns], expected)
@@ -46,8 +50,11 @@ def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
     ones = (1 << isa.element_bits) - 1
     kernel = along_columns_kernel("k", isa, rows, columns, columns)
     axis = Axis(rows)
-    out = call(kernel, [x, threshold, np.where(flip, ones, 0).astype(isa.element)],
-               columns * axis.padded // 8)
+    out = call(
+        kernel,
+        [x, threshold, np.where(flip, ones, 0).astype(isa.element)],
+        columns * axis.padded // 8,
+    )
     padded = from_lanes(out, columns, Axis(axis.padded), isa.lanes, isa.element_bits)
     assert np.array_equal(padded[:, :rows], ((x >= threshold) ^ flip).T)
     assert not padded[:, rows:].any()
@@ -55,7 +62,14 @@ def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
 
 @pytest.mark.parametrize(
     ("tokens", "heads", "width", "slack"),
-    [(197, 3, 64, 5), (17, 2, 32, 3), (50, 2, 48, 4), (33, 1, 20, 2), (300, 2, 96, 6), (16, 1, 32, 3)],
+    [
+        (197, 3, 64, 5),
+        (17, 2, 32, 3),
+        (50, 2, 48, 4),
+        (33, 1, 20, 2),
+        (300, 2, 96, 6),
+        (16, 1, 32, 3),
+    ],
 )
 def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, slack):
     rng = np.random.default_rng(8)
@@ -75,9 +89,14 @@ def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, s
     queries = np.zeros((rows, head.padded // 8), np.uint8)
     queries[:tokens] = to_rows(q.transpose(1, 0, 2).reshape(tokens, -1), head)
     keys = np.concatenate(
-        [to_lanes(k[h], Axis(width), isa.lanes, isa.element_bits) for h in range(heads)])
-    values = to_lanes(head.pad(v.transpose(0, 2, 1).reshape(-1, tokens), 0), Axis(tokens),
-                      isa.lanes, isa.element_bits)
+        [to_lanes(k[h], Axis(width), isa.lanes, isa.element_bits) for h in range(heads)]
+    )
+    values = to_lanes(
+        head.pad(v.transpose(0, 2, 1).reshape(-1, tokens), 0),
+        Axis(tokens),
+        isa.lanes,
+        isa.element_bits,
+    )
     kernel = attention_kernel("k", isa, AttentionShape(tokens, head, slack))
     out = call(kernel, [queries, keys, values, threshold], tokens * head.padded // 8)
     raw = np.unpackbits(out.reshape(tokens, -1), axis=1, bitorder="little")

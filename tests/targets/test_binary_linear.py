@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
 from vitc.targets.layouts import Axis, from_lanes, from_rows, round_up, to_lanes, to_rows
 
@@ -14,7 +15,7 @@ CASES = [(197, 384, 192, 6), (17, 64, 64, 2), (17, 40, 197, 1), (5, 96, 768, 2),
 class Problem:
     """A random product with ties, infinite thresholds, zero scales and both signs everywhere."""
 
-    def __init__(self, isa, positions, outputs, k, groups, *, transposed=False, seed=1):
+    def __init__(self, isa, positions, outputs, k, groups, seed=1):
         rng = np.random.default_rng(seed)
         self.isa, self.positions, self.outputs, self.k = isa, positions, outputs, k
         self.axis = Axis(k)
@@ -56,19 +57,22 @@ class Problem:
         return padded
 
 
-@pytest.mark.parametrize(
-    ("case", "two_sided"), list(itertools.product(CASES, [False, True]))
-)
+@pytest.mark.parametrize(("case", "two_sided"), list(itertools.product(CASES, [False, True])))
 @pytest.mark.parametrize("output", ["rows", "keys", "columns"])
 def test_threshold_bits_are_exact_in_every_layout(call, isa, case, two_sided, output):
     problem = Problem(isa, *case)
     group = problem.group
     shape = LinearShape(problem.positions, group.padded, problem.k, problem.elements)
-    kernel = threshold_kernel("k", isa, shape, output=output, two_sided=two_sided,
-                              group=group, head=group)
-    operands = [problem.rows(problem.x), problem.lanes(group.pad(problem.w, 0)),
-                group.pad(-2 * problem.scale, 0, np.nan), group.pad(problem.offset, 0, 0),
-                problem.positions_constant(problem.upper)]
+    kernel = threshold_kernel(
+        "k", isa, shape, output=output, two_sided=two_sided, group=group, head=group
+    )
+    operands = [
+        problem.rows(problem.x),
+        problem.lanes(group.pad(problem.w, 0)),
+        group.pad(-2 * problem.scale, 0, np.nan),
+        group.pad(problem.offset, 0, 0),
+        problem.positions_constant(problem.upper),
+    ]
     if two_sided:
         operands.append(problem.positions_constant(problem.lower))
     token_rows = round_up(problem.positions, isa.row_tile)
@@ -88,8 +92,16 @@ def test_threshold_bits_are_exact_in_every_layout(call, isa, case, two_sided, ou
         plain, padding = group.unpad(lanes, 0).T, np.delete(lanes, _used(group), axis=0)
     else:
         stride = size // group.groups
-        heads = [from_lanes(out[g * stride :], problem.positions, Axis(group.padded_group),
-                            isa.lanes, isa.element_bits) for g in range(group.groups)]
+        heads = [
+            from_lanes(
+                out[g * stride :],
+                problem.positions,
+                Axis(group.padded_group),
+                isa.lanes,
+                isa.element_bits,
+            )
+            for g in range(group.groups)
+        ]
         plain = np.concatenate([head[:, : group.size] for head in heads], axis=1)
         padding = np.concatenate([head[:, group.size :] for head in heads], axis=1)
     assert np.array_equal(plain, problem.expected(two_sided))
@@ -108,8 +120,9 @@ def test_transposed_threshold_packs_along_outputs(call, isa, case, two_sided):
     problem = Problem(isa, positions, outputs, k, 1)
     lanes = round_up(positions, 32)
     shape = LinearShape(outputs, lanes, k, problem.elements)
-    kernel = threshold_kernel("k", isa, shape, output="columns", transposed=True,
-                              two_sided=two_sided)
+    kernel = threshold_kernel(
+        "k", isa, shape, output="columns", transposed=True, two_sided=two_sided
+    )
     rows = round_up(outputs, isa.row_tile)
 
     def on_rows(values):
@@ -118,8 +131,13 @@ def test_transposed_threshold_packs_along_outputs(call, isa, case, two_sided):
     def on_lanes(values):
         return np.concatenate([values[0], np.zeros(lanes - positions, np.float32)])
 
-    operands = [problem.rows(problem.w), problem.lanes(problem.x), on_rows(-2 * problem.scale),
-                on_rows(problem.offset), on_lanes(problem.upper)]
+    operands = [
+        problem.rows(problem.w),
+        problem.lanes(problem.x),
+        on_rows(-2 * problem.scale),
+        on_rows(problem.offset),
+        on_lanes(problem.upper),
+    ]
     if two_sided:
         operands.append(on_lanes(problem.lower))
     out = call(kernel, operands, lanes * Axis(outputs).padded // 8)
@@ -162,6 +180,13 @@ def test_residual_is_added_within_three_roundings(call, isa, transposed, gain):
     out = call(kernel, operands, padded_rows * stride * 4)
     result = out.view(np.float32).reshape(padded_rows, stride)[:rows, :columns]
     # Three roundings of values up to the sum of the terms.
-    bound = 3 * 2**-23 * (np.abs(residual[:rows, :columns]) + np.abs(expected) + np.abs(
-        linear.T if transposed else linear))
+    bound = (
+        3
+        * 2**-23
+        * (
+            np.abs(residual[:rows, :columns])
+            + np.abs(expected)
+            + np.abs(linear.T if transposed else linear)
+        )
+    )
     assert (np.abs(result - expected) <= bound).all()

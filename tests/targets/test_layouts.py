@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from vitc.targets.layouts import Axis, from_lanes, from_rows, to_lanes, to_rows
 
 

@@ -26,8 +26,8 @@ def _tvm_target(target: Target) -> tvm.target.Target:
 def lower(kernels: Sequence[Kernel], target: Target, dump: Dump | None = None) -> tvm.IRModule:
     """Lower TIR kernels to what the code generator reads.
 
-    The packed calling convention (MakePackedAPI) is left out: a kernel stays a C function of pointers. Local buffers
-    stay allocations on the stack, which LLVM promotes to registers.
+    The packed calling convention (MakePackedAPI) is left out: a kernel stays a C function of
+    pointers. Local buffers stay allocations on the stack, which LLVM promotes to registers.
 
     Args:
         kernels: Kernels with distinct symbols.

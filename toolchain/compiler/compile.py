@@ -30,7 +30,7 @@ ONNX = "model.onnx"
 
 Progress = Callable[[str], None]
 Check = Callable[[Artefact], dict[str, Any] | str]
-"""Judges a finished artefact before it gets its name; what it returns is written into the manifest."""
+"""Judges a finished artefact before it gets its name; the manifest keeps what it returns."""
 
 
 class _Dump:
@@ -59,11 +59,12 @@ def compile_model(
     dump_ir: str | Path | None = None,
     force: bool = False,
     check: Check | None = None,
-    progress: Progress = lambda phase: None,
+    progress: Progress = lambda _: None,
 ) -> Artefact:
     """Compile an ONNX file for a target.
 
-    The artefact is made in a folder beside `out` and renamed when it is whole, so a failure leaves nothing behind.
+    The artefact is made in a folder beside `out` and renamed when it is whole, so a failure leaves
+    nothing behind.
 
     Args:
         onnx: File that `vitc export` wrote, scheme packed.
@@ -72,16 +73,16 @@ def compile_model(
         batch: Images of one run, 1 to 64.
         dump_ir: Folder for the text of each phase.
         force: Replace an existing artefact.
-        check: Called with the finished artefact before it gets its name; raises to refuse it. Without one the
-            manifest says that the check was skipped.
+        check: Called with the finished artefact before it gets its name; raises to refuse it.
+            Without one the manifest says that the check was skipped.
         progress: Called with a phase's name as it begins.
 
     Returns:
         The artefact.
 
     Raises:
-        VitcError: If the file is no packed vitc model, the target is unknown, the folder exists, or some layer has
-            no kernel.
+        VitcError: If the file is no packed vitc model, the target is unknown, the folder exists, or
+            some layer has no kernel.
     """
     machine = find(target) if isinstance(target, str) else target
     source, folder = Path(onnx), Path(out).absolute()
@@ -144,8 +145,13 @@ def compile_model(
             "preprocessing": facts.preprocessing,
             "labels": facts.labels,
             "passes": [*facts.passes, f"choose_kernels({machine.isa})"],
-            "target": {"name": machine.name, "triple": machine.triple, "cpu": machine.cpu,
-                       "features": list(machine.features), "isa": machine.isa},
+            "target": {
+                "name": machine.name,
+                "triple": machine.triple,
+                "cpu": machine.cpu,
+                "features": list(machine.features),
+                "isa": machine.isa,
+            },
             "batch": batch,
             "image": [channels, height, width],
             "classes": classes,
@@ -183,9 +189,15 @@ def _sizes(built: Path, weights: Weights) -> dict[str, int]:
 
 
 def _step_facts(step: Any) -> dict[str, Any]:
-    return {"tap": step.tap, "layer": step.layer, "kernel": step.kernel.symbol,
-            "tasks": step.kernel.tasks, "bytes": step.output.size, "binary": step.binary,
-            "layout": step.layout}
+    return {
+        "tap": step.tap,
+        "layer": step.layer,
+        "kernel": step.kernel.symbol,
+        "tasks": step.kernel.tasks,
+        "bytes": step.output.size,
+        "binary": step.binary,
+        "layout": step.layout,
+    }
 
 
 def _seal(built: Path, manifest: dict[str, Any]) -> None:
@@ -211,8 +223,11 @@ def _replace(built: Path, folder: Path) -> None:
 
 def describe(plan: Plan) -> str:
     """Return one line a step: number, kernel, tasks, bytes and tap."""
-    return "\n".join(
-        f"{i:3d} {step.kernel.symbol:28s} {step.kernel.tasks:5d} tasks {step.output.size:8d} B  "
-        f"{step.tap}"
-        for i, step in enumerate(plan.steps)
-    ) + "\n"
+    return (
+        "\n".join(
+            f"{i:3d} {step.kernel.symbol:28s} {step.kernel.tasks:5d} tasks "
+            f"{step.output.size:8d} B  {step.tap}"
+            for i, step in enumerate(plan.steps)
+        )
+        + "\n"
+    )

@@ -1,8 +1,9 @@
 """The two fp32 ends of the network: matches the embedding and folds the classifier.
 
-The embedding is a convolution whose stride is its kernel, followed by constants only. What the constants come to is found by
-running that part of the graph on an image of zeros; the rest is linear in the image. The classifier is one token, its
-batch norm and an affine map; the norm folds into the map (spec, section 3), in float64.
+The embedding is a convolution whose stride is its kernel, followed by constants only. What the
+constants come to is found by running that part of the graph on an image of zeros; the rest is
+linear in the image. The classifier is one token, its batch norm and an affine map; the norm folds
+into the map (spec, section 3), in float64.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def match_embedding(model: ir.Model) -> Embedding:
     if len(graph.inputs) != 1 or len(convolutions) != 1:
         raise VitcError(
             f"The graph has {len(convolutions)} convolutions and {len(graph.inputs)} inputs, "
-            "wanted one of each.", _HINT
+            "wanted one of each.",
+            _HINT,
         )
     node = convolutions[0]
     weight = _constant(node.inputs[1], "The patch embedding's weight")
@@ -114,11 +116,10 @@ def match_embedding(model: ir.Model) -> Embedding:
     start = _run_on_zeros(model, value)
     patches = (height // patch) * (width // patch)
     if start.ndim != 2 or start.shape[1] != len(weight) or start.shape[0] < patches:
-        raise VitcError(
-            f"The embedding gives {start.shape}, wanted tokens x {len(weight)}.", _HINT
-        )
-    return Embedding(value, str(value.name), weight.astype(np.float32), start, (height, width),
-                     patch, patches)
+        raise VitcError(f"The embedding gives {start.shape}, wanted tokens x {len(weight)}.", _HINT)
+    return Embedding(
+        value, str(value.name), weight.astype(np.float32), start, (height, width), patch, patches
+    )
 
 
 def _run_on_zeros(model: ir.Model, value: ir.Value) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Compiles the driver and links library and runner, with the zig compiler from PyPI: one linker for every target, offline."""
+"""Links library and runner with zig, from PyPI: one linker for every target, offline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -
     Args:
         arguments: Arguments.
         folder: Working directory.
-        cache: Where zig keeps what it builds for a target; by default below the user's cache folder.
+        cache: Where zig keeps what it builds for a target; by default below the user's cache
+            folder.
 
     Raises:
         VitcError: If zig fails; its first error line is shown.
@@ -43,7 +44,11 @@ def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": store, "ZIG_LOCAL_CACHE_DIR": store}
     result = subprocess.run(
         [sys.executable, "-m", "ziglang", "cc", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if "error" in line]
@@ -51,7 +56,8 @@ def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -
         raise VitcError(
             f"The linker failed: {reason}",
             "Check free disk space and `vitc doctor`; VITC_DEBUG=1 shows the whole message."
-            if not os.environ.get("VITC_DEBUG") else result.stderr,
+            if not os.environ.get("VITC_DEBUG")
+            else result.stderr,
         )
 
 
@@ -78,11 +84,20 @@ def link_library(
     inputs = [str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"), "tables.c"]
     code = [*_STRICT, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", f"-I{sources}"]
     link = [
-        "-shared", "weights.S", str(kernels), "-Wl,--version-script=exports.map", "-Wl,-Bsymbolic",
-        "-Wl,--hash-style=both", f"-Wl,-soname,{LIBRARY}", "-s", "-o", str(out),
+        "-shared",
+        "weights.S",
+        str(kernels),
+        "-Wl,--version-script=exports.map",
+        "-Wl,-Bsymbolic",
+        "-Wl,--hash-style=both",
+        f"-Wl,-soname,{LIBRARY}",
+        "-s",
+        "-o",
+        str(out),
     ]
     if target.link.endswith("-none"):
-        # Compiled against some C library and linked to none: the process that loads it brings its own.
+        # Compiled against some C library and linked to none: the process that loads it brings its
+        # own.
         objects = [f"{Path(name).stem}.o" for name in inputs]
         for name, made in zip(inputs, objects, strict=True):
             run_zig(["-target", target.runner, *code, "-c", name, "-o", made], folder)
@@ -96,8 +111,16 @@ def link_runner(folder: Path, out: Path, target: Target) -> None:
     sources = runtime_sources()
     run_zig(
         [
-            "-target", target.runner, *_STRICT, "-static", f"-I{sources}",
-            str(sources / "vitc_run.c"), str(sources / "vitc_loader.c"), "-s", "-o", str(out),
+            "-target",
+            target.runner,
+            *_STRICT,
+            "-static",
+            f"-I{sources}",
+            str(sources / "vitc_run.c"),
+            str(sources / "vitc_loader.c"),
+            "-s",
+            "-o",
+            str(out),
         ],
         folder,
     )

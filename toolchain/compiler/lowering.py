@@ -1,22 +1,24 @@
 """Packed ONNX graph to kernel calls.
 
-Works backwards from the logits: each binary op asks for its operands in the layout its kernel reads, so a producer is
-told how to pack before it is emitted. Reshapes and transposes between a producer of bits and its consumer are never
-executed: an array of indices is sent through them, and the result must be one of the arrangements that a kernel writes.
+Works backwards from the logits: each binary op asks for its operands in the layout its kernel
+reads, so a producer is told how to pack before it is emitted. Reshapes and transposes between a
+producer of bits and its consumer are never
+executed: an array of indices is sent through them, and the result must be one of the arrangements
+    that a kernel writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from vitc.compiler.float_ends import fold_head, match_embedding
-from vitc.compiler.plan import Buffer, Constant, Image, Plan, Step
+from vitc.compiler.plan import Buffer, Constant, Image, Operand, Plan, Step
 from vitc.dialect.ops import DOMAIN
 from vitc.errors import VitcError
 from vitc.targets.isa import ISAS, Isa
@@ -43,7 +45,8 @@ class Packed:
         buffer: Where.
         positions: Vectors of bits: tokens, or channels in the spatial interaction branch.
         axis: The packed axis.
-        on_lanes: Whether positions fill the lanes (lanes layout) or lie one after the other (rows layout).
+        on_lanes: Whether positions fill the lanes (lanes layout) or lie one after the other (rows
+            layout).
     """
 
     buffer: Buffer
@@ -77,6 +80,12 @@ def _array(value: ir.Value | None, what: str) -> Array:
     return np.asarray(value.const_value.numpy())
 
 
+def _matrix(array: Array) -> Array:
+    """Drop the leading axes of length 1 of a constant [.., rows, columns]."""
+    rows, columns = array.shape[-2:]
+    return array.reshape(rows, columns)
+
+
 def _int(node: ir.Node, name: str) -> int:
     return int(node.attributes[name].as_int())
 
@@ -85,7 +94,7 @@ def _unpack(packed: Array, k: int) -> npt.NDArray[np.uint8]:
     return np.unpackbits(packed.astype(np.uint8), axis=-1, bitorder="little")[..., :k]
 
 
-def apply_view(node: ir.Node, array: Array, shape_of: Callable[[ir.Value], Sequence[int]]) -> Array:
+def apply_view(node: ir.Node, array: Array) -> Array:
     """Send an array with a batch axis of 1 through one Reshape, Transpose or Identity."""
     if node.op_type == "Transpose":
         permutation = node.attributes["perm"].as_ints()
@@ -140,8 +149,14 @@ class Lowering:
         return self._constants.setdefault(key, Constant(array))
 
     def _emit(
-        self, kernel: Kernel, operands: Sequence[Buffer | Constant | Image], size: int,
-        tap: str, layout: dict[str, Any], *, binary: bool,
+        self,
+        kernel: Kernel,
+        operands: Sequence[Operand],
+        size: int,
+        tap: str,
+        layout: dict[str, Any],
+        *,
+        binary: bool,
     ) -> Buffer:
         buffer = Buffer(f"{len(self.steps)}:{tap}", size)
         layer = tap.rpartition(".")[0] or tap
@@ -171,17 +186,31 @@ class Lowering:
         tiled = padded.reshape(-1, HEAD_TILE, self.width).transpose(0, 2, 1)
         bias = np.zeros(len(padded), np.float32)
         bias[:classes] = head.bias
-        kernel = self._kernel("head", (), lambda symbol: head_kernel(
-            symbol, token=head.token, width=self.width, stride=self.stride, classes=classes))
-        operands = [stream, self._constant(tiled), self._constant(bias)]
-        layout = {"kind": "float", "rows": 1, "columns": classes, "stride": len(padded),
-                  "shape": [classes], "view": []}
+        kernel = self._kernel(
+            "head",
+            (),
+            lambda symbol: head_kernel(
+                symbol, token=head.token, width=self.width, stride=self.stride, classes=classes
+            ),
+        )
+        operands: list[Operand] = [stream, self._constant(tiled), self._constant(bias)]
+        layout = {
+            "kind": "float",
+            "rows": 1,
+            "columns": classes,
+            "stride": len(padded),
+            "shape": [classes],
+            "view": [],
+        }
         return self._emit(kernel, operands, bias.nbytes, "logits", layout, binary=False)
 
     def _emit_embedding(self) -> Buffer:
         embedding = self._embedding
         shape = PatchShape(
-            embedding.image, embedding.patch, embedding.weight.shape[1], self.stride,
+            embedding.image,
+            embedding.patch,
+            embedding.weight.shape[1],
+            self.stride,
             self.tokens - embedding.patches,
         )
         tile = float_tile(self.isa, self.stride)
@@ -190,16 +219,27 @@ class Lowering:
         tiled = weight.reshape(self.stride // tile, tile, -1).transpose(0, 2, 1)
         start = np.zeros((self.tokens, self.stride), np.float32)
         start[:, : self.width] = embedding.start
-        kernel = self._kernel("patch_embedding", (), lambda symbol: patch_embedding_kernel(
-            symbol, self.isa, shape))
+        kernel = self._kernel(
+            "patch_embedding", (), lambda symbol: patch_embedding_kernel(symbol, self.isa, shape)
+        )
         return self._emit(
-            kernel, [Image(), self._constant(tiled), self._constant(start)],
-            self.token_rows * self.stride * 4, embedding.tap, self._stream_layout(), binary=False,
+            kernel,
+            [Image(), self._constant(tiled), self._constant(start)],
+            self.token_rows * self.stride * 4,
+            embedding.tap,
+            self._stream_layout(),
+            binary=False,
         )
 
     def _stream_layout(self) -> dict[str, Any]:
-        return {"kind": "float", "rows": self.tokens, "columns": self.width,
-                "stride": self.stride, "shape": [self.tokens, self.width], "view": []}
+        return {
+            "kind": "float",
+            "rows": self.tokens,
+            "columns": self.width,
+            "stride": self.stride,
+            "shape": [self.tokens, self.width],
+            "view": [],
+        }
 
     def stream(self, value: ir.Value) -> Buffer:
         """Return the buffer of a residual stream value, emitting what makes it."""
@@ -211,8 +251,7 @@ class Lowering:
                 self._streams[name] = self._emit_residual(_producer(value))
             else:
                 raise VitcError(
-                    f"No kernel writes the residual stream {name!r} "
-                    f"({_producer(value).op_type}).",
+                    f"No kernel writes the residual stream {name!r} ({_producer(value).op_type}).",
                     "Export the model again with `vitc export --scheme packed`.",
                 )
         return self._streams[name]
@@ -234,11 +273,11 @@ class Lowering:
             rows[: len(bits)] = bits
             return self._constant(to_rows(rows, source.axis))
         padded = outputs.pad(bits, 0).astype(np.uint8)
-        return self._constant(
-            to_lanes(padded, source.axis, self.isa.lanes, self.isa.element_bits)
-        )
+        return self._constant(to_lanes(padded, source.axis, self.isa.lanes, self.isa.element_bits))
 
-    def _output_constant(self, array: Array, source: Packed, outputs: Axis, fill: float) -> Constant:
+    def _output_constant(
+        self, array: Array, source: Packed, outputs: Axis, fill: float
+    ) -> Constant:
         """Per-output constants, along lanes or rows as the outputs lie."""
         if source.on_lanes:
             rows = np.full(round_up(len(array), self.isa.row_tile), fill, np.float32)
@@ -270,7 +309,7 @@ class Lowering:
         gains = _array(gain, "A gain").reshape(-1)
         has_gain = not bool(np.all(gains == 1))
         shape = self._linear_shape(source, outputs, len(scales))
-        operands: list[Buffer | Constant | Image] = self._operand_pair(node, source, outputs)
+        operands: list[Operand] = self._operand_pair(node, source, outputs)
         operands += [
             self._output_constant(-2 * scales, source, outputs, 0),
             self._output_constant(_array(bias, "A bias"), source, outputs, 0),
@@ -284,18 +323,22 @@ class Lowering:
             else:
                 operands.append(self._rows_constant(expanded, source.positions))
         kernel = self._kernel(
-            "residual", (shape, transposed, has_gain),
-            lambda symbol: residual_kernel(symbol, self.isa, shape, transposed=transposed,
-                                           gain=has_gain, stride=self.stride),
+            "residual",
+            (shape, transposed, has_gain),
+            lambda symbol: residual_kernel(
+                symbol, self.isa, shape, transposed=transposed, gain=has_gain, stride=self.stride
+            ),
         )
         return self._emit(
-            kernel, [*operands, stream], self.token_rows * self.stride * 4,
-            str(node.outputs[0].name), self._stream_layout(), binary=True,
+            kernel,
+            [*operands, stream],
+            self.token_rows * self.stride * 4,
+            str(node.outputs[0].name),
+            self._stream_layout(),
+            binary=True,
         )
 
-    def _operand_pair(
-        self, node: ir.Node, source: Packed, outputs: Axis
-    ) -> list[Buffer | Constant | Image]:
+    def _operand_pair(self, node: ir.Node, source: Packed, outputs: Axis) -> list[Operand]:
         weight = self._weight_operand(node, source, outputs)
         return [weight, source.buffer] if source.on_lanes else [source.buffer, weight]
 
@@ -306,8 +349,8 @@ class Lowering:
 
         Args:
             value: Output of a PackBits.
-            role: "rows" for the activations of a linear layer (or lanes, if they come from a transposed
-                stream), "queries", "keys" or "values" of attention.
+            role: "rows" for the activations of a linear layer (or lanes, if they come from a
+                transposed stream), "queries", "keys" or "values" of attention.
         """
         assert value is not None  # noqa: S101 - the checker has verified the signature
         key = (str(value.name), role)
@@ -337,14 +380,12 @@ class Lowering:
         self._packed[key] = emit(node, chain, role)
         return self._packed[key]
 
-    def _shape_of(self, value: ir.Value) -> list[int]:
-        return [int(d) for d in value.shape or ()]
-
     def _indices(self, shape: Sequence[int], chain: Sequence[ir.Node]) -> Array:
         indices = np.arange(int(np.prod(shape))).reshape(1, *shape)
         for node in chain:
-            indices = apply_view(node, indices, self._shape_of)
-        return indices[0]
+            indices = apply_view(node, indices)
+        result: Array = indices[0]
+        return result
 
     def _tap_and_view(
         self, node: ir.Node, chain: Sequence[ir.Node], shape: Sequence[int]
@@ -355,7 +396,7 @@ class Lowering:
         view: list[tuple[str, list[int]]] = []
         indices: Array = np.empty((1, *shape), np.int8)
         for step in chain[:position]:
-            indices = apply_view(step, indices, self._shape_of)
+            indices = apply_view(step, indices)
             if step.op_type == "Transpose":
                 axes = [axis - 1 for axis in step.attributes["perm"].as_ints()[1:]]
                 view.append(("transpose", axes))
@@ -370,7 +411,8 @@ class Lowering:
         )
 
     def _emit_binarize(self, node: ir.Node, chain: list[ir.Node], role: str) -> Packed:
-        source, before = node.inputs[0], []
+        source = node.inputs[0]
+        before: list[ir.Node] = []
         producer = source.producer() if source is not None else None
         while producer is not None and producer.op_type in _VIEWS and producer.domain == "":
             before.insert(0, producer)
@@ -386,14 +428,21 @@ class Lowering:
         flips = self._in_stream_order(_array(node.inputs[2], "A flip").astype(bool), arrived)
         tap, view = self._tap_and_view(node, chain, arrived.shape)
         layout: dict[str, Any]
+        operands: list[Operand]
         if np.array_equal(packed, np.arange(packed.size).reshape(plain)) and role == "rows":
             self._need_constant_along(limits, flips, 1, tap)
             axis = Axis(self.width)
             flip = np.where(flips[:, 0], 0xFFFF, 0).astype(np.uint16)
-            kernel = self._kernel("binarize", (), lambda symbol: along_rows_kernel(
-                symbol, self.tokens, self.width, self.stride))
-            operands = [stream, self._constant(limits[:, 0].astype(np.float32)),
-                        self._constant(flip)]
+            kernel = self._kernel(
+                "binarize",
+                (),
+                lambda symbol: along_rows_kernel(symbol, self.tokens, self.width, self.stride),
+            )
+            operands = [
+                stream,
+                self._constant(limits[:, 0].astype(np.float32)),
+                self._constant(flip),
+            ]
             layout = {"kind": "rows", "rows": self.tokens, "size": self.width, "groups": 1}
             size = self.token_rows * axis.padded // 8
             result = (self.tokens, axis, False)
@@ -405,8 +454,13 @@ class Lowering:
             threshold[: self.width] = limits[0]
             flip = np.zeros(self.stride, self.isa.element)
             flip[: self.width] = np.where(flips[0], most, 0)
-            kernel = self._kernel("binarize_columns", (), lambda symbol: along_columns_kernel(
-                symbol, self.isa, self.tokens, self.stride, self.stride))
+            kernel = self._kernel(
+                "binarize_columns",
+                (),
+                lambda symbol: along_columns_kernel(
+                    symbol, self.isa, self.tokens, self.stride, self.stride
+                ),
+            )
             operands = [stream, self._constant(threshold), self._constant(flip)]
             layout = self._columns_layout(axis, Axis(self.width), swap=False)
             size = self._lane_buffer(self.stride, axis)
@@ -434,9 +488,15 @@ class Lowering:
                 )
 
     def _columns_layout(self, packed: Axis, outputs: Axis, *, swap: bool) -> dict[str, Any]:
-        return {"kind": "columns", "rows": packed.length, "size": outputs.size,
-                "groups": outputs.groups, "swap": swap, "lanes": self.isa.lanes,
-                "element_bits": self.isa.element_bits}
+        return {
+            "kind": "columns",
+            "rows": packed.length,
+            "size": outputs.size,
+            "groups": outputs.groups,
+            "swap": swap,
+            "lanes": self.isa.lanes,
+            "element_bits": self.isa.element_bits,
+        }
 
     def _emit_threshold(self, node: ir.Node, chain: list[ir.Node], role: str) -> Packed:
         source = self.packed(node.inputs[0])
@@ -446,7 +506,7 @@ class Lowering:
         packed = self._indices(plain, chain)
         natural = np.arange(packed.size).reshape(plain)
         tap, view = self._tap_and_view(node, chain, plain)
-        result_axis: Axis
+        output: Literal["rows", "keys", "columns"]
         if role == "rows" and np.array_equal(packed, natural):
             outputs, output = Axis(count), "columns" if source.on_lanes else "rows"
         elif role in {"queries", "keys"} and packed.ndim == 3 and not source.on_lanes:
@@ -464,10 +524,7 @@ class Lowering:
         else:
             raise self._refuse(node, role)
 
-        upper, lower = (
-            values.reshape(values.shape[-2:])
-            for values in (_array(v, "A threshold") for v in node.inputs[4:6])
-        )
+        upper, lower = (_matrix(_array(value, "A threshold")) for value in node.inputs[4:6])
         two_sided = bool(np.any(lower > -np.inf))
         groups = max(upper.shape[1], lower.shape[1])
         if groups not in (1, outputs.groups):
@@ -476,7 +533,8 @@ class Lowering:
                 "Thresholds must be shared by all outputs or differ by head.",
             )
         shape = self._linear_shape(source, outputs, count)
-        # A padding output must give bit 0 whatever its threshold: every comparison with NaN is false.
+        # A padding output must give bit 0 whatever its threshold: every comparison with NaN is
+        # false.
         operands = self._operand_pair(node, source, outputs)
         operands += [
             self._output_constant(-2 * scales, source, outputs, np.nan),
@@ -493,22 +551,39 @@ class Lowering:
         group = outputs if groups > 1 else None
         head = outputs if output == "keys" else None
         kernel = self._kernel(
-            f"threshold_{output}", (shape, source.on_lanes, two_sided, group, head),
+            f"threshold_{output}",
+            (shape, source.on_lanes, two_sided, group, head),
             lambda symbol: threshold_kernel(
-                symbol, self.isa, shape, output=output, transposed=source.on_lanes,
-                two_sided=two_sided, group=group, head=head),
+                symbol,
+                self.isa,
+                shape,
+                output=output,
+                transposed=source.on_lanes,
+                two_sided=two_sided,
+                group=group,
+                head=head,
+            ),
         )
         layout: dict[str, Any]
         if output == "rows":
-            layout = {"kind": "rows", "rows": positions, "size": outputs.size,
-                      "groups": outputs.groups}
+            layout = {
+                "kind": "rows",
+                "rows": positions,
+                "size": outputs.size,
+                "groups": outputs.groups,
+            }
             size = round_up(positions, self.isa.row_tile) * outputs.padded // 8
             result = (positions, outputs, False)
         elif output == "keys":
             axis = Axis(outputs.size)
-            layout = {"kind": "keys", "rows": positions, "size": outputs.size,
-                      "groups": outputs.groups, "lanes": self.isa.lanes,
-                      "element_bits": self.isa.element_bits}
+            layout = {
+                "kind": "keys",
+                "rows": positions,
+                "size": outputs.size,
+                "groups": outputs.groups,
+                "lanes": self.isa.lanes,
+                "element_bits": self.isa.element_bits,
+            }
             size = outputs.groups * self._lane_buffer(positions, axis)
             result = (positions, outputs, True)
         elif source.on_lanes:
@@ -558,17 +633,31 @@ class Lowering:
         if not np.array_equal(per_token, np.broadcast_to(per_token[:1, :, :1], plain)):
             raise VitcError(
                 f"The threshold of {node.outputs[0].name} differs by head or channel; no kernel "
-                "does that.", "Thresholds of the attention output must be per token."
+                "does that.",
+                "Thresholds of the attention output must be per token.",
             )
         shape = AttentionShape(tokens, head, slack)
-        kernel = self._kernel("attention", (shape,), lambda symbol: attention_kernel(
-            symbol, self.isa, shape))
+        kernel = self._kernel(
+            "attention", (shape,), lambda symbol: attention_kernel(symbol, self.isa, shape)
+        )
         tap, view = self._tap_and_view(node, chain, plain)
-        layout = {"kind": "rows", "rows": tokens, "size": head.size, "groups": head.groups,
-                  "head_first": [head.groups, head.size], "shape": list(plain), "view": view}
+        layout = {
+            "kind": "rows",
+            "rows": tokens,
+            "size": head.size,
+            "groups": head.groups,
+            "head_first": [head.groups, head.size],
+            "shape": list(plain),
+            "view": view,
+        }
         size = self.token_rows * head.padded // 8
         limit = np.clip(per_token[0, :, 0], -(1 << 30), 1 << 30).astype(np.int32)
-        operands = [queries.buffer, keys.buffer, values.buffer, self._constant(limit)]
+        operands: list[Operand] = [
+            queries.buffer,
+            keys.buffer,
+            values.buffer,
+            self._constant(limit),
+        ]
         buffer = self._emit(kernel, operands, size, tap, layout, binary=True)
         return Packed(buffer, tokens, head, on_lanes=False)
 

@@ -1,4 +1,4 @@
-"""What a compiled model is before code generation: kernels in order, their operands, and a planned workspace."""
+"""A model before code generation: kernels in order, their operands, a planned workspace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvm import relax
 
 from vitc.targets.kernels.emitter import Kernel
 
-__all__ = ["ALIGNMENT", "Buffer", "Constant", "Image", "Plan", "Step", "plan_workspace"]
+__all__ = ["ALIGNMENT", "Buffer", "Constant", "Image", "Operand", "Plan", "Step", "plan_workspace"]
 
 ALIGNMENT = 64
 """Alignment of every buffer and constant, bytes: a cache line, and the widest vector."""
@@ -42,6 +42,10 @@ class Image:
     """The input image, fp32 [channels, height, width]."""
 
 
+Operand = Buffer | Constant | Image
+"""What a kernel reads."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel call.
@@ -57,7 +61,7 @@ class Step:
     """
 
     kernel: Kernel
-    operands: tuple[Buffer | Constant | Image, ...]
+    operands: tuple[Operand, ...]
     output: Buffer
     layer: str
     tap: str
@@ -92,7 +96,7 @@ def _aligned(size: int) -> int:
 
 
 def relax_module(plan: Plan) -> Any:
-    """Return the plan as a Relax module: one destination-passing call a step, constants left out."""
+    """Return the plan as a Relax module: one destination-passing call a step, no constants."""
     builder = relax.BlockBuilder()
     image = relax.Var("image", relax.TensorType((1,), "uint8"))
     values: dict[str, Any] = {}
@@ -104,7 +108,8 @@ def relax_module(plan: Plan) -> Any:
                 if not isinstance(operand, Constant)
             ]
             call = relax.call_dps_packed(
-                step.kernel.symbol, operands,
+                step.kernel.symbol,
+                operands,
                 relax.TensorType((_aligned(step.output.size),), "uint8"),
             )
             values[step.output.name] = builder.emit(call, name_hint="value")

@@ -1,4 +1,4 @@
-"""The artefact folder, the model loaded into this process, and the C sources of driver and runner."""
+"""The artefact folder, a model in this process, and the C sources of driver and runner."""
 
 from vitc.runtime.artefact import Artefact
 

@@ -27,7 +27,17 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST = 16 << 20
-_REQUIRED = ("format", "vitc", "target", "batch", "image", "classes", "steps", "files", "workspace_bytes")
+_REQUIRED = (
+    "format",
+    "vitc",
+    "target",
+    "batch",
+    "image",
+    "classes",
+    "steps",
+    "files",
+    "workspace_bytes",
+)
 
 
 def file_sha256(path: Path) -> str:
@@ -57,7 +67,8 @@ class Artefact:
             verify: Whether to compare every file with its sha256 in the manifest.
 
         Raises:
-            VitcError: If the manifest is missing, foreign, damaged or newer than this vitc, or a file was changed.
+            VitcError: If the manifest is missing, foreign, damaged or newer than this vitc, or a
+                file was changed.
         """
         folder = Path(path)
         file = folder / MANIFEST
@@ -85,15 +96,15 @@ class Artefact:
         name = manifest["target"].get("name") if isinstance(manifest["target"], dict) else None
         if name not in TARGETS:
             raise VitcError(
-                f"{file} is for the unknown target {name!r}.", "`vitc targets` lists the known ones."
+                f"{file} is for the unknown target {name!r}.",
+                "`vitc targets` lists the known ones.",
             )
         artefact = cls(folder, manifest)
         if verify:
             changed = artefact.changed_files()
             if changed:
                 raise VitcError(
-                    f"{folder}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} missing "
-                    "or differ from the manifest's sha256.",
+                    f"{folder}: missing or changed since it was made: {', '.join(changed)}.",
                     "Compile the model again, or copy the whole folder again.",
                 )
         return artefact
@@ -148,12 +159,14 @@ class Artefact:
         return int(self.manifest["classes"])
 
     def missing_features(self) -> list[str]:
-        """CPU features that the library needs and this machine lacks; the machine itself, if foreign."""
+        """What the library needs and this machine lacks: CPU features, or the machine itself."""
         if platform.machine() not in self.target.machine:
             return [f"a {self.target.machine[0]} processor"]
         return sorted(set(self.target.features) - host_features())
 
-    def check_images(self, images: npt.NDArray[Any], name: str = "The input") -> npt.NDArray[np.float32]:
+    def check_images(
+        self, images: npt.NDArray[Any], name: str = "The input"
+    ) -> npt.NDArray[np.float32]:
         """Return images as fp32 in C order.
 
         Args:
@@ -165,7 +178,8 @@ class Artefact:
         """
         if images.dtype.kind != "f":
             raise VitcError(
-                f"{name} is {images.dtype}, wanted float32.", "Normalise images before you save them."
+                f"{name} is {images.dtype}, wanted float32.",
+                "Normalise images before you save them.",
             )
         if images.ndim != 4 or images.shape[1:] != self.image_shape or not len(images):
             wanted = " x ".join(str(size) for size in self.image_shape)

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["NativeModel"]
 
 _OBSERVER = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p,
+    None,
+    ctypes.c_void_p,
+    ctypes.c_int32,
+    ctypes.c_int32,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
     ctypes.c_size_t,
 )
 

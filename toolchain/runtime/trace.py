@@ -5,10 +5,12 @@ A step's layout in the manifest is a dictionary:
 - `kind` "float": `rows` x `stride` fp32, of which `columns` are used;
 - `kind` "rows": packed rows, `rows` of them, the axis `size` x `groups`;
 - `kind` "keys": packed lanes, one set a group of the outputs, each with `rows` rows of `size` bits;
-- `kind` "columns": packed lanes along the rows: `outputs` x `output_groups` lanes of `rows` bits; lanes are the first
-  axis;
-- `swap`: exchange the two axes; `head_first`: split columns into (heads, width) and put heads first;
-- `shape`: the producer's shape for one image, and `view`: reshapes and transposes from there to the tap's value.
+- `kind` "columns": packed lanes along the rows: `outputs` x `output_groups` lanes of `rows` bits;
+  lanes are the first axis;
+- `swap`: exchange the two axes; `head_first`: split columns into (heads, width) and put heads
+  first;
+- `shape`: the producer's shape for one image, and `view`: reshapes and transposes from there to the
+  tap's value.
 """
 
 from __future__ import annotations
