@@ -136,8 +136,7 @@ def test_the_same_model_gives_the_same_bytes(model, exported, trace_once, tmp_pa
     assert digests[0] == digests[1]
 
 
-def test_tracing_twice_gives_the_same_bytes(tmp_path, monkeypatch, trace_once) -> None:
-    monkeypatch.setattr(onnx_export, "capture", trace_once)
+def test_tracing_twice_gives_the_same_bytes(tmp_path) -> None:
     net = TwoLinears().eval()
     files = [tmp_path / f"{index}.onnx" for index in range(2)]
     for file in files:
@@ -145,8 +144,7 @@ def test_tracing_twice_gives_the_same_bytes(tmp_path, monkeypatch, trace_once) -
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_exporting_prints_nothing(tmp_path, capfd, caplog, monkeypatch, trace_once) -> None:
-    monkeypatch.setattr(onnx_export, "capture", trace_once)
+def test_exporting_prints_nothing(tmp_path, capfd, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         export(TwoLinears().eval(), tmp_path / "net.onnx", example=torch.zeros(2, 4, 19))
     assert capfd.readouterr() == ("", "")
