@@ -29,7 +29,7 @@ def train(
     data: Annotated[
         str, typer.Option("--data", metavar="digits|DIR", help="Digits, or class folders.")
     ] = "digits",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 60,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images a step.")] = 64,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
