@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,6 @@ __all__ = ["DemoOptions", "DemoReport", "TargetReport", "demo"]
 
 DATA: Final = "digits"
 _QUICK_EPOCHS: Final = 8
-_EPOCHS: Final = 60
 _TARGETS: Final = ("native", "arm")
 
 
@@ -43,9 +42,10 @@ class DemoOptions:
     seed: int = 0
 
     @property
-    def epochs(self) -> int:
-        """Passes over the training images."""
-        return _QUICK_EPOCHS if self.quick else _EPOCHS
+    def training(self) -> TrainOptions:
+        """How the network is trained."""
+        usual = TrainOptions(out=self.out / "micro.safetensors", data=DATA, seed=self.seed)
+        return replace(usual, epochs=_QUICK_EPOCHS) if self.quick else usual
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ def demo(
         VitcError: If a step fails, or an export or compilation does not pass its short check.
     """
     options.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = options.out / "micro.safetensors"
     say("training micro on the digits")
-    train(TrainOptions(out=checkpoint, epochs=options.epochs, seed=options.seed), trained)
+    checkpoint = train(options.training, trained).checkpoint
     model = load(checkpoint)
     files = {}
     for scheme in SCHEMES:

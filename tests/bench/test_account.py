@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from vitc.bench.account import account
 from vitc.models.config import PRESETS, ModelConfig
 

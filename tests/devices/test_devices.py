@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from vitc.devices import DEVICES, RunRequest, parse_device
 from vitc.devices.machine import machine
 from vitc.errors import VitcError

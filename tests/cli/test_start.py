@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMANDS = ["new", "train", "export", "compile", "run", "check", "bench", "inspect"]
+COMMANDS += ["targets", "models", "doctor", "demo"]
+HEAVY = ["torch", "tvm", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "numpy", "PIL", "sklearn"]
+
+PROBE = """
+import sys
+sys.argv = ["vitc", *{arguments!r}]
+from vitc.cli.main import main
+try:
+    main()
+finally:
+    print("LOADED", *(name for name in {heavy!r} if name in sys.modules), file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> tuple[list[str], str]:
+    code = PROBE.format(arguments=list(arguments), heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    line = next(line for line in done.stderr.splitlines() if line.startswith("LOADED"))
+    return line.split()[1:], done.stdout
+
+
+def test_help_of_the_program_imports_no_framework_and_names_every_command() -> None:
+    loaded, text = loaded_by("--help")
+
+    assert loaded == []
+    assert all(f" {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_no_framework(command: str) -> None:
+    loaded, text = loaded_by(command, "--help")
+
+    assert loaded == []
+    assert "Usage" in text
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    times = []
+    for _ in range(4):
+        start = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "vitc.cli", "--help"], capture_output=True, check=True
+        )
+        times.append(time.monotonic() - start)
+
+    assert min(times) < 0.5
+
+
+def test_the_table_of_targets_imports_no_framework() -> None:
+    loaded, text = loaded_by("targets")
+
+    assert not {"torch", "tvm", "onnxruntime", "onnx"} & set(loaded)
+    assert "armv7" in text
+
+
+def test_importing_vitc_imports_no_framework() -> None:
+    code = f"import sys, vitc; print([n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_printed() -> None:
+    _, text = loaded_by("--version")
+
+    assert text.startswith("vitc 0.")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitc.devices.inputs import read_inputs, validated
+from vitc.devices.prediction import Prediction, write_logits
+from vitc.devices.source import Description
+from vitc.errors import VitcError
+from vitc.models.config import PRESETS, Preprocessing
+
+CONFIG = PRESETS["micro"].config
+SHOWN = PRESETS["micro"].preprocessing
+
+
+def test_images_go_through_the_preprocessing_of_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (60, 40), (255, 0, 0)).save(path)
+
+    read = read_inputs([path, path], CONFIG, SHOWN)
+
+    assert read.names == (str(path), str(path))
+    np.testing.assert_array_equal(read.pixels[:, 0], 1.0)
+    np.testing.assert_array_equal(read.pixels[:, 1:], -1.0)
+
+
+def test_an_array_is_taken_as_it_is(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
+    np.save(tmp_path / "x.npy", np.asfortranarray(array))
+
+    read = read_inputs([tmp_path / "x.npy"], CONFIG, SHOWN)
+
+    np.testing.assert_array_equal(read.pixels, array)
+    assert read.pixels.flags.c_contiguous
+    assert read.names == ("x.npy[0]", "x.npy[1]")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x93NUMPY", "not a whole"),
+        (b"", "not a whole"),
+        (b"PK\x03\x04 no archive", "not a whole"),
+    ],
+)
+def test_a_damaged_array_is_an_error(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+
+    with pytest.raises(VitcError, match=words):
+        read_inputs([tmp_path / "x.npy"], CONFIG, SHOWN)
+
+
+def test_a_pickled_array_is_not_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+    with pytest.raises(VitcError, match="not a whole"):
+        read_inputs([tmp_path / "x.npy"], CONFIG, SHOWN)
+
+
+def test_a_truncated_image_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+
+    with pytest.raises(VitcError, match="cannot be decoded"):
+        read_inputs([path], CONFIG, SHOWN)
+
+
+def test_a_missing_file_is_an_error() -> None:
+    for name in ("none.npy", "none.png"):
+        with pytest.raises(VitcError, match="There is no file none"):
+            read_inputs([Path(name)], CONFIG, SHOWN)
+
+
+def test_the_first_value_that_is_not_finite_is_named() -> None:
+    pixels = np.zeros((2, 3, 32, 32), np.float32)
+    pixels[1, 2, 3, 4] = np.inf
+
+    with pytest.raises(VitcError, match=r"inf at \[1, 2, 3, 4\]"):
+        validated(pixels, CONFIG, "x")
+
+
+def test_the_best_classes_come_first_with_their_labels_and_probabilities() -> None:
+    logits = np.array([[0.0, 2.0, 1.0]], np.float32)
+
+    top = Prediction(("x",), logits, ("a", "b", "c")).top(0, 2)
+
+    assert [entry.label for entry in top] == ["b", "c"]
+    assert top[0].probability == pytest.approx(np.exp(2) / (1 + np.exp(1) + np.exp(2)))
+
+
+def test_without_labels_a_class_is_called_by_its_number() -> None:
+    logits = np.zeros((1, 3), np.float32)
+
+    assert [e.label for e in Prediction(("x",), logits, None).top(0, 9)] == ["0", "1", "2"]
+
+
+def test_logits_are_written_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    logits = np.ones((2, 3), np.float32)
+
+    write_logits(logits, tmp_path / "l.npy")
+
+    np.testing.assert_array_equal(np.load(tmp_path / "l.npy"), logits)
+    assert [path.name for path in tmp_path.iterdir()] == ["l.npy"]
+
+
+def test_a_description_without_preprocessing_falls_back_to_that_of_the_image_size() -> None:
+    found = Description._read(Path("x"), CONFIG.to_dict(), {}, [])
+
+    assert found.preprocessing == Preprocessing.for_image_size(32)
+    assert found.labels is None
+
+
+@pytest.mark.parametrize(
+    ("config", "labels", "words"),
+    [({}, [], "which network"), (CONFIG.to_dict(), ["one"], "1 labels for 10 classes")],
+)
+def test_a_description_that_does_not_hold_together_is_an_error(config, labels, words) -> None:
+    with pytest.raises(VitcError, match=words):
+        Description._read(Path("x"), config, None, labels)
