@@ -80,14 +80,13 @@ def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> ND
 
 def _array(path: Path) -> NDArray[np.generic]:
     try:
-        loaded: object = np.load(path, allow_pickle=False)
+        # A map checks the length that the header claims before anything is allocated.
+        mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise VitcError(f"There is no file {path}.", "Check the path.") from error
     except (OSError, ValueError, EOFError) as error:
         raise VitcError(f"{path} is not a whole .npy file ({error}).", _SAVE) from error
-    if not isinstance(loaded, np.ndarray):
-        raise VitcError(f"{path} is an archive of arrays, wanted one array.", _SAVE)
-    return loaded
+    return np.array(mapped)
 
 
 def _image(path: Path) -> Image.Image:
