@@ -27,7 +27,8 @@ class Isa:
         float_lanes: fp32 values in one vector register.
         float_rows: Rows of the fp32 tile (patch embedding).
         float_tile: Vectors side by side in the fp32 tile.
-        query_tile: Queries that the attention kernel handles together.
+        shuffle: LLVM intrinsic of a byte shuffle within 16 bytes, where looking popcounts up in
+            registers is the fastest; empty where the machine counts the bits of a vector.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Isa:
     float_lanes: int
     float_rows: int
     float_tile: int
-    query_tile: int = 1
+    shuffle: str = ""
 
     @property
     def element(self) -> str:
@@ -50,8 +51,8 @@ ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
         Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
-        Isa("avx2-pshufb", 8, 32, 4, 2, 8, 6, 2),
-        Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2),
+        Isa("avx2-pshufb", 8, 32, 4, 3, 8, 4, 3, "llvm.x86.avx2.pshuf.b"),
+        Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
         Isa("neon-cnt", 8, 32, 4, 1, 4, 6, 4),
         Isa("neon32-vcnt", 8, 16, 4, 2, 4, 4, 2),
     )

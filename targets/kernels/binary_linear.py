@@ -23,7 +23,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
-from vitc.targets.kernels.popcount_tile import PopcountTile
+from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
 from vitc.targets.layouts import WORD, Axis, round_up
 
 __all__ = ["LinearShape", "residual_kernel", "threshold_kernel"]
@@ -119,11 +119,12 @@ def threshold_kernel(
     }[output]
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
+        table = nibble_table(e, isa)
         if output == "columns":
-            tasks = _columns(e, isa, shape, buffers, transposed, group)
+            tasks = _columns(e, isa, shape, buffers, table, transposed, group)
         else:
             keys = (head or Axis(shape.lanes)) if output == "keys" else None
-            tasks = _along_lanes(e, isa, shape, buffers, transposed, group, keys)
+            tasks = _along_lanes(e, isa, shape, buffers, table, transposed, group, keys)
     return emitter.kernel(tasks)
 
 
@@ -160,6 +161,7 @@ def _along_lanes(
     isa: Isa,
     shape: LinearShape,
     buffers: dict[str, Any],
+    table: Any,
     transposed: bool,
     group: Axis | None,
     keys: Axis | None,
@@ -173,7 +175,7 @@ def _along_lanes(
     ):
         first_row = e.let(row_tile * isa.row_tile)
         first_block = e.let(lane_tile * tile)
-        sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements)
+        sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements, table)
         sums.emit(
             buffers["rows_in"],
             lambda r: (first_row + r) * shape.elements,
@@ -229,6 +231,7 @@ def _columns(
     isa: Isa,
     shape: LinearShape,
     buffers: dict[str, Any],
+    table: Any,
     transposed: bool,
     group: Axis | None,
 ) -> int:
@@ -252,7 +255,7 @@ def _columns(
             tiles = T.floordiv(T.min(left, bits) + (row_tile - 1), row_tile)
             with e.loop(0, tiles) as step:
                 first_row = e.let(element * bits + step * row_tile)
-                sums = PopcountTile(e, isa, row_tile, tile, shape.elements)
+                sums = PopcountTile(e, isa, row_tile, tile, shape.elements, table)
                 sums.emit(
                     buffers["rows_in"],
                     lambda r: (first_row + r) * shape.elements,
@@ -324,6 +327,7 @@ def residual_kernel(
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
+        table = nibble_table(e, isa)
 
         def constant(name: str, row: Any, lane: Any, *, on_lanes: bool) -> Any:
             if on_lanes:
@@ -336,7 +340,7 @@ def residual_kernel(
         ):
             first_row = e.let(row_tile * isa.row_tile)
             first_block = e.let(lane_tile * tile)
-            sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements)
+            sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements, table)
             sums.emit(
                 buffers["rows_in"],
                 lambda r: (first_row + r) * shape.elements,

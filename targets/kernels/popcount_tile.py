@@ -3,6 +3,12 @@
 Instruction set: any; the element decides the instructions. Tile: rows x lane blocks of the Isa.
 Layout: `rows` for the broadcast operand, `lanes` for the other (vitc.targets.layouts).
 
+Where the machine has no popcount of vectors but a byte shuffle (`Isa.shuffle`), a shuffle looks up
+the popcount of (row XOR lane) for four bits of each lane, in a table that is chosen by four bits of
+the
+row: 2 instructions for 4 bits x lanes, and the table is loaded once a row for all lane blocks.
+Without it, XOR and a popcount made of two shuffles take 8 instructions for twice as many bits.
+
 With 32-bit elements the sums are exact in 32 bits. With 8-bit elements a lane takes at most 31
 steps of at most 8 before its sum is widened to 16 bits, so no sum can overflow up to a contracted
 length of 65535.
@@ -10,7 +16,7 @@ length of 65535.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +25,7 @@ from tvm.script.ir_builder import tirx as T
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter
 
-__all__ = ["BYTE_STEPS", "PopcountTile", "chunks"]
+__all__ = ["BYTE_STEPS", "PopcountTile", "chunks", "nibble_table"]
 
 BYTE_STEPS = 31
 """Steps that an 8-bit sum of popcounts can take: 31 * 8 = 248."""
@@ -32,6 +38,25 @@ def chunks(elements: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
 
 
+def nibble_table(e: Emitter, isa: Isa) -> Any:
+    """Emit the table of popcount(x XOR i) for four bits x (an entry) and i (a byte of the entry).
+
+    To be emitted once, at the start of a kernel. An entry is a vector that repeats its 16 bytes.
+
+    Returns:
+        A local buffer [16, lanes] of bytes, or None where the Isa has no shuffle.
+    """
+    if not isa.shuffle:
+        return None
+    table = e.local("uint8", 16 * isa.lanes)
+    low = e.constant("uint8", 15, isa.lanes)
+    index = T.bitwise_and(T.Ramp(T.uint8(0), T.uint8(1), isa.lanes), low)
+    for x in range(16):
+        count = T.popcount(T.bitwise_xor(index, e.constant("uint8", x, isa.lanes)))
+        e.store(table, x * isa.lanes, count, isa.lanes)
+    return table
+
+
 @dataclass
 class PopcountTile:
     """Emits the tile and hands out its sums.
@@ -42,6 +67,7 @@ class PopcountTile:
         rows: Rows in this tile.
         blocks: Lane blocks in this tile.
         elements: Elements of one packed row.
+        table: What `nibble_table` emitted, if the Isa has a shuffle.
     """
 
     emitter: Emitter
@@ -49,6 +75,7 @@ class PopcountTile:
     rows: int
     blocks: int
     elements: int
+    table: Any = None
 
     def __post_init__(self) -> None:
         self._wide = self.isa.element_bits == 8 and self.elements > BYTE_STEPS
@@ -84,14 +111,42 @@ class PopcountTile:
                     e.let(e.load(lane_operand, lane_starts[b] + step * lanes, lanes))
                     for b in range(self.blocks)
                 ]
-                for r in range(self.rows):
-                    value = e.let(e.splat(row_operand[row_starts[r] + step], lanes))
-                    for b in range(self.blocks):
-                        slot = (r * self.blocks + b) * lanes
-                        count = T.popcount(T.bitwise_xor(value, vectors[b]))
-                        e.store(self._sums, slot, e.load(self._sums, slot, lanes) + count, lanes)
+                add = self._add_counts if self.table is None else self._add_looked_up
+                add([row_operand[row + step] for row in row_starts], vectors)
             if self._wide:
                 self._widen(first=number == 0)
+
+    def _add(self, row: int, block: int, count: Any) -> None:
+        lanes = self.isa.lanes
+        slot = (row * self.blocks + block) * lanes
+        self.emitter.store(
+            self._sums, slot, self.emitter.load(self._sums, slot, lanes) + count, lanes
+        )
+
+    def _add_counts(self, rows: Sequence[Any], vectors: Sequence[Any]) -> None:
+        """Add popcount(row XOR lane), on a machine that counts the bits of a vector."""
+        for r, element in enumerate(rows):
+            value = self.emitter.let(self.emitter.splat(element, self.isa.lanes))
+            for b, vector in enumerate(vectors):
+                self._add(r, b, T.popcount(T.bitwise_xor(value, vector)))
+
+    def _add_looked_up(self, rows: Sequence[Any], vectors: Sequence[Any]) -> None:
+        """Add popcount(row XOR lane), four bits at a time from the table."""
+        e, lanes = self.emitter, self.isa.lanes
+        low = e.constant("uint8", 15, lanes)
+        four = e.constant("uint8", 4, lanes)
+        # The shuffle uses the low four bits of a byte whose highest bit is clear.
+        halves = [(e.let(T.bitwise_and(v, low)), e.let(T.shift_right(v, four))) for v in vectors]
+        for r, element in enumerate(rows):
+            byte = e.let(e.cast("int32", element))
+            entries = (T.bitwise_and(byte, 15) * lanes, T.shift_right(byte, T.int32(4)) * lanes)
+            for half, entry in enumerate(entries):
+                counts = e.let(e.load(self.table, entry, lanes))
+                for b in range(len(vectors)):
+                    looked_up = T.call_llvm_pure_intrin(
+                        f"uint8x{lanes}", self.isa.shuffle, counts, halves[b][half]
+                    )
+                    self._add(r, b, looked_up)
 
     def _widen(self, *, first: bool) -> None:
         e, lanes = self.emitter, self.isa.lanes
