@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vitc import demo as demo_module
+
+
+def test_the_demo_ends_in_a_table_and_says_what_an_absent_emulator_costs(
+    vitc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_module, "_QUICK_EPOCHS", 1)
+    monkeypatch.setattr(demo_module, "SCHEMES", ("packed",))
+    monkeypatch.setattr(demo_module, "find_emulator", lambda _: None)
+    monkeypatch.setattr(demo_module.platform, "machine", lambda: "x86_64")
+
+    outcome = vitc("demo", "--quick", "--out", tmp_path / "demo")
+
+    assert outcome.code == 0
+    for words in ("PyTorch reference", "native artefact", "arm artefact", "DeiT twin", "skipped"):
+        assert words in outcome.out
+    assert "apt-get install qemu-user" in outcome.out
+    assert str(tmp_path / "demo") in outcome.err
+    made = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"micro.safetensors", "micro.packed.onnx", "native", "arm"} <= made
