@@ -10,6 +10,7 @@ popcount(A)) / 2)].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +68,8 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
     key_blocks = round_up(tokens, lanes) // lanes
     width = head.padded_group // isa.element_bits
     value_blocks = head.padded_group // lanes
-    token_elements = round_up(tokens, WORD) // isa.element_bits
-    mask_halves = round_up(tokens, WORD) // HALF
+    words = round_up(tokens, WORD) // WORD
+    token_elements = words * WORD // isa.element_bits
     context_halves = head.padded // HALF
     most = (1 << isa.element_bits) - 1
     with emitter.open() as e:
@@ -77,64 +78,63 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
         )
         distances = e.local(element, key_blocks * lanes)
         nearest = e.local(element, lanes)
-        mask = e.local("uint16", mask_halves)
+        mask = e.local("uint32", words)
         mask_elements = T.decl_buffer((token_elements,), element, data=mask.data, scope="local")
         total = e.local("int32", 1)
 
-        def distance(query: Any, first: Any, block: Any) -> None:
-            """Distances of one block of keys; padding keys are pushed out of reach."""
+        def measure(query: Any, first: Any, block: Any, *, last: bool) -> None:
+            """Distances of one block of keys, and the nearest; padding keys are out of reach."""
             value = e.constant(element, 0, lanes)
             for w in range(width):
                 key = e.load(keys, first + (block * width + w) * lanes, lanes)
                 value = value + T.popcount(T.bitwise_xor(e.splat(queries[query + w], lanes), key))
+            if last and tokens % lanes:
+                lane = T.Ramp(T.int32(0), T.int32(1), lanes)
+                inside = lane < e.constant("int32", tokens % lanes, lanes)
+                value = T.Select(inside, value, e.constant(element, most, lanes))
+            value = e.let(value)
             e.store(distances, block * lanes, value, lanes)
+            e.store(nearest, 0, T.min(e.load(nearest, 0, lanes), value), lanes)
 
-        def each_block(body: Any) -> None:
+        def choose(word: Any, limit: Any, *, last: bool) -> None:
+            """Mask bits of 32 keys, in one word; put together in registers, not in memory."""
+            first_block = word * (WORD // lanes)
+            blocks = min(WORD // lanes, key_blocks - first_block) if last else WORD // lanes
+            bits = e.constant("uint32", 0)
+            for i in range(blocks):
+                near = e.load(distances, (first_block + i) * lanes, lanes) <= e.splat(limit, lanes)
+                part = e.cast("uint32", mask_bits(near, lanes))
+                bits = T.bitwise_or(bits, T.shift_left(part, T.uint32(i * lanes)))
+            if last and tokens % WORD:
+                # Set even in padding when the largest distance is within the slack.
+                bits = T.bitwise_and(bits, e.constant("uint32", (1 << tokens % WORD) - 1))
+            word_bits = e.let(bits)
+            e.store(mask, word, word_bits)
+            e.store(total, 0, total[0] + e.cast("int32", T.popcount(word_bits)))
+
+        def each(count: int, body: Callable[[Any, bool], None]) -> None:
+            """Unroll where everything stays in registers, else loop; the last one is apart."""
             if key_blocks <= _UNROLLED_BLOCKS:
-                for block in range(key_blocks):
-                    body(block)
+                for index in range(count - 1):
+                    body(index, False)
             else:
-                with e.loop(0, key_blocks) as block:
-                    body(block)
+                with e.loop(0, count - 1) as index:
+                    body(index, False)
+            body(count - 1, True)
 
         with e.loop(e.begin, e.end) as task:
             h = e.let(T.floordiv(task, tokens))
             n = e.let(T.floormod(task, tokens))
             query = e.let((n * head.groups + h) * width)
             first_key = e.let(h * (key_blocks * width * lanes))
-            each_block(lambda block: distance(query, first_key, block))
-            tail = tokens - (key_blocks - 1) * lanes
-            for lane in range(tail, lanes):
-                e.store(distances, (key_blocks - 1) * lanes + lane, e.constant(element, most))
             e.store(nearest, 0, e.constant(element, most, lanes), lanes)
-            each_block(
-                lambda block: e.store(
-                    nearest,
-                    0,
-                    T.min(e.load(nearest, 0, lanes), e.load(distances, block * lanes, lanes)),
-                    lanes,
-                )
-            )
+            each(key_blocks, lambda block, last: measure(query, first_key, block, last=last))
             limit = e.let(
                 _row_minimum(e.load(nearest, 0, lanes), element, lanes)
                 + e.constant(element, shape.slack)
             )
-
-            def mask_block(block: Any, limit: Any = limit) -> None:
-                for half in range(lanes // HALF):
-                    part = e.load(distances, block * lanes + half * HALF, HALF)
-                    index = block * (lanes // HALF) + half
-                    e.store(mask, index, mask_bits(part <= e.splat(limit, HALF)))
-
-            each_block(mask_block)
-            for half in range(key_blocks * lanes // HALF, mask_halves):
-                e.store(mask, half, e.constant("uint16", 0))
-            if tokens < key_blocks * lanes:
-                _clear_padding(e, mask, tokens, key_blocks * lanes)
             e.store(total, 0, e.constant("int32", 0))
-            for index in range(token_elements):
-                count = e.cast("int32", T.popcount(mask_elements[index]))
-                e.store(total, 0, total[0] + count)
+            each(words, lambda word, last: choose(word, limit, last=last))
             # Arithmetic shift: floor((t + c + 1) / 2) = ceil((t + c) / 2).
             bound = e.let(T.shift_right(threshold[n] + total[0] + 1, T.int32(1)))
             for block in range(value_blocks):
@@ -150,14 +150,6 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
                     index = n * context_halves + h * (head.padded_group // HALF)
                     e.store(out, index + block * (lanes // HALF) + half, bits)
     return emitter.kernel(head.groups * tokens)
-
-
-def _clear_padding(e: Emitter, mask: Any, tokens: int, padded: int) -> None:
-    """Clear the mask bits of padding keys, set when any distance is within the slack."""
-    for half in range(tokens // HALF, padded // HALF):
-        keep = (1 << max(0, tokens - half * HALF)) - 1
-        if keep < (1 << HALF) - 1:
-            e.store(mask, half, T.bitwise_and(mask[half], e.constant("uint16", keep)))
 
 
 def _attended(e: Emitter, isa: Isa, values: Any, first: Any, mask: Any, elements: int) -> Any:
