@@ -1,4 +1,4 @@
-"""What the tests share: golden files, and qemu where it is required."""
+"""What the tests share: golden files, and qemu and sshd where they are required."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def need_emulator() -> Callable[[str], str]:
         return str(path)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def need_sshd() -> str:
+    """Path of the OpenSSH server."""
+    path = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None or shutil.which("ssh") is None:
+        _absent("the OpenSSH server is not installed", "VITC_REQUIRE_SSH")
+    return str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitc.devices.device import Device, DeviceRun, RunRequest
 from vitc.devices.local import LocalDevice
 from vitc.devices.qemu import QemuDevice
+from vitc.devices.ssh import SshDevice
 from vitc.devices.table import DEVICES, DeviceKind, parse_device
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "LocalDevice",
     "QemuDevice",
     "RunRequest",
+    "SshDevice",
     "parse_device",
 ]

@@ -26,6 +26,7 @@ class RunRequest:
         repeat: Timed runs of each batch.
         warmup: Untimed runs before them.
         trace: Whether to hand out the value of every tap.
+        profile: Whether to time every step.
         timeout_s: Seconds after which the run is stopped and counts as failed.
     """
 
@@ -33,6 +34,7 @@ class RunRequest:
     repeat: int = 1
     warmup: int = 0
     trace: bool = False
+    profile: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
 
 
@@ -44,7 +46,9 @@ class DeviceRun:
         logits: float32 [B, classes].
         latencies_ns: One entry a timed run of one batch, nanoseconds.
         load_ns: From the start of the library to ready, nanoseconds.
+        start_ns: The same and the first batch, nanoseconds.
         trace: Tap name to value with B in front; None unless asked for.
+        step_ns: Nanoseconds of each step, the sum over all timed runs; None unless asked for.
         facts: What the device says about itself.
     """
 
@@ -52,6 +56,8 @@ class DeviceRun:
     latencies_ns: tuple[int, ...]
     load_ns: int
     trace: dict[str, NDArray[Any]] | None = None
+    step_ns: tuple[int, ...] | None = None
+    start_ns: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +67,7 @@ class Device(Protocol):
     Attributes:
         name: As a user writes it behind ``--device``.
         emulated: Whether its time means nothing.
+        remote: Whether it is another machine, so that nothing here can be timed beside it.
     """
 
     @property
@@ -70,6 +77,10 @@ class Device(Protocol):
     @property
     def emulated(self) -> bool:
         """Whether its times mean nothing."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is another machine."""
 
     def supports(self, artefact: Artefact) -> None:
         """Raise the `VitcError` that `run` would raise for lack of something on this machine."""

@@ -25,6 +25,7 @@ class LocalDevice:
 
     name: str = "local"
     emulated: bool = False
+    remote: bool = False
 
     def supports(self, artefact: Artefact) -> None:
         """Raise if this machine is of another architecture or lacks CPU features."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Machine", "machine"]
+__all__ = ["Machine", "describe_cpu", "machine", "usable_cores"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -46,12 +46,11 @@ class Machine:
 
 def machine() -> Machine:
     """Facts about this machine; what it does not say is empty or None."""
-    info = _cpuinfo()
-    features = next((info[key] for key in _FEATURE_KEYS if key in info), "")
+    cpu, features = describe_cpu(_cpuinfo())
     return Machine(
         architecture=platform.machine(),
-        cpu=next((info[key] for key in _MODEL_KEYS if key in info), platform.processor()),
-        features=tuple(sorted(features.split())),
+        cpu=cpu or platform.processor(),
+        features=features,
         cores=len(usable_cores()),
         governor=_first_line(_GOVERNOR),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -66,16 +65,21 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _cpuinfo() -> dict[str, str]:
+def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
+    """Model name, or an empty text, and sorted features, from the text of /proc/cpuinfo."""
+    info: dict[str, str] = {}
+    for key, _, value in (line.partition(":") for line in cpuinfo.splitlines() if ":" in line):
+        info.setdefault(key.strip(), value.strip())
+    features = next((info[key] for key in _FEATURE_KEYS if key in info), "")
+    model = next((info[key] for key in _MODEL_KEYS if key in info), "")
+    return model, tuple(sorted(features.split()))
+
+
+def _cpuinfo() -> str:
     try:
-        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+        return _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
-    found: dict[str, str] = {}
-    for key, _, value in pairs:
-        found.setdefault(key.strip(), value.strip())
-    return found
+        return ""
 
 
 def _first_line(path: Path) -> str | None:

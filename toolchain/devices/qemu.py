@@ -35,10 +35,11 @@ class QemuDevice:
 
     name: str = "qemu"
     emulated: bool = True
+    remote: bool = False
 
     def supports(self, artefact: Artefact) -> None:
         """Raise if the emulator is not installed, or emulates no such instructions."""
-        emulator = self._emulator(artefact)
+        emulator = self.emulator(artefact)
         beyond = [f for f in artefact.target.features if f.startswith(_NOT_EMULATED)]
         if beyond:
             raise VitcError(
@@ -51,11 +52,12 @@ class QemuDevice:
     ) -> DeviceRun:
         """See `vitc.devices.Device.run`; the latencies are those of the emulation."""
         self.supports(artefact)
-        emulator = self._emulator(artefact)
+        emulator = self.emulator(artefact)
         done = run_runner(artefact, inputs, request, prefix=(emulator, "-cpu", "max"))
         return replace(done, facts={"emulator": emulator, "cpu": "max"})
 
-    def _emulator(self, artefact: Artefact) -> str:
+    def emulator(self, artefact: Artefact) -> str:
+        """Path of the emulator of an artefact; a `VitcError` if it is not installed."""
         wanted = f"qemu-{artefact.target.emulator}"
         found = find_emulator(wanted)
         if found is None:

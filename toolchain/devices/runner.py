@@ -7,8 +7,8 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,19 @@ from vitc.errors import VitcError
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["run_runner"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "TRACE",
+    "raise_failure",
+    "read_run",
+    "run_runner",
+    "runner_arguments",
+]
+
+INPUT: Final = "in.npy"
+OUTPUT: Final = "out.npy"
+TRACE: Final = "trace"
 
 
 def run_runner(
@@ -40,28 +52,56 @@ def run_runner(
     Raises:
         VitcError: If the runner cannot start, fails, or takes longer than the timeout.
     """
-    with tempfile.TemporaryDirectory(prefix="vitc-run-") as folder:
-        given, wanted, trace = (Path(folder, name) for name in ("in.npy", "out.npy", "trace"))
-        np.save(given, np.ascontiguousarray(inputs, dtype=np.float32))
-        command = [*prefix, str(artefact.runner), str(given), str(wanted)]
-        command += ["--threads", str(request.threads), "--repeat", str(request.repeat)]
-        command += ["--warmup", str(request.warmup)]
-        if request.trace:
-            command += ["--trace", str(trace)]
-        report = _timings(_output(command, request.timeout_s), artefact)
-        try:
-            logits = np.load(wanted, allow_pickle=False).astype(np.float32, copy=False)
-            raw = trace.read_bytes() if request.trace else b""
-        except (OSError, ValueError) as error:
-            raise VitcError(
-                f"The runner of {artefact.path} left no readable result ({error}).",
-                "Compile the artefact again.",
-            ) from error
+    with tempfile.TemporaryDirectory(prefix="vitc-run-") as name:
+        folder = Path(name)
+        np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
+        command = [*prefix, str(artefact.runner), *runner_arguments(request, folder)]
+        output = _output(command, request.timeout_s)
+        return read_run(artefact, request, len(inputs), output, folder)
+
+
+def runner_arguments(request: RunRequest, folder: PurePath) -> list[str]:
+    """Arguments of ``vitc-run`` for files in a folder of the machine that runs it."""
+    arguments = [str(folder / INPUT), str(folder / OUTPUT), "--threads", str(request.threads)]
+    arguments += ["--repeat", str(request.repeat), "--warmup", str(request.warmup)]
+    if request.trace:
+        arguments += ["--trace", str(folder / TRACE)]
+    if request.profile:
+        arguments += ["--profile"]
+    return arguments
+
+
+def read_run(
+    artefact: Artefact, request: RunRequest, images: int, output: str, folder: Path
+) -> DeviceRun:
+    """Read what a run left.
+
+    Args:
+        artefact: What ran.
+        request: How it was run.
+        images: How many images.
+        output: What the runner printed.
+        folder: A folder of this machine with logits and trace.
+
+    Raises:
+        VitcError: If something is missing or damaged.
+    """
+    report = _timings(output, artefact)
+    try:
+        logits = np.load(folder / OUTPUT, allow_pickle=False).astype(np.float32, copy=False)
+        raw = (folder / TRACE).read_bytes() if request.trace else b""
+    except (OSError, ValueError) as error:
+        raise VitcError(
+            f"The runner of {artefact.path} left no readable result ({error}).",
+            "Compile the artefact again.",
+        ) from error
     return DeviceRun(
         logits=logits,
         latencies_ns=tuple(int(value) for value in report["latency_ns"]),
         load_ns=int(report.get("load_ns", 0)),
-        trace=artefact.decode_trace(raw, len(inputs)) if request.trace else None,
+        trace=artefact.decode_trace(raw, images) if request.trace else None,
+        step_ns=tuple(int(value) for value in report.get("step_ns", ())) or None,
+        start_ns=int(report.get("start_ns", 0)),
     )
 
 
@@ -80,19 +120,26 @@ def _output(command: Sequence[str], timeout_s: float) -> str:
             f"Cannot start {command[0]}: {error.strerror or error}.",
             "Compile for this machine with `vitc compile --target native`, or use `--device qemu`.",
         ) from error
-    if done.returncode < 0:
+    if done.returncode:
+        raise_failure(done.returncode, done.stderr)
+    return done.stdout
+
+
+def raise_failure(code: int, stderr: str) -> NoReturn:
+    """Raise the `VitcError` of a runner that did not end well.
+
+    Args:
+        code: Its exit code; the negative signal number if it died of a signal.
+        stderr: What it said.
+    """
+    if code < 0:
         raise VitcError(
-            f"The runner died of {_signal_name(-done.returncode)}.",
+            f"The runner died of {_signal_name(-code)}.",
             "SIGILL means that the CPU lacks instructions of the target: see `vitc targets`.",
         )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1].removeprefix("vitc-run: ") if said else f"exit code {done.returncode}"
-        raise VitcError(
-            f"The runner failed: {reason}.",
-            "See `vitc targets` for what fits this machine.",
-        )
-    return done.stdout
+    said = stderr.strip().splitlines()
+    reason = said[-1].removeprefix("vitc-run: ").removesuffix(".") if said else f"exit code {code}"
+    raise VitcError(f"The runner failed: {reason}.", "See `vitc targets` for what fits a machine.")
 
 
 def _signal_name(number: int) -> str:

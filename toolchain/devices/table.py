@@ -9,6 +9,7 @@ from typing import Final
 from vitc.devices.device import Device
 from vitc.devices.local import LocalDevice
 from vitc.devices.qemu import QemuDevice
+from vitc.devices.ssh import SYNTAX, SshDevice
 from vitc.errors import VitcError
 
 __all__ = ["DEVICES", "DeviceKind", "parse_device"]
@@ -36,6 +37,7 @@ DEVICES: Final = (
     DeviceKind(
         "qemu", "qemu", "another architecture, emulated by qemu-user", lambda _: QemuDevice()
     ),
+    DeviceKind("ssh", SYNTAX, "another machine, by the system's ssh", SshDevice.parse),
 )
 
 
