@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from vitc.models import ModelConfig
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
 from vitc.errors import VitcError
 from vitc.models import ModelConfig, SIBiViT, load, preset, random_images, random_model, save
 from vitc.models.initialise import random_model as make

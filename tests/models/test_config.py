@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from vitc.errors import VitcError
 from vitc.models import PRESETS, ModelConfig, Preprocessing, SIBiViT, preset
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
 from vitc.models import ModelConfig, load, observe
 from vitc.models.taps import TapEvent
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from vitc.models import ModelConfig, observe, preset, random_images, random_model
 from vitc.models.taps import TapEvent
 

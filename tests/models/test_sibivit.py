@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+
 from vitc.errors import VitcError
 from vitc.models import (
     ModelConfig,

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 from torch import Tensor
+
 from vitc.models import ModelConfig, SIBiViT, observe, preset, random_images, random_model
 from vitc.models.taps import TapEvent, tap
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from vitc.errors import VitcError
 from vitc.models import Preprocessing, preset
 from vitc.training import load_dataset

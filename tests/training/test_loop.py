@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+
 from vitc.errors import VitcError
 from vitc.models import load, preset, random_images, random_model, save
 from vitc.training import Dataset, EpochReport, TrainOptions, load_dataset, train

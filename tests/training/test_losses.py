@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+
 from vitc.training.losses import classification_loss
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
 from vitc.models.schemes import Scheme

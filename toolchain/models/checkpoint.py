@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
 from vitc.errors import VitcError
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
 from vitc.models.config import ModelConfig, Preprocessing

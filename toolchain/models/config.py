@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from vitc.errors import VitcError
 
 __all__ = ["PRESETS", "ModelConfig", "Preprocessing", "Preset", "preset"]

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.config import ModelConfig, Preprocessing
 from vitc.models.sibivit import Attention, AxisNorm, Block, SIBiViT, TwoLayer

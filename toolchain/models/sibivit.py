@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
 from vitc.models.binary_linear import BinaryLinear, LinearOutput, freeze

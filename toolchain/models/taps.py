@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
 from vitc.models import ops
 
 __all__ = ["FP32_EPS", "Kind", "Observer", "TapEvent", "binarize", "observe", "tap"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils import data as torch_data
+
 from vitc.errors import VitcError
 from vitc.models.config import Preprocessing
 

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
+
 from vitc.errors import VitcError
 from vitc.models import ModelConfig, SIBiViT, load, preset, save
 from vitc.models.sibivit import Block

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+
 from vitc.errors import VitcError
 from vitc.training.options import EpochReport
 

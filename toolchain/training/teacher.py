@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from vitc.errors import VitcError
 from vitc.models import SIBiViT, load
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vitc.models.schemes.scheme import Scheme
 
 __all__ = ["BIBERT"]
