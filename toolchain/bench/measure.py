@@ -12,7 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from vitc.bench.baselines import baseline
-from vitc.devices import Device, RunRequest, parse_device
+from vitc.bench.estimate import Estimate, estimate, find_processor, supports_estimate
+from vitc.bench.profile import Profile, profile, supports_profile
+from vitc.devices import Device, QemuDevice, RunRequest, parse_device
+from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig
@@ -36,6 +39,8 @@ class BenchOptions:
         baseline: A key of `vitc.bench.baselines.BASELINES`; None for none.
         runs: Timed runs of one batch, at least 30.
         warmup: Untimed runs at the start of each round.
+        profile: Whether to time every step as well, beside the peaks of the machine.
+        estimate: A key of `vitc.bench.estimate.PROCESSORS` whose time to model; None for none.
     """
 
     threads: int = 1
@@ -43,6 +48,8 @@ class BenchOptions:
     baseline: str | None = "onnxruntime"
     runs: int = 60
     warmup: int = 3
+    profile: bool = False
+    estimate: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.warmup < 0:
@@ -54,6 +61,8 @@ class BenchOptions:
             raise VitcError(
                 f"A median of {self.runs} runs says little.", f"Ask for {MIN_RUNS} or more."
             )
+        if self.estimate is not None:
+            find_processor(self.estimate)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,9 @@ class BenchReport:
         baseline: Name and title of what it was timed against; None for none.
         baseline_latency: Of the baseline.
         warnings: What makes the numbers less certain.
+        instructions: Executed for one image, counted by the emulator; None on a real machine.
+        profile: Time by step; None unless asked for.
+        estimate: Modelled time; None unless asked for.
     """
 
     artefact: str
@@ -111,6 +123,9 @@ class BenchReport:
     baseline: tuple[str, str] | None = None
     baseline_latency: Latency | None = None
     warnings: tuple[str, ...] = ()
+    instructions: int | None = None
+    profile: Profile | None = None
+    estimate: Estimate | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -143,6 +158,10 @@ class BenchReport:
             "runs": self.runs,
             "load_ms": self.load_ms,
             "warnings": list(self.warnings),
+            "instructions_per_image": self.instructions,
+            "profile": None if self.profile is None else self.profile.to_dict(),
+            "peaks": None if self.profile is None else self.profile.peaks.to_dict(),
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
         }
 
 
@@ -155,7 +174,8 @@ def bench(
     """Time an artefact, and a baseline beside it.
 
     Both sides take turns in rounds on the same pinned cores, so a machine that gets slower or
-    faster meanwhile does so for both. Under emulation there is no baseline and time means nothing.
+    faster meanwhile does so for both. Under emulation there is no baseline and time means nothing;
+    executed instructions are counted instead.
 
     Args:
         artefact: An artefact or its folder.
@@ -163,12 +183,17 @@ def bench(
         say: Told what is being done.
 
     Raises:
-        VitcError: If the artefact does not open or run, or there is no such baseline or device.
+        VitcError: If the artefact does not open or run, there is no such baseline or device, or
+            step times are asked of an emulator or a modelled time of what is not ARM.
     """
     chosen = options or BenchOptions()
     opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
-    device = parse_device(chosen.device)
+    device = _device(chosen, opened)
     device.supports(opened)
+    if chosen.estimate is not None:
+        supports_estimate(opened.target)
+    if chosen.profile:
+        supports_profile(device)
     against = None if chosen.baseline is None else baseline(chosen.baseline)
     facts = machine().to_dict()
     if device.emulated:
@@ -191,6 +216,20 @@ def bench(
                 say(f"round {number}: {repeat} runs of the baseline")
                 session.times(chosen.warmup)
                 theirs += session.times(repeat)
+        steps = profile(opened, device, chosen.threads, say) if chosen.profile else None
+    warnings = list(_warnings(chosen, device, own, theirs))
+    instructions, modelled = None, None
+    if device.emulated or chosen.estimate is not None:
+        say("counting instructions")
+        try:
+            instructions = count_instructions(opened)
+        except VitcError as error:
+            if chosen.estimate is not None:
+                raise
+            warnings.append(str(error))
+    if chosen.estimate is not None and instructions is not None:
+        say(f"modelling {chosen.estimate}")
+        modelled = estimate(opened, chosen.estimate, instructions)
     return BenchReport(
         artefact=str(opened.path),
         target=str(opened.manifest["target"]["name"]),
@@ -204,8 +243,19 @@ def bench(
         machine={**facts, **ran_on} if device.emulated else facts,
         baseline=None if against is None else (against.name, against.title),
         baseline_latency=Latency.of(theirs) if theirs else None,
-        warnings=tuple(_warnings(chosen, device, own, theirs)),
+        warnings=tuple(warnings),
+        instructions=instructions,
+        profile=steps,
+        estimate=modelled,
     )
+
+
+def _device(options: BenchOptions, artefact: Artefact) -> Device:
+    """The device asked for; what models a processor that is not here is emulated."""
+    device = parse_device(options.device)
+    if options.estimate is not None and artefact.missing_features() and not device.emulated:
+        return QemuDevice()
+    return device
 
 
 def _time(

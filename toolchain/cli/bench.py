@@ -11,7 +11,9 @@ from vitc.cli.options import DeviceName, JsonTo, Threads
 from vitc.cli.output import Output, table
 
 if TYPE_CHECKING:
+    from vitc.bench.estimate import Estimate
     from vitc.bench.measure import Latency
+    from vitc.bench.profile import LayerTime, Profile
 
 __all__ = ["bench"]
 
@@ -31,6 +33,17 @@ def bench(
     ] = "onnxruntime",
     runs: Annotated[int, typer.Option("--runs", min=30, help="Timed runs of each side.")] = 60,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Untimed runs a round.")] = 3,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each layer, as a fraction of the peak.")
+    ] = False,
+    estimate: Annotated[
+        str | None,
+        typer.Option(
+            "--estimate",
+            metavar="CPU",
+            help="Model the time on cortex-a72, cortex-a76 or neoverse-n1 with llvm-mca.",
+        ),
+    ] = None,
     json_to: JsonTo = None,
 ) -> None:
     """Time an artefact and, in turns with it, what a user would run instead."""
@@ -44,6 +57,8 @@ def bench(
         baseline=None if baseline == _NONE else baseline,
         runs=runs,
         warmup=warmup,
+        profile=profile,
+        estimate=estimate,
     )
     with output.working(f"timing {artefact}") as say:
         report = measure(artefact, options, say=say)
@@ -58,6 +73,12 @@ def bench(
         f"{report.threads} threads, batch {report.batch}, {report.runs} runs, "
         f"load {report.load_ms:.1f} ms, {report.machine['cpu']}"
     )
+    if report.instructions is not None:
+        output.show(f"executed instructions per image {report.instructions / 1e6:.3f} M (no time)")
+    if report.profile is not None:
+        _show_profile(output, report.profile)
+    if report.estimate is not None:
+        _show_estimate(output, report.estimate)
     for warning in report.warnings:
         output.note(f"warning: {warning}")
     output.result(report.to_dict())
@@ -69,4 +90,49 @@ def _times(latency: Latency) -> tuple[str, str, str, str]:
         f"{latency.p10:.3f}",
         f"{latency.p90:.3f}",
         f"{latency.min:.3f}",
+    )
+
+
+def _show_profile(output: Output, profile: Profile) -> None:
+    columns = ("layer", ">ms", ">share", ">binary MMAC", ">fp MMAC", ">of peak", "unit")
+    rows = [_layer(layer, profile.milliseconds) for layer in profile.layers()]
+    output.show(table("", columns, [*rows, _layer(profile.binary(), profile.milliseconds)]))
+    peaks = profile.peaks
+    output.show(
+        f"peaks of one core ({peaks.isa}): {peaks.popcount_gmacs:.0f} G binary MAC/s, "
+        f"{peaks.fma_gmacs:.1f} G fp32 MAC/s"
+    )
+
+
+def _layer(layer: LayerTime, total: float) -> tuple[str, ...]:
+    return (
+        layer.name if layer.steps == 1 else f"{layer.name} ({layer.steps})",
+        f"{layer.milliseconds:.3f}",
+        f"{layer.milliseconds / total:.1%}",
+        f"{layer.macs.binary / 1e6:.1f}",
+        f"{layer.macs.fp / 1e6:.1f}",
+        "" if layer.peak is None else f"{layer.peak:.0%}",
+        layer.unit or "",
+    )
+
+
+def _show_estimate(output: Output, estimate: Estimate) -> None:
+    columns = ("kernel", ">calls", ">MAC/iteration", ">cycles/iteration", ">MAC/cycle", "unit")
+    rows = [
+        (
+            kernel.kernel,
+            str(kernel.steps),
+            f"{kernel.macs:.0f}",
+            f"{kernel.cycles:.1f}",
+            f"{kernel.macs_per_cycle:.1f}",
+            kernel.unit,
+        )
+        for kernel in estimate.kernels
+    ]
+    output.show(table("", columns, rows))
+    cpu = estimate.processor
+    output.show(
+        f"modelled, not measured: {estimate.milliseconds:.1f} ms on {cpu.name} at "
+        f"{cpu.gigahertz} GHz without cache misses; {estimate.binary_macs_per_cycle:.1f} binary "
+        f"MAC/cycle in hot loops, {estimate.slowest_product:.1f} in the slowest matrix product"
     )

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from vitc.bench import profile as module
+from vitc.bench.peaks import PeakLoops, Peaks
+from vitc.bench.profile import profile
+from vitc.devices import Device, DeviceRun, LocalDevice, QemuDevice, RunRequest
+from vitc.errors import VitcError
+from vitc.runtime.artefact import Artefact
+from vitc.targets import find
+
+
+class FakePeaks:
+    """First slower, then faster: 200 G binary MAC/s and 10 G fp32 MAC/s count."""
+
+    def __init__(self, _: object) -> None:
+        self.measured = 0
+
+    def measure(self) -> Peaks:
+        self.measured += 1
+        return Peaks("fake", 200.0 if self.measured == 3 else 90.0, 10.0)
+
+
+@dataclass
+class FakeDevice:
+    """Every step takes a millisecond a run, but in one round only half of it."""
+
+    steps: int
+    rounds: int = 0
+    name: str = "local"
+    emulated: bool = False
+
+    def supports(self, artefact: Artefact) -> None:
+        pass
+
+    def run(self, artefact: Artefact, inputs: np.ndarray, request: RunRequest) -> DeviceRun:
+        assert request.profile
+        assert artefact.batch == len(inputs)
+        self.rounds += 1
+        each = 500_000 if self.rounds == 2 else 1_000_000
+        step_ns = (each * request.repeat * len(inputs),) * self.steps
+        return DeviceRun(np.zeros((1, 5), np.float32), (1,), 1, step_ns=step_ns)
+
+
+@pytest.fixture
+def fake_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PeakLoops", FakePeaks)
+
+
+def test_a_step_counts_with_its_fastest_round_and_the_highest_peak(
+    compiled: Callable[[str], Artefact], fake_peaks: None
+) -> None:
+    artefact = compiled("arm")
+    device: Device = FakeDevice(len(artefact.manifest["steps"]))
+
+    found = profile(artefact, device, threads=2)
+
+    assert {step.milliseconds for step in found.steps} == {0.5}
+    steps = {step.name: step for step in found.steps}
+    key = steps["blocks.1.attn.key"]
+    assert (key.macs.binary, key.unit) == (10 * 64 * 64, "popcount")
+    assert key.peak == pytest.approx(10 * 64 * 64 / 0.5e-3 / 200e9 / 2)
+    assert steps["embedding"].unit == "fma"
+    assert steps["embedding"].peak == pytest.approx(9 * 64 * 48 / 0.5e-3 / 10e9 / 2)
+    assert steps["blocks.0.mlp.input"].peak is None
+
+
+def test_layers_put_the_blocks_together_and_shares_add_up(
+    compiled: Callable[[str], Artefact], fake_peaks: None
+) -> None:
+    artefact = compiled("arm")
+
+    found = profile(artefact, FakeDevice(len(artefact.manifest["steps"])), threads=1)
+    document = found.to_dict()
+
+    layers = {layer.name: layer for layer in found.layers()}
+    assert layers["blocks.*.si.output"].steps == 2
+    assert layers["blocks.*.si.output"].milliseconds == 1.0
+    assert sum(row["share"] for row in document["layers"]) == pytest.approx(1)
+    assert sum(row["share"] for row in document["steps"]) == pytest.approx(1)
+    assert sum(row["binary_macs"] for row in document["layers"]) == found.binary().macs.binary
+
+
+def test_a_runner_that_times_other_steps_is_refused(
+    compiled: Callable[[str], Artefact], fake_peaks: None
+) -> None:
+    with pytest.raises(VitcError, match="timed 3 steps"):
+        profile(compiled("arm"), FakeDevice(3), threads=1)
+
+
+def test_emulated_times_are_refused(compiled: Callable[[str], Artefact]) -> None:
+    with pytest.raises(VitcError, match="emulated"):
+        profile(compiled("arm"), QemuDevice(), threads=1)
+
+
+def test_times_of_another_machine_have_no_peaks_here(
+    compiled: Callable[[str], Artefact],
+) -> None:
+    with pytest.raises(VitcError, match="peaks of ssh"):
+        profile(compiled("arm"), FakeDevice(1, name="ssh://board"), threads=1)
+
+
+def test_an_artefact_of_this_machine_is_profiled_beside_measured_peaks(
+    compiled: Callable[[str], Artefact],
+) -> None:
+    artefact = compiled("native")
+
+    found = profile(artefact, LocalDevice(), threads=1)
+
+    assert [s.name for s in found.steps] == [s["tap"] for s in artefact.manifest["steps"]]
+    assert all(step.milliseconds > 0 for step in found.steps)
+    assert found.peaks.isa == artefact.target.isa
+    assert found.peaks.popcount_gmacs > found.peaks.fma_gmacs > 0
+
+
+def test_the_better_of_two_measurements_is_taken_unit_by_unit() -> None:
+    assert Peaks("x", 3.0, 1.0).faster(Peaks("x", 2.0, 4.0)) == Peaks("x", 3.0, 4.0)
+
+
+def test_peaks_are_measured_again_on_the_same_loops() -> None:
+    loops = PeakLoops(find("native"))
+
+    assert loops.measure().isa == loops.measure().isa == find("native").isa

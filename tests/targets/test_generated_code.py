@@ -1,0 +1,116 @@
+"""Guards the generated form of the binary products, since clocks of shared machines cannot.
+
+A slower kernel shows here first: a spilled sum is a store in the hot loop, a lost vector form or a
+call is a missing or a foreign instruction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from vitc.compiler.assembly import HotLoop, hot_loops
+from vitc.compiler.codegen import emit_assembly
+from vitc.targets.isa import ISAS, Isa
+from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
+from vitc.targets.kernels.emitter import Kernel
+from vitc.targets.layouts import Axis
+from vitc.targets.table import TARGETS
+
+# DeiT-S: tokens, channels; heads; hidden channels at MLP ratios of 2 and 4.
+N, C = 197, 384
+HEADS = Axis(64, 6)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a hot loop is made of, where V counts vector registers of sums in a tile.
+
+    Attributes:
+        each: Mnemonics of which there are V times their number in an iteration.
+        bits: Width of a vector register.
+        stores: Most stores in an iteration: sums for which the register file has no room.
+        instructions: Most instructions in an iteration.
+    """
+
+    each: dict[str, int]
+    bits: int
+    stores: int
+    instructions: int
+
+
+FORMS = {
+    "avx512-vpopcntdq": Form({"vpxord": 1, "vpopcntd": 1, "vpaddd": 1}, 512, 0, 62),
+    "avx2-pshufb": Form({"vpshufb": 2, "vpaddb": 2}, 256, 9, 110),
+    "ssse3-pshufb": Form({"pshufb": 2, "paddb": 2}, 128, 6, 104),
+    "neon-cnt": Form({"eor": 1, "cnt": 1}, 128, 1, 42),
+    "neon32-vcnt": Form({"veor": 1, "vcnt.8": 1, "vadd.i8": 1}, 128, 4, 50),
+}
+
+
+def products(isa: Isa) -> list[Kernel]:
+    """Every binary product of DeiT-S, its symbol the layer."""
+
+    def shape(rows: int, lanes: int, k: int) -> LinearShape:
+        return LinearShape(rows, lanes, k, Axis(k).padded // isa.element_bits)
+
+    def threshold(symbol: str, product: LinearShape, output: str, **options: object) -> Kernel:
+        return threshold_kernel(symbol, isa, product, output=output, **options)
+
+    def residual(symbol: str, product: LinearShape, *, transposed: bool = False) -> Kernel:
+        return residual_kernel(
+            symbol, isa, product, transposed=transposed, gain=transposed, stride=C
+        )
+
+    square, wide, spatial = shape(N, C, C), shape(N, 2 * C, C), shape(N, C, N)
+    return [
+        threshold("query", square, "rows", group=HEADS),
+        threshold("key", square, "keys", group=HEADS, head=HEADS),
+        threshold("value", square, "columns", group=HEADS),
+        residual("proj", square),
+        threshold("mlp_fc1", wide, "rows", two_sided=True),
+        threshold("mlp_fc1_ratio_4", shape(N, 4 * C, C), "rows", two_sided=True),
+        residual("mlp_fc2", shape(N, C, 2 * C)),
+        residual("mlp_fc2_ratio_4", shape(N, C, 4 * C)),
+        threshold("si_fc1", spatial, "columns", transposed=True, two_sided=True),
+        residual("si_fc2", spatial, transposed=True),
+    ]
+
+
+def loops_of(target: str) -> dict[str, list[HotLoop]]:
+    machine = TARGETS[target]
+    kernels = products(ISAS[machine.isa])
+    found = hot_loops(emit_assembly(kernels, machine), "popcount")
+    assert set(found) == {kernel.symbol for kernel in kernels}
+    return found
+
+
+def tile_bits(isa: Isa, lanes: int) -> int:
+    """Bits of all sums of the tile that is chosen for so many outputs (or positions)."""
+    tile = LinearShape(N, lanes, C, 1).lane_tile(isa)
+    return isa.row_tile * tile * isa.lanes * isa.element_bits
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "android-arm64"])
+def test_hot_loops_of_binary_products_keep_their_form(target):
+    isa = ISAS[TARGETS[target].isa]
+    form = FORMS[isa.name]
+    for symbol, loops in loops_of(target).items():
+        lanes = {"mlp_fc1": 2 * C, "mlp_fc1_ratio_4": 4 * C}.get(symbol, C)
+        vectors = tile_bits(isa, lanes) // form.bits
+        for loop in loops:
+            where = f"{target} {symbol}:\n{loop.text}"
+            found = {name: loop.count(name) for name in form.each}
+            assert found == {name: vectors * each for name, each in form.each.items()}, where
+            assert not any(i.calls for i in loop.instructions), where
+            assert sum(i.stores for i in loop.instructions) <= form.stores, where
+            assert len(loop.instructions) <= form.instructions, where
+
+
+def test_neon_adds_bytes_once_a_vector_of_sums():
+    isa = ISAS["neon-cnt"]
+    for symbol, loops in loops_of("arm").items():
+        for loop in loops:
+            adds = [i for i in loop.instructions if i.mnemonic == "add" and ".16b" in i.operands]
+            assert len(adds) == tile_bits(isa, C) // 128, symbol

@@ -1,0 +1,289 @@
+"""A modelled time for ARM processors that are not here: llvm-mca on the hot loops.
+
+For every kernel, llvm-mca says how many cycles an iteration of its hottest loop takes on a
+processor. A step runs that loop as often as its MACs need. What lies outside hot loops (epilogues,
+binarization, padding) is counted by executed over hot-loop instructions and taken to run at the
+same pace. The model leaves out all memory: every load hits the first-level cache, no store waits,
+no branch is mispredicted; so a real core at the named clock takes longer. LLVM schedules both
+Cortex-A72 and Cortex-A76 as a Cortex-A57; Neoverse N1, the server core next to the Cortex-A76, has
+a model of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from vitc.bench.macs import step_macs
+from vitc.compiler.assembly import HotLoop, Unit, hot_loops
+from vitc.compiler.codegen import emit_assembly
+from vitc.errors import VitcError
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+    from vitc.targets import Target
+
+__all__ = ["PROCESSORS", "Estimate", "KernelEstimate", "Processor", "estimate", "find_llvm_mca"]
+
+_ITERATIONS: Final = 100
+_TIMEOUT_S: Final = 120
+_NEWEST: Final = 25
+_OLDEST: Final = 14
+_ATTENTION: Final = "vitc_attention"
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A processor that llvm-mca models.
+
+    Attributes:
+        name: For LLVM.
+        gigahertz: Clock that the modelled time is for.
+        board: Where that clock is usual.
+    """
+
+    name: str
+    gigahertz: float
+    board: str
+
+
+PROCESSORS: Final[Mapping[str, Processor]] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Processor("cortex-a72", 1.5, "Raspberry Pi 4"),
+            Processor("cortex-a76", 2.4, "Raspberry Pi 5"),
+            Processor("neoverse-n1", 2.5, "a server"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """The model of one kernel.
+
+    Attributes:
+        kernel: Symbol.
+        unit: What its hot loop keeps busy: popcount or fma.
+        cycles: Of one iteration of its hot loop.
+        instructions: Of one iteration.
+        macs: Of one iteration.
+        steps: Steps that call it.
+        iterations: Of its hot loop for one image.
+    """
+
+    kernel: str
+    unit: Unit
+    cycles: float
+    instructions: float
+    macs: float
+    steps: int
+    iterations: float
+
+    @property
+    def macs_per_cycle(self) -> float:
+        """MACs a cycle in the hot loop."""
+        return self.macs / self.cycles
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A modelled time; see the module for what it leaves out.
+
+    Attributes:
+        processor: What is modelled.
+        tool: The llvm-mca that was used.
+        kernels: Kernels with MACs.
+        executed: Instructions for one image, counted.
+    """
+
+    processor: Processor
+    tool: str
+    kernels: tuple[KernelEstimate, ...]
+    executed: int
+
+    @property
+    def hot_instructions(self) -> float:
+        """Instructions in hot loops for one image."""
+        return sum(k.instructions * k.iterations for k in self.kernels)
+
+    @property
+    def hot_cycles(self) -> float:
+        """Cycles in hot loops for one image."""
+        return sum(k.cycles * k.iterations for k in self.kernels)
+
+    @property
+    def cycles(self) -> float:
+        """Cycles for one image."""
+        return self.hot_cycles * self.executed / self.hot_instructions
+
+    @property
+    def milliseconds(self) -> float:
+        """Modelled time for one image."""
+        return self.cycles / self.processor.gigahertz / 1e6
+
+    @property
+    def binary_macs_per_cycle(self) -> float:
+        """Binary MACs a cycle over all hot loops of binary kernels."""
+        binary = [k for k in self.kernels if k.unit == "popcount"]
+        cycles = sum(k.cycles * k.iterations for k in binary)
+        return sum(k.macs * k.iterations for k in binary) / cycles
+
+    @property
+    def slowest_product(self) -> float:
+        """Binary MACs a cycle in the hot loop of the slowest binary product, attention aside."""
+        return min(
+            k.macs_per_cycle
+            for k in self.kernels
+            if k.unit == "popcount" and not k.kernel.startswith(_ATTENTION)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "modelled": True,
+            "processor": self.processor.name,
+            "gigahertz": self.processor.gigahertz,
+            "tool": self.tool,
+            "modelled_ms": self.milliseconds,
+            "modelled_cycles": self.cycles,
+            "hot_loop_share_of_instructions": self.hot_instructions / self.executed,
+            "binary_macs_per_cycle": self.binary_macs_per_cycle,
+            "slowest_product_macs_per_cycle": self.slowest_product,
+            "kernels": [asdict(k) | {"macs_per_cycle": k.macs_per_cycle} for k in self.kernels],
+        }
+
+
+def find_processor(name: str) -> Processor:
+    """Look up a processor.
+
+    Raises:
+        VitcError: If there is none of that name; the known ones are listed.
+    """
+    if name not in PROCESSORS:
+        raise VitcError(
+            f"There is no model of {name!r}; known: {', '.join(PROCESSORS)}.", "Choose one of them."
+        )
+    return PROCESSORS[name]
+
+
+def find_llvm_mca() -> str:
+    """Path of the newest llvm-mca.
+
+    Raises:
+        VitcError: If there is none.
+    """
+    names = [f"llvm-mca-{version}" for version in range(_NEWEST, _OLDEST - 1, -1)]
+    for name in (*names, "llvm-mca"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise VitcError(
+        "llvm-mca is not installed.",
+        "Install it, on Debian or Ubuntu with `sudo apt-get install llvm-19`.",
+    )
+
+
+def estimate(artefact: Artefact, processor: str, executed: int) -> Estimate:
+    """Model the time of one image on an ARM processor.
+
+    Args:
+        artefact: An artefact for ARM; its kernels are generated again from its ONNX file.
+        processor: A key of `PROCESSORS`.
+        executed: Instructions for one image (`vitc.devices.instructions`).
+
+    Raises:
+        VitcError: If the artefact is for another architecture, there is no such processor, or
+            llvm-mca is missing or fails.
+    """
+    chosen, tool, target = find_processor(processor), find_llvm_mca(), artefact.target
+    supports_estimate(target)
+    assembly = _assembly(artefact)
+    steps = artefact.manifest["steps"]
+    macs = step_macs([step["tap"] for step in steps], artefact.manifest["config"])
+    loops: dict[Unit, dict[str, list[HotLoop]]] = {
+        "popcount": hot_loops(assembly, "popcount"),
+        "fma": hot_loops(assembly, "fma"),
+    }
+    kernels = []
+    for symbol in dict.fromkeys(step["kernel"] for step in steps):
+        mine = [m for step, m in zip(steps, macs, strict=True) if step["kernel"] == symbol]
+        unit: Unit = "popcount" if any(m.binary for m in mine) else "fma"
+        wanted = sum(m.binary + m.fp for m in mine)
+        if not wanted:
+            continue
+        if symbol not in loops[unit]:
+            raise VitcError(f"No hot loop was found in {symbol}.", "Report this as a defect.")
+        kernels.append(_kernel(loops[unit][symbol], unit, wanted, len(mine), tool, chosen, target))
+    return Estimate(chosen, tool, tuple(kernels), executed)
+
+
+def supports_estimate(target: Target) -> None:
+    """Raise unless the target is one whose processors are modelled."""
+    if not target.triple.startswith(("aarch64", "arm")):
+        raise VitcError(
+            f"Times are modelled for ARM only, and the artefact is for {target.name}.",
+            "Measure it on this machine: `vitc bench DIR`.",
+        )
+
+
+def _assembly(artefact: Artefact) -> str:
+    from vitc.compiler.lowering import lower_graph
+    from vitc.exporter import load_onnx, tap_names
+
+    model, _ = load_onnx(artefact.onnx)
+    plan = lower_graph(model, artefact.target, tap_names(model))
+    return emit_assembly(plan.kernels, artefact.target)
+
+
+def _kernel(
+    loops: list[HotLoop],
+    unit: Unit,
+    macs: int,
+    steps: int,
+    tool: str,
+    processor: Processor,
+    target: Target,
+) -> KernelEstimate:
+    """Model one kernel; where its loop is cut into runs, they take turns."""
+    count = len(loops)
+    cycles = sum(loop_cycles(loop, tool, processor.name, target) for loop in loops) / count
+    each = sum(loop.macs(unit) for loop in loops) / count
+    instructions = sum(len(loop.instructions) for loop in loops) / count
+    return KernelEstimate(
+        loops[0].symbol, unit, cycles, instructions, each, steps, iterations=macs / each
+    )
+
+
+def loop_cycles(loop: HotLoop, tool: str, processor: str, target: Target) -> float:
+    """Cycles of one iteration of a loop, by llvm-mca.
+
+    Raises:
+        VitcError: If llvm-mca fails.
+    """
+    command = [tool, f"-mtriple={target.triple}", f"-mcpu={processor}", "-json"]
+    attributes = ",".join(target.attributes)
+    done = subprocess.run(
+        [*command, f"-mattr={attributes}", f"-iterations={_ITERATIONS}", "-"],
+        input=loop.text,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    try:
+        summary = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
+        return float(summary["TotalCycles"]) / float(summary["Iterations"])
+    except (ValueError, KeyError, IndexError) as error:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or ["no result"]
+        raise VitcError(
+            f"{tool} cannot model {loop.symbol}: {said[0].rstrip('.')}.",
+            "32-bit ARM is modelled for cortex-a72 only. Else install a newer one, on Debian or "
+            "Ubuntu with `sudo apt-get install llvm-19`.",
+        ) from error

@@ -1,0 +1,186 @@
+"""Where the time of an artefact goes: by step, beside the peak of the unit that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from vitc.bench.macs import StepMacs, step_macs
+from vitc.bench.peaks import PeakLoops, Peaks
+from vitc.devices import Device, LocalDevice, RunRequest
+from vitc.errors import VitcError
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["LayerTime", "Profile", "profile", "supports_profile"]
+
+_ROUNDS: Final = 10
+_RUNS: Final = 6
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Time of one step, or of all steps of one kind together.
+
+    Attributes:
+        name: Tap of the step; of a kind, with `*` for the number of the block.
+        steps: How many steps.
+        milliseconds: For one image.
+        macs: For one image.
+        peak: Fraction of the peak of popcount or multiply-add, by all threads; None for a step
+            without MACs.
+    """
+
+    name: str
+    steps: int
+    milliseconds: float
+    macs: StepMacs
+    peak: float | None
+
+    @property
+    def unit(self) -> str | None:
+        """The unit that it keeps busy: `popcount`, `fma`, or None."""
+        if self.macs.binary:
+            return "popcount"
+        return "fma" if self.macs.fp else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Time by step.
+
+    Attributes:
+        threads: Threads of the library.
+        runs: Runs of a batch.
+        peaks: Of one core.
+        steps: Every step, in order.
+    """
+
+    threads: int
+    runs: int
+    peaks: Peaks
+    steps: tuple[LayerTime, ...]
+
+    @property
+    def milliseconds(self) -> float:
+        """Sum over the steps."""
+        return sum(step.milliseconds for step in self.steps)
+
+    def layers(self) -> list[LayerTime]:
+        """The steps of all blocks together, by kind, in order."""
+        kinds: dict[str, list[LayerTime]] = {}
+        for step in self.steps:
+            kinds.setdefault(_kind(step.name), []).append(step)
+        return [self._together(name, steps) for name, steps in kinds.items()]
+
+    def binary(self) -> LayerTime:
+        """All binary products together."""
+        return self._together("binary", [step for step in self.steps if step.macs.binary])
+
+    def _together(self, name: str, steps: Sequence[LayerTime]) -> LayerTime:
+        macs = StepMacs(sum(s.macs.binary for s in steps), sum(s.macs.fp for s in steps))
+        time = sum(step.milliseconds for step in steps)
+        return LayerTime(
+            name, len(steps), time, macs, _fraction(macs, time, self.peaks, self.threads)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "threads": self.threads,
+            "runs": self.runs,
+            "steps": [self._row(step) for step in self.steps],
+            "layers": [self._row(layer) for layer in self.layers()],
+        }
+
+    def _row(self, time: LayerTime) -> dict[str, Any]:
+        return {
+            "name": time.name,
+            "steps": time.steps,
+            "ms": time.milliseconds,
+            "share": time.milliseconds / self.milliseconds,
+            "binary_macs": time.macs.binary,
+            "fp_macs": time.macs.fp,
+            "unit": time.unit,
+            "fraction_of_peak": time.peak,
+        }
+
+
+def profile(
+    artefact: Artefact,
+    device: Device,
+    threads: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Profile:
+    """Time each step of an artefact on this machine.
+
+    Steps and peaks are measured in turns. Other work on the machine only ever adds time, so of ten
+    rounds a step counts with its fastest (the mean over the runs of the round), as a peak does.
+
+    Args:
+        artefact: The artefact.
+        device: A device that is this machine.
+        threads: Threads of the library.
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If the device is emulated, or the artefact does not run.
+    """
+    supports_profile(device)
+    device.supports(artefact)
+    say("measuring the peaks")
+    loops = PeakLoops(artefact.target)
+    peaks = loops.measure()
+    images = np.random.default_rng(0).standard_normal(
+        (artefact.batch, *artefact.image_shape), dtype=np.float32
+    )
+    taps = [step["tap"] for step in artefact.manifest["steps"]]
+    macs = step_macs(taps, artefact.manifest["config"])
+    fastest = np.full(len(taps), np.inf)
+    for number in range(_ROUNDS):
+        say(f"profile: round {number + 1} of {_ROUNDS}")
+        request = RunRequest(threads=threads, repeat=_RUNS, warmup=1, profile=True)
+        times = device.run(artefact, images, request).step_ns or ()
+        if len(times) != len(taps):
+            raise VitcError(
+                f"The runner of {artefact.path} timed {len(times)} steps of {len(taps)}.",
+                "Compile the artefact again.",
+            )
+        fastest = np.minimum(fastest, np.asarray(times) / (1e6 * _RUNS * artefact.batch))
+        peaks = peaks.faster(loops.measure())
+    steps = tuple(
+        LayerTime(tap, 1, float(time), each, _fraction(each, float(time), peaks, threads))
+        for tap, time, each in zip(taps, fastest, macs, strict=True)
+    )
+    return Profile(threads, _ROUNDS * _RUNS, peaks, steps)
+
+
+def supports_profile(device: Device) -> None:
+    """Raise unless a device is this machine, whose peaks can be measured."""
+    if device.emulated:
+        raise VitcError(
+            f"The times of {device.name} are emulated, so a profile of them says nothing.",
+            "Run `vitc bench --profile` on the machine itself, or `vitc bench --estimate` here.",
+        )
+    if device.name != LocalDevice().name:
+        raise VitcError(
+            f"A profile needs the peaks of {device.name}, and they are measured on this machine.",
+            "Run `vitc bench --profile` on that machine.",
+        )
+
+
+def _kind(tap: str) -> str:
+    parts = tap.split(".")
+    return ".".join([parts[0], "*", *parts[2:]]) if parts[0] == "blocks" else tap
+
+
+def _fraction(macs: StepMacs, milliseconds: float, peaks: Peaks, threads: int) -> float | None:
+    """Fraction of the time that the peak of the busier unit would take on as many cores."""
+    if not (macs.binary or macs.fp) or milliseconds <= 0:
+        return None
+    at_peak = macs.binary / peaks.popcount_gmacs + macs.fp / peaks.fma_gmacs
+    return at_peak / threads / 1e6 / milliseconds
