@@ -14,8 +14,9 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
 demo: $(READY) qemu
 	vitc demo
 
+# Tests of one file share what they export, so a file stays with one worker; each worker computes on one thread.
 test: $(READY) qemu
-	python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
 
 dev: $(READY)
 
