@@ -18,7 +18,7 @@ from vitc.training import TrainOptions, train
 from vitc.verify import CheckOptions, CheckReport, check
 
 if TYPE_CHECKING:
-    from vitc.training import EpochReport
+    from vitc.training import EpochReport, TrainResult
 
 __all__ = ["DemoOptions", "DemoReport", "TargetReport", "demo"]
 
@@ -72,14 +72,14 @@ class DemoReport:
     """What came out.
 
     Attributes:
-        checkpoint: The trained network.
+        training: The trained network and its accuracies.
         onnx: Export scheme to file.
         targets: The artefacts.
         bench: Of the native one.
         checkpoint_bytes: Size of the checkpoint, which is fp32.
     """
 
-    checkpoint: Path
+    training: TrainResult
     onnx: dict[str, Path]
     targets: tuple[TargetReport, ...]
     bench: BenchReport
@@ -94,7 +94,10 @@ class DemoReport:
         """The JSON form."""
         return {
             "equal": self.equal,
-            "checkpoint": str(self.checkpoint),
+            "checkpoint": str(self.training.checkpoint),
+            "best_epoch": self.training.best_epoch,
+            "validation_accuracy": self.training.validation_accuracy,
+            "test_accuracy": self.training.test_accuracy,
             "checkpoint_bytes": self.checkpoint_bytes,
             "onnx": {scheme: str(path) for scheme, path in self.onnx.items()},
             "onnx_bytes": {scheme: path.stat().st_size for scheme, path in self.onnx.items()},
@@ -130,7 +133,8 @@ def demo(
     """
     options.out.mkdir(parents=True, exist_ok=True)
     say("training micro on the digits")
-    checkpoint = train(options.training, trained).checkpoint
+    training = train(options.training, trained)
+    checkpoint = training.checkpoint
     model = load(checkpoint)
     files = {}
     for scheme in SCHEMES:
@@ -141,7 +145,7 @@ def demo(
     )
     say("timing the native artefact and the fp32 DeiT twin in turns")
     measured = bench(targets[0].artefact, BenchOptions(), say=say)
-    return DemoReport(checkpoint, files, targets, measured, checkpoint.stat().st_size)
+    return DemoReport(training, files, targets, measured, checkpoint.stat().st_size)
 
 
 def _target(

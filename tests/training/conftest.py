@@ -35,6 +35,15 @@ def class_folders(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def three_parts(tmp_path: Path) -> Path:
+    root = tmp_path / "three"
+    for seed, (part, count) in enumerate((("train", 6), ("val", 3), ("test", 4))):
+        fill(root / part / "dark", count, 0, seed)
+        fill(root / part / "light", count - 1, 170, seed + 10)
+    return root
+
+
+@pytest.fixture
 def presplit_folders(tmp_path: Path) -> Path:
     root = tmp_path / "presplit"
     for seed, part in enumerate(("train", "val")):

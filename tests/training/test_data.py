@@ -70,6 +70,22 @@ def test_given_split_is_respected(presplit_folders: Path) -> None:
     assert len(load_dataset(str(presplit_folders), SMALL)) == 18
 
 
+def test_of_three_given_parts_the_test_images_are_those_of_test(three_parts: Path) -> None:
+    parts = [load_dataset(str(three_parts), SMALL, s) for s in ("train", "test", "all")]
+    assert [len(part) for part in parts] == [11, 7, 18]
+    assert all("/test/" in name for name in parts[1].names)
+
+
+def test_subset_is_the_images_asked_for_in_that_order(class_folders: Path) -> None:
+    data = load_dataset(str(class_folders), SMALL)
+    some = data.subset([12, 3, 20])
+    assert some.names == (data.names[12], data.names[3], data.names[20])
+    assert some.targets.tolist() == [1, 0, 2]
+    assert (some.labels, some.preprocessing) == (data.labels, data.preprocessing)
+    assert torch.equal(some[2][0], data[20][0])
+    assert len(data.subset([])) == 0
+
+
 def test_folders_are_mapped_to_the_labels_of_a_network(class_folders: Path) -> None:
     labels = ("light", "unseen", "dark", "grey")
     data = load_dataset(str(class_folders), SMALL, labels=labels)

@@ -75,8 +75,12 @@ def _show(output: Output, report: DemoReport) -> None:
     rows += [_row(entry, report) for entry in report.targets]
     if report.bench.baseline is not None and twin is not None:
         rows.append((report.bench.baseline[1], "", "", "", f"{twin.median:.3f}", "1"))
-    columns = ("", ">accuracy", ">max logit difference", ">size", ">latency ms", ">ratio")
+    columns = ("", ">test accuracy", ">max logit difference", ">size", ">latency ms", ">ratio")
     output.show(table("", columns, rows))
+    output.show(
+        f"epoch {report.training.best_epoch} was chosen by its validation accuracy, "
+        f"{report.training.validation_accuracy:.2%}"
+    )
     for entry in report.targets:
         if entry.skipped:
             output.show(f"[yellow]{entry.target}: {entry.skipped}[/]")

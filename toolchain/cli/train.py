@@ -18,7 +18,7 @@ __all__ = ["describe", "train"]
 
 def describe(report: EpochReport) -> str:
     """One epoch in a few words, for a progress bar."""
-    return f"loss {report.loss:.3f}, test accuracy {report.accuracy:.2%}"
+    return f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.2%}"
 
 
 def train(
@@ -51,7 +51,12 @@ def train(
     seed: Seed = 0,
     json_to: JsonTo = None,
 ) -> None:
-    """Train a network; the best checkpoint, the last state and a curve lie beside each other."""
+    """Train a network; the best checkpoint, the last state and a curve lie beside each other.
+
+    The best epoch is chosen by validation images: a tenth of the training ones,
+    or those of val/ where DIR has train/, val/ and test/.
+    The test images are looked at once, to judge the best checkpoint.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from vitc.training import TrainOptions
@@ -85,16 +90,17 @@ def train(
             lambda report: bar.update(task, completed=report.epoch, description=describe(report)),
         )
     output.show(
-        f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch}), "
-        f"last {result.final_accuracy:.2%}, {result.seconds:.0f} s"
+        f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "
+        f"chosen by its validation accuracy {result.validation_accuracy:.2%}; "
+        f"{result.seconds:.0f} s"
     )
     output.note(f"wrote {result.checkpoint}, {result.curve}, {result.history_file}")
     output.result(
         {
             "checkpoint": str(result.checkpoint),
-            "best_accuracy": result.best_accuracy,
             "best_epoch": result.best_epoch,
-            "final_accuracy": result.final_accuracy,
+            "validation_accuracy": result.validation_accuracy,
+            "test_accuracy": result.test_accuracy,
             "seconds": result.seconds,
             "curve": str(result.curve),
             "history": str(result.history_file),

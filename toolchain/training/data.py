@@ -2,7 +2,8 @@
 
 A folder holds one sub-folder per class; ``train/`` and ``test/`` (or ``val/``) below it, if there
 are any, are taken as the split, otherwise a fifth of every class is kept for testing. The split
-depends on nothing but the files, so training and a later check see the same test images.
+depends on nothing but the files, so training and a later check see the same test images. With
+both ``test/`` and ``val/`` the test images are those of ``test/``, see `vitc.training.parts`.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         """
         for start in range(0, len(self), self.batch_size):
             yield self.__getitems__(range(start, min(start + self.batch_size, len(self))))[0]
+
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The images at `indices`, in that order, with the same classes."""
+        entries = [self._entries[index] for index in indices]
+        return Dataset(entries, self.labels, self.preprocessing, self.batch_size)
 
     def _decoded(self, index: int) -> NDArray[np.uint8]:
         kept = self._pixels[index]

@@ -1,4 +1,6 @@
-"""The training loop: AdamW, warm-up and cosine, one evaluation an epoch, resumable.
+"""The training loop: AdamW, warm-up and cosine, one validation an epoch, resumable.
+
+The best epoch is chosen by the validation images; the test images are looked at once, at the end.
 
 Batch order and augmentation of an epoch come from the seed and the epoch's number alone, so a
 resumed run needs no generator state and repeats an uninterrupted one bit for bit.
@@ -22,9 +24,10 @@ from vitc.errors import VitcError
 from vitc.models import ModelConfig, SIBiViT, load, preset, save
 from vitc.models.sibivit import Block
 from vitc.training.augmentation import mirror, shift
-from vitc.training.data import DIGITS, Dataset, load_dataset
+from vitc.training.data import DIGITS, Dataset
 from vitc.training.losses import classification_loss
 from vitc.training.options import EpochReport, TrainOptions, TrainResult
+from vitc.training.parts import Parts, load_parts
 from vitc.training.progress_files import read_state, write_curve, write_history, write_state
 from vitc.training.teacher import Teacher
 
@@ -40,7 +43,7 @@ _NOT_OF_THE_RUN = frozenset(("out", "resume"))
 
 
 def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
-    """Train a network and write its best checkpoint.
+    """Train a network and write the checkpoint of its best epoch.
 
     Args:
         options: What to do.
@@ -55,21 +58,21 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     accelerator = Accelerator()
     torch.manual_seed(options.seed)
     chosen = preset(options.preset)
-    train_set = load_dataset(options.data, chosen.preprocessing, "train")
-    test_set = load_dataset(options.data, chosen.preprocessing, "test", train_set.labels)
-    if len(train_set.labels) < 2:
+    parts = load_parts(options.data, chosen.preprocessing)
+    labels = parts.train.labels
+    if len(labels) < 2:
         raise VitcError(
-            f"{options.data} has one class, {train_set.labels[0]!r}.", "Training needs two or more."
+            f"{options.data} has one class, {labels[0]!r}.", "Training needs two or more."
         )
     start = None if options.start is None else load(options.start)
-    model = _initial(_configured(chosen.config, options, train_set), train_set, start)
+    model = _initial(_configured(chosen.config, options, parts.train), parts.train, start)
     teacher = None if options.teacher is None else Teacher(options.teacher, model)
     described = _described(
         options,
         start=None if start is None else start.source_sha256,
         teacher=None if teacher is None else teacher.network.source_sha256,
     )
-    run = _Run(options, described, accelerator, model, teacher, train_set, test_set)
+    run = _Run(options, described, accelerator, model, teacher, parts)
     if options.resume:
         run.restore()
     with _threads(options.threads or (1 if model.config.width <= _NARROW else None)):
@@ -77,7 +80,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
             report = run.step()
             if accelerator.is_main_process and progress is not None:
                 progress(report)
-    return run.result()
+        return run.finish()
 
 
 @contextmanager
@@ -172,8 +175,7 @@ class _Run:
         accelerator: Accelerator,
         model: SIBiViT,
         teacher: Teacher | None,
-        train_set: Dataset,
-        test_set: Dataset,
+        parts: Parts,
     ) -> None:
         self.options = options
         self.described = described
@@ -184,7 +186,7 @@ class _Run:
         self.best_accuracy = -1.0
         self.best_epoch = 0
         self.history: list[EpochReport] = []
-        self.sampler = _EpochBatches(len(train_set), options.batch_size, options.seed)
+        self.sampler = _EpochBatches(len(parts.train), options.batch_size, options.seed)
         matrices = [p for p in model.parameters() if p.ndim == 2]
         others = [p for p in model.parameters() if p.ndim != 2]
         optimizer = torch.optim.AdamW(
@@ -194,15 +196,17 @@ class _Run:
             ],
             lr=options.learning_rate,
         )
-        workers = 0 if train_set.in_memory else _WORKERS
+        workers = 0 if parts.train.in_memory else _WORKERS
         loader = DataLoader(
-            train_set, batch_sampler=self.sampler, collate_fn=_as_is, num_workers=workers
+            parts.train, batch_sampler=self.sampler, collate_fn=_as_is, num_workers=workers
         )
-        test_loader = DataLoader(
-            test_set, batch_size=_EVAL_BATCH, collate_fn=_as_is, num_workers=workers
+        validation_loader, test_loader = (
+            DataLoader(data, batch_size=_EVAL_BATCH, collate_fn=_as_is, num_workers=workers)
+            for data in (parts.validation, parts.test)
         )
-        self.network, self.optimizer, self.loader, self.test_loader = accelerator.prepare(
-            model, optimizer, loader, test_loader
+        self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        self.validation_loader, self.test_loader = accelerator.prepare(
+            validation_loader, test_loader
         )
         steps = len(self.loader)
         warmup = options.warmup_epochs * steps
@@ -215,16 +219,16 @@ class _Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
 
     def step(self) -> EpochReport:
-        """One epoch, its evaluation, and the files."""
+        """One epoch, its validation, and the files."""
         began = time.perf_counter()
         loss = self._train_epoch()
-        accuracy = self._evaluate()
+        accuracy = self._accuracy(self.network, self.validation_loader)
         self.epoch += 1
         report = EpochReport(
             epoch=self.epoch,
             epochs=self.options.epochs,
             loss=loss,
-            accuracy=accuracy,
+            validation_accuracy=accuracy,
             learning_rate=float(self.schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - began,
         )
@@ -272,24 +276,29 @@ class _Run:
         return moved.to(images.device)
 
     @torch.no_grad()
-    def _evaluate(self) -> float:
-        self.network.eval()
+    def _accuracy(self, network: nn.Module, loader: DataLoader[Any]) -> float:
+        network.eval()
         right, count = 0, 0
-        for images, targets in self.test_loader:
-            guesses = self.network(images).argmax(dim=-1)
+        for images, targets in loader:
+            guesses = network(images).argmax(dim=-1)
             guesses, wanted = self.accelerator.gather_for_metrics((guesses, targets))
             right += int((guesses == wanted).sum())
             count += len(wanted)
         return right / count
 
+    @property
+    def _provenance(self) -> dict[str, Any]:
+        """What the best checkpoint says about itself before it is judged."""
+        return {
+            "options": self.described,
+            "epoch": self.best_epoch,
+            "validation_accuracy": self.best_accuracy,
+        }
+
     def _write(self, is_best: bool) -> None:
         model = self.accelerator.unwrap_model(self.network)
         if is_best:
-            model.history = {
-                "options": self.described,
-                "epoch": self.epoch,
-                "accuracy": self.best_accuracy,
-            }
+            model.history = self._provenance
             save(model, self.options.out)
         state = {
             "run": self.described,
@@ -297,7 +306,7 @@ class _Run:
             "model": model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
+            "best": {"validation_accuracy": self.best_accuracy, "epoch": self.best_epoch},
             "history": [asdict(report) for report in self.history],
         }
         write_state(self.options.last, state)
@@ -318,25 +327,54 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch = state["epoch"]
-        self.best_accuracy = state["best"]["accuracy"]
+        self.best_accuracy = state["best"]["validation_accuracy"]
         self.best_epoch = state["best"]["epoch"]
         self.history = [EpochReport(**report) for report in state["history"]]
 
-    def result(self) -> TrainResult:
-        """What the run came to, with its curves and history written."""
+    def finish(self) -> TrainResult:
+        """Judge the best checkpoint by the test images, and write that into it and the history.
+
+        A resumed run that was finished takes the figure from the checkpoint.
+
+        Raises:
+            VitcError: If the checkpoint is not of this run.
+        """
+        test_accuracy = self._judge()
+        best = {
+            "epoch": self.best_epoch,
+            "validation_accuracy": self.best_accuracy,
+            "test_accuracy": test_accuracy,
+        }
         if self.accelerator.is_main_process:
-            write_history(self.options.history, self.described, self.history)
+            write_history(self.options.history, self.described, self.history, best)
             write_curve(self.options.curve, self.history)
         return TrainResult(
             checkpoint=self.options.out,
-            best_accuracy=self.best_accuracy,
             best_epoch=self.best_epoch,
-            final_accuracy=self.history[-1].accuracy,
+            validation_accuracy=self.best_accuracy,
+            test_accuracy=test_accuracy,
             history=tuple(self.history),
             seconds=sum(report.seconds for report in self.history),
             curve=self.options.curve,
             history_file=self.options.history,
         )
+
+    def _judge(self) -> float:
+        model = load(self.options.out)
+        stated = dict(model.history)
+        known = stated.pop("test_accuracy", None)
+        if stated != self._provenance:
+            raise VitcError(
+                f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
+                "Train without resuming.",
+            )
+        if known is not None:
+            return float(known)
+        accuracy = self._accuracy(model.to(self.accelerator.device), self.test_loader)
+        if self.accelerator.is_main_process:
+            model.history = {**self._provenance, "test_accuracy": accuracy}
+            save(model, self.options.out)
+        return accuracy
 
 
 def _described(

@@ -17,9 +17,10 @@ class TrainOptions:
     The defaults train `micro` on the digits; they were chosen for that on two CPU cores.
 
     Attributes:
-        out: The best checkpoint, ``.safetensors``. Beside it lie ``.last.pt`` (to resume),
-            ``.png`` (curves) and ``.json`` (history).
-        data: ``digits`` or a folder, see `vitc.training.data.load_dataset`.
+        out: The checkpoint of the best epoch, ``.safetensors``. Beside it lie ``.last.pt`` (to
+            resume), ``.png`` (curves) and ``.json`` (history).
+        data: ``digits`` or a folder, see `vitc.training.data.load_dataset`; for what is kept for
+            validation see `vitc.training.parts`.
         preset: Network to train, with the number of classes of the data.
         depth: Blocks, if not the preset's.
         si: Whether to have the spatial interaction branch, if not as the preset.
@@ -88,12 +89,12 @@ class TrainOptions:
 
     @property
     def curve(self) -> Path:
-        """Loss and accuracy over the epochs, as a picture."""
+        """Loss and validation accuracy over the epochs, as a picture."""
         return self.out.with_suffix(".png")
 
     @property
     def history(self) -> Path:
-        """The same as JSON."""
+        """The same as JSON, with the test accuracy of the best epoch."""
         return self.out.with_suffix(".json")
 
 
@@ -105,7 +106,7 @@ class EpochReport:
         epoch: Counted from 1.
         epochs: Of how many.
         loss: Mean training loss.
-        accuracy: Top-1 on the test images, in [0, 1].
+        validation_accuracy: Top-1 on the validation images, in [0, 1].
         learning_rate: At the end of the epoch.
         seconds: Wall time of the epoch with its evaluation.
     """
@@ -113,7 +114,7 @@ class EpochReport:
     epoch: int
     epochs: int
     loss: float
-    accuracy: float
+    validation_accuracy: float
     learning_rate: float
     seconds: float
 
@@ -124,20 +125,21 @@ class TrainResult:
 
     Attributes:
         checkpoint: The best epoch's weights.
-        best_accuracy: Top-1 on the test images, the highest of all epochs.
-        best_epoch: Counted from 1; the latest if several are equal.
-        final_accuracy: After the last epoch. The best one is chosen by looking at the test
-            images; this one is not.
+        best_epoch: The one of the highest validation accuracy, the latest if several are equal;
+            counted from 1.
+        validation_accuracy: Of the best epoch, top-1 in [0, 1]; optimistic, as it was chosen by.
+        test_accuracy: Of the checkpoint, top-1 on the test images in [0, 1]; nothing was chosen by
+            it.
         history: One report an epoch.
         seconds: Wall time of all epochs, those before a resume included.
-        curve: Picture of loss and accuracy.
-        history_file: `history` as JSON.
+        curve: Picture of loss and validation accuracy.
+        history_file: `history` and the accuracies as JSON.
     """
 
     checkpoint: Path
-    best_accuracy: float
     best_epoch: int
-    final_accuracy: float
+    validation_accuracy: float
+    test_accuracy: float
     history: tuple[EpochReport, ...]
     seconds: float
     curve: Path

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from matplotlib.figure import Figure
@@ -16,6 +16,8 @@ from vitc.training.options import EpochReport
 
 __all__ = ["read_state", "write_curve", "write_history", "write_state"]
 
+_FORMAT: Final = 2
+
 
 def write_state(file: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values, complete or not at all.
@@ -23,7 +25,7 @@ def write_state(file: Path, state: Mapping[str, Any]) -> None:
     Raises:
         VitcError: If the file cannot be written.
     """
-    _replace(file, lambda aside: torch.save(dict(state), aside))
+    _replace(file, lambda aside: torch.save({**state, "format": _FORMAT}, aside))
 
 
 def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     before = state.get("run") if isinstance(state, dict) else None
     if not isinstance(before, dict):
         raise VitcError(f"{file} is not the state of a training run.", "Train without resuming.")
+    if state.get("format") != _FORMAT:
+        raise VitcError(f"{file} is of another version of vitc.", "Train without resuming.")
     changed = [
         f"{name} was {before.get(name)!r}, now {run.get(name)!r}"
         for name in sorted({*before, *run})
@@ -58,19 +62,25 @@ def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in state.items()}
 
 
-def write_history(file: Path, run: Mapping[str, Any], history: Sequence[EpochReport]) -> None:
-    """Write the options and one entry an epoch as JSON.
+def write_history(
+    file: Path,
+    run: Mapping[str, Any],
+    history: Sequence[EpochReport],
+    best: Mapping[str, float],
+) -> None:
+    """Write the options, one entry an epoch, and the best epoch's figures as JSON.
 
     Raises:
         VitcError: If the file cannot be written.
     """
-    content = {"options": dict(run), "epochs": [asdict(report) for report in history]}
+    epochs = [asdict(report) for report in history]
+    content = {"options": dict(run), "best": dict(best), "epochs": epochs}
     text = json.dumps(content, indent=1) + "\n"
     _replace(file, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_curve(file: Path, history: Sequence[EpochReport]) -> None:
-    """Draw training loss and test accuracy over the epochs as PNG.
+    """Draw training loss and validation accuracy over the epochs as PNG.
 
     Raises:
         VitcError: If the file cannot be written.
@@ -82,8 +92,10 @@ def write_curve(file: Path, history: Sequence[EpochReport]) -> None:
     loss.set_xlabel("epoch")
     loss.set_ylabel("training loss", color="tab:blue")
     accuracy = loss.twinx()
-    accuracy.plot(epochs, [100 * report.accuracy for report in history], color="tab:orange")
-    accuracy.set_ylabel("test accuracy, %", color="tab:orange")
+    accuracy.plot(
+        epochs, [100 * report.validation_accuracy for report in history], color="tab:orange"
+    )
+    accuracy.set_ylabel("validation accuracy, %", color="tab:orange")
     accuracy.set_ylim(0, 100)
     _replace(file, lambda aside: figure.savefig(aside, format="png", dpi=120))
 
