@@ -85,7 +85,10 @@ def test_a_rewired_a_missing_and_an_added_node_are_found(proto, references) -> N
     nodes = {node.output[0]: node for node in proto.graph.node}
     nodes["blocks.0.mlp.output"].input[5] = "embedding"
     (difference,) = _differences(proto, references)
-    assert (difference.layer, difference.name) == ("blocks.0.mlp", "blocks.0.attn.output")
+    assert (difference.layer, difference.name) == (
+        "blocks.0.mlp",
+        "blocks.0.mlp.output/BinaryLinearResidual",
+    )
     nodes["blocks.0.mlp.output"].input[5] = "blocks.0.attn.output"
     extra = onnx.helper.make_node("Identity", ["embedding"], ["spare"], "spare")
     proto.graph.node.append(extra)

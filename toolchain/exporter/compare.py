@@ -88,8 +88,11 @@ def _node_differences(node: ir.Node, wanted: ir.Node, layer: str) -> Iterator[Di
         return
     for value, expected in zip(node.inputs, wanted.inputs, strict=True):
         what = _input_difference(value, expected)
-        if what and expected is not None:
-            yield Difference(layer, str(expected.name), what)
+        if what:
+            # A wrong connection is a fault of the node that reads, not of the value.
+            of_node = expected is None or constant(expected) is None
+            name = wanted.name if expected is None or of_node else expected.name
+            yield Difference(layer, str(name), what)
 
 
 def _input_difference(value: ir.Value | None, expected: ir.Value | None) -> str:
@@ -99,7 +102,9 @@ def _input_difference(value: ir.Value | None, expected: ir.Value | None) -> str:
     if own is None or other is None:
         if own is not None or other is not None:
             return "it is constant on one side only"
-        return "" if value.name == expected.name else f"{value.name} is connected instead"
+        if value.name == expected.name:
+            return ""
+        return f"it reads {value.name} instead of {expected.name}"
     if own.dtype != other.dtype or own.shape != other.shape:
         return f"it is {own.dtype} {list(own.shape)}, not {other.dtype} {list(other.shape)}"
     bits, other_bits = (np.frombuffer(a.tobytes(), dtype=np.uint8) for a in (own, other))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,12 +27,25 @@ from vitc.dialect.metadata import (
     VERSION_KEY,
 )
 from vitc.errors import VitcError
-from vitc.exporter.limits import LARGEST_FILE
+from vitc.exporter.limits import (
+    IR_VERSIONS,
+    LARGEST_FILE,
+    LARGEST_IMAGE,
+    LARGEST_TENSOR,
+    MOST_CALLS,
+    MOST_FUNCTIONS,
+    MOST_INITIALIZERS,
+    MOST_NESTED,
+    MOST_NODES,
+    OPSETS,
+)
 
 __all__ = ["ModelFacts", "load_onnx", "read_facts"]
 
 _EXPORT = "Write it with `vitc export CKPT --out M.onnx`."
 _STANDARD = ("", "ai.onnx")
+_UNBOUNDED = frozenset({"Loop", "Scan", "SequenceMap"})
+"""What can run for ever on no input at all."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +84,29 @@ def load_onnx(path: str | os.PathLike[str]) -> tuple[ir.Model, ModelFacts]:
 
     Raises:
         VitcError: The file is missing, unreadable, truncated, no ONNX file, not of vitc, of an
-            unknown dialect version, uses unknown operators or external data, or is too large.
+            unknown dialect version, uses unknown operators or external data, or is beyond a limit
+            of `vitc.exporter.limits`.
     """
     file = Path(path)
+    try:
+        return _load(file)
+    except VitcError:
+        raise
+    except Exception as error:  # whatever a damaged graph makes onnx and onnx_ir raise
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(f"{file} is not a valid vitc model: {first}", _EXPORT) from error
+
+
+def _load(file: Path) -> tuple[ir.Model, ModelFacts]:
     proto = _parse(file, _read(file))
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if DIALECT_KEY not in metadata or SCHEME_KEY not in metadata:
         raise VitcError(f"{file} is an ONNX file but no vitc model.", _EXPORT)
     facts = read_facts(metadata, str(file))
+    _check_versions(file, proto)
+    _check_sizes(file, proto)
     _check_operators(file, proto)
+    _check_calls(file, proto)
     if any(_external(tensor) for tensor in _tensors(proto)):
         raise VitcError(f"{file} keeps weights in other files, which vitc does not read.", _EXPORT)
     inputs, outputs = (
@@ -90,6 +118,7 @@ def load_onnx(path: str | os.PathLike[str]) -> tuple[ir.Model, ModelFacts]:
             "a vitc model maps input to logits.",
             _EXPORT,
         )
+    _check_input(file, proto.graph.input[0])
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
@@ -159,7 +188,7 @@ def _json(metadata: dict[str, str], key: str, kind: type, where: str) -> Any:
     text = metadata.get(key)
     try:
         value = kind() if text is None else json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise VitcError(f"{where} has a malformed property {key}.", _EXPORT)
@@ -169,9 +198,90 @@ def _json(metadata: dict[str, str], key: str, kind: type, where: str) -> Any:
 def _nodes(nodes: Any) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)
+        for graph in _graphs(node):
+            yield from _nodes(graph.node)
+
+
+def _check_nesting(file: Path, nodes: Any, depth: int = 1) -> None:
+    if depth > MOST_NESTED:
+        raise VitcError(f"{file} nests graphs deeper than {MOST_NESTED}.", _EXPORT)
+    for node in nodes:
+        for graph in _graphs(node):
+            _check_nesting(file, graph.node, depth + 1)
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _check_versions(file: Path, proto: onnx.ModelProto) -> None:
+    opsets = [entry.version for entry in proto.opset_import if entry.domain in _STANDARD]
+    for body in proto.functions:
+        opsets += [entry.version for entry in body.opset_import if entry.domain in _STANDARD]
+    versions = [("IR version", proto.ir_version, IR_VERSIONS)]
+    versions += [("opset", opset, OPSETS) for opset in opsets]
+    for what, found, (first, last) in versions:
+        if not first <= found <= last:
+            raise VitcError(
+                f"{file} is of {what} {found}; this vitc reads {first} to {last}.", _EXPORT
+            )
+
+
+def _check_sizes(file: Path, proto: onnx.ModelProto) -> None:
+    everything = [*proto.graph.node, *(node for body in proto.functions for node in body.node)]
+    _check_nesting(file, everything)
+    counts = {
+        "nodes": (sum(1 for _ in _nodes(everything)), MOST_NODES),
+        "constants": (sum(1 for _ in _tensors(proto)), MOST_INITIALIZERS),
+        "functions": (len(proto.functions), MOST_FUNCTIONS),
+    }
+    for what, (found, most) in counts.items():
+        if found > most:
+            raise VitcError(f"{file} has {found} {what}; vitc reads up to {most}.", _EXPORT)
+    for tensor in _tensors(proto):
+        if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > LARGEST_TENSOR:
+            raise VitcError(
+                f"{file}: the constant {tensor.name} has shape {list(tensor.dims)}.", _EXPORT
+            )
+
+
+def _check_calls(file: Path, proto: onnx.ModelProto) -> None:
+    """Refuse functions that call themselves, or each other too deep."""
+    called = {
+        (body.domain, body.name): [(node.domain, node.op_type) for node in _nodes(body.node)]
+        for body in proto.functions
+    }
+    if len(called) != len(proto.functions):
+        raise VitcError(f"{file} defines a function twice.", _EXPORT)
+    level = [list(called)]
+    # Each round follows one more call; without recursion it ends soon.
+    while level[-1]:
+        if len(level) > MOST_CALLS:
+            raise VitcError(
+                f"{file}: functions call themselves, or each other deeper than {MOST_CALLS}.",
+                _EXPORT,
+            )
+        level.append(list({callee for name in level[-1] for callee in called[name]} & set(called)))
+
+
+def _check_input(file: Path, image: onnx.ValueInfoProto) -> None:
+    """Refuse an input that is no batch of images of a sensible size."""
+    kind = image.type.tensor_type
+    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim[1:]]
+    known = [size for size in sizes if size is not None]
+    fits = (
+        kind.elem_type == onnx.TensorProto.FLOAT
+        and len(kind.shape.dim) > 1
+        and all(size > 0 for size in known)
+        and math.prod(known) <= LARGEST_IMAGE
+    )
+    if not fits:
+        raise VitcError(
+            f"{file}: the input is no fp32 batch of at most {LARGEST_IMAGE} values each.", _EXPORT
+        )
 
 
 def _check_operators(file: Path, proto: onnx.ModelProto) -> None:
@@ -187,6 +297,8 @@ def _check_operators(file: Path, proto: onnx.ModelProto) -> None:
             raise VitcError(
                 f"{file} uses {node.op_type} of the unknown domain {node.domain}.", _EXPORT
             )
+        if node.domain in _STANDARD and node.op_type in _UNBOUNDED:
+            raise VitcError(f"{file} uses {node.op_type}, which no export of vitc has.", _EXPORT)
         if node.domain == DOMAIN and node.op_type not in OPS:
             raise VitcError(f"{file} uses {node.op_type}, which {DOMAIN} does not have.", _EXPORT)
 
@@ -196,10 +308,11 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     bodies = (node for function in proto.functions for node in function.node)
     for node in _nodes((*proto.graph.node, *bodies)):
         for attribute in node.attribute:
-            yield attribute.t
+            if attribute.HasField("t"):
+                yield attribute.t
             yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from graph.initializer
+        for graph in _graphs(node):
+            yield from graph.initializer
 
 
 def _external(tensor: onnx.TensorProto) -> bool:

@@ -62,9 +62,8 @@ def session(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class.
-        first = str(error).strip().partition("\n")[0]
         raise VitcError(
-            f"ONNX Runtime refuses the model: {first}",
+            f"ONNX Runtime refuses the model: {_first_line(error)}",
             "Export it again from its checkpoint.",
         ) from error
 
@@ -87,7 +86,7 @@ def run_with_taps(
         Arrays by name: bits uint8, scores int32 (both fp32 in scheme float), floats fp32.
 
     Raises:
-        VitcError: As in `session`; or the images do not fit the model.
+        VitcError: As in `session`; or the images do not fit the model, or its shapes each other.
     """
     if isinstance(model, onnxruntime.InferenceSession):
         opened = model
@@ -106,8 +105,18 @@ def run_with_taps(
             f"The model takes images {feed.shape}, {list(images.shape)} was given.",
             "Preprocess images as the model says.",
         )
-    arrays = opened.run(wanted, {feed.name: np.ascontiguousarray(images, dtype=np.float32)})
+    try:
+        arrays = opened.run(wanted, {feed.name: np.ascontiguousarray(images, dtype=np.float32)})
+    except Exception as error:  # as above
+        raise VitcError(
+            f"ONNX Runtime cannot run the model: {_first_line(error)}",
+            "Export it again from its checkpoint.",
+        ) from error
     return dict(zip(wanted, arrays, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _proto(model: str | os.PathLike[str] | ir.Model) -> onnx.ModelProto:

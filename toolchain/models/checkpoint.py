@@ -40,6 +40,7 @@ _MAX_BYTES: Final = 4 << 30
 _MAX_HEADER: Final = 64 << 20
 _MAX_BLOCKS: Final = 256
 _LISTED: Final = 12
+_FLOATS: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _TORCH_SUFFIXES: Final = (".pth.tar", ".pth", ".pt")
 _GET_ONE = "Make a fresh one with `vitc new`, or copy the file again."
 
@@ -77,6 +78,16 @@ def load(
             missing, unexpected, mis-shaped or non-finite tensors, all of which are named.
     """
     file = Path(path)
+    try:
+        return _load(file, ema, scheme, weight_bits)
+    except VitcError:
+        raise
+    except Exception as error:  # whatever a damaged file makes torch and the zip reader raise
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(f"{file} is not a whole checkpoint: {first}", _GET_ONE) from error
+
+
+def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32] | None) -> SIBiViT:
     _check_file(file)
     if file.name.lower().endswith(_TORCH_SUFFIXES):
         contents = _read_torch(file, ema)
@@ -258,7 +269,7 @@ def _read_safetensors(file: Path) -> _Contents:
         return _Contents(tensors)
     try:
         parsed = json.loads(described)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VitcError(f"The description inside {file} is not JSON.", _GET_ONE) from error
     return _Contents(tensors, _mapping(file, parsed))
 
@@ -353,6 +364,13 @@ def _optional(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether each element has its own bytes: a kilobyte can claim a terabyte of zeros."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
 def _listing(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
@@ -368,7 +386,8 @@ def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) ->
         for n in shared
         if tensors[n].shape != wanted[n].shape
     ]
-    integral = [f"{n} is {tensors[n].dtype}" for n in shared if not tensors[n].is_floating_point()]
+    integral = [f"{n} is {tensors[n].dtype}" for n in shared if tensors[n].dtype not in _FLOATS]
+    repeated = [n for n in shared if not _is_whole(tensors[n])]
     found = [
         f"{what}: {_listing(names)}"
         for what, names in (
@@ -376,6 +395,7 @@ def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) ->
             ("unexpected", unexpected),
             ("of a wrong shape", wrong),
             ("not floating point", integral),
+            ("not stored value by value", repeated),
         )
         if names
     ]
@@ -384,10 +404,10 @@ def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) ->
             f"The tensors of {file} do not fit the network: {'; '.join(found)}.",
             "Check that the file is an SI-BiViT checkpoint and is whole.",
         )
-    broken = [n for n in shared if not torch.isfinite(tensors[n]).all()]
+    broken = [n for n in shared if not torch.isfinite(tensors[n].to(wanted[n].dtype)).all()]
     if broken:
         raise VitcError(
-            f"{file} holds NaN or infinite values in {_listing(broken)}.",
+            f"{file} holds NaN, infinite values or values beyond fp32 in {_listing(broken)}.",
             "The training diverged; take an earlier checkpoint.",
         )
     negative = [n for n in shared if n.endswith("running_var") and (tensors[n] < 0).any()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +25,22 @@ _INTERPOLATION: Final = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
+
+
+_LARGEST: Final = 1 << 20
+"""Of any size. A file may state what it likes, and memory is made by what it states."""
+
+_MOST_VALUES: Final = 1 << 28
+"""Tokens times width."""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
 
 
 def _known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -84,8 +101,21 @@ class ModelConfig:
         sizes = ("image_size", "patch_size", "width", "depth", "heads", "hidden", "classes")
         for name in sizes:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise VitcError(f"{name} must be a positive integer, found {value!r}.")
+            if type(value) is not int or not 1 <= value <= _LARGEST:
+                raise VitcError(
+                    f"{name} must be a positive integer of at most {_LARGEST}, found "
+                    f"{_shown(value)}."
+                )
+        if type(self.si) is not bool or type(self.si_hidden) is not int:
+            raise VitcError(
+                f"si must be true or false and si_hidden an integer, found {_shown(self.si)} and "
+                f"{_shown(self.si_hidden)}."
+            )
+        if not 0 <= self.si_hidden <= _LARGEST or self.tokens * self.width > _MOST_VALUES:
+            raise VitcError(
+                f"{self.tokens} tokens of width {self.width} with {self.si_hidden} hidden tokens "
+                "are more than vitc takes."
+            )
         if self.image_size % self.patch_size:
             raise VitcError(
                 f"The image size {self.image_size} is not a multiple of the patch size "
@@ -100,11 +130,13 @@ class ModelConfig:
                 "size, and no SI needs 0."
             )
         if self.arch != "sibivit":
-            raise VitcError(f"Unknown architecture {self.arch!r}; vitc knows sibivit.")
+            raise VitcError(f"Unknown architecture {_shown(self.arch)}; vitc knows sibivit.")
+        if not isinstance(self.scheme, str):
+            raise VitcError(f"scheme must be a name, found {_shown(self.scheme)}.")
         if self.weight_bits not in (1, 32):
-            raise VitcError(f"weight_bits must be 1 or 32, found {self.weight_bits!r}.")
-        if not self.bn_eps > 0:
-            raise VitcError(f"bn_eps must be positive, found {self.bn_eps!r}.")
+            raise VitcError(f"weight_bits must be 1 or 32, found {_shown(self.weight_bits)}.")
+        if not _number(self.bn_eps) or not self.bn_eps > 0:
+            raise VitcError(f"bn_eps must be positive, found {_shown(self.bn_eps)}.")
 
     @property
     def tokens(self) -> int:
@@ -176,16 +208,26 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _INTERPOLATION:
+        if not isinstance(self.interpolation, str) or self.interpolation not in _INTERPOLATION:
             raise VitcError(
-                f"Unknown interpolation {self.interpolation!r}; known: "
+                f"Unknown interpolation {_shown(self.interpolation)}; known: "
                 f"{', '.join(sorted(_INTERPOLATION))}."
+            )
+        if not all(
+            type(size) is int and 1 <= size <= _LARGEST for size in (self.crop, self.resize)
+        ):
+            raise VitcError(
+                f"resize and crop must be integers from 1 to {_LARGEST}, found "
+                f"{_shown(self.resize)} and {_shown(self.crop)}."
             )
         if not 1 <= self.crop <= self.resize:
             raise VitcError(
                 f"A centre crop of {self.crop} does not fit a shorter side of {self.resize}."
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+        channels = (self.mean, self.std)
+        if not all(isinstance(c, tuple) and len(c) == 3 and all(map(_number, c)) for c in channels):
+            raise VitcError("mean and std need three numbers each.")
+        if not all(s > 0 for s in self.std):
             raise VitcError("mean and std need three values each, and std must be positive.")
 
     @classmethod

@@ -1,0 +1,162 @@
+"""Checkpoints that claim more than they hold, or hold what no checkpoint has."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitc.errors import VitcError
+from vitc.models import ModelConfig, load, random_model
+from vitc.models import checkpoint as checkpoints
+
+
+@pytest.fixture
+def state(odd_config: ModelConfig) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in random_model(odd_config, 1).state_dict().items()}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(VitcError) as caught:
+        load(path)
+    assert path.name in caught.value.message
+    return caught.value.message
+
+
+def test_a_tensor_that_repeats_one_number_is_refused(state, tmp_path):
+    # A few bytes, a terabyte once it is copied.
+    state["head.weight"] = torch.zeros(1, 1).expand(1 << 20, state["head.weight"].shape[1])
+    state["head.bias"] = torch.zeros(1).expand(1 << 20)
+    torch.save({"state_dict": state}, tmp_path / "m.pth")
+    assert "not stored value by value: head.bias, head.weight" in refusal(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.bool])
+def test_types_that_are_no_weights_are_refused(state, tmp_path, dtype):
+    state["head.bias"] = torch.zeros(state["head.bias"].shape).to(dtype)
+    torch.save({"state_dict": state}, tmp_path / "m.pth")
+    assert "head.bias" in refusal(tmp_path / "m.pth")
+
+
+def test_a_sparse_tensor_is_refused(state, tmp_path):
+    state["head.weight"] = state["head.weight"].to_sparse()
+    torch.save({"state_dict": state}, tmp_path / "m.pth")
+    assert "head.weight" in refusal(tmp_path / "m.pth")
+
+
+def test_values_beyond_fp32_are_named(state, tmp_path):
+    state["head.bias"] = state["head.bias"].double()
+    state["head.bias"][1] = 1e300
+    save_file(state, tmp_path / "m.safetensors")
+    assert "beyond fp32 in head.bias" in refusal(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("width", 1 << 62),
+        ("width", 1 << 20),
+        ("width", 1.5),
+        ("width", True),
+        ("depth", 10**6),
+        ("classes", "five"),
+        ("hidden", [40]),
+        ("scheme", ["bibert"]),
+        ("scheme", {}),
+        ("arch", {"a": 1}),
+        ("bn_eps", "small"),
+        ("bn_eps", float("nan")),
+        ("si", 1),
+        ("si_hidden", 1 << 40),
+        ("weight_bits", [1]),
+        ("heads", None),
+    ],
+)
+def test_a_configuration_that_no_network_has_is_refused(odd_config, state, tmp_path, name, value):
+    described = {"config": {**odd_config.to_dict(), name: value}}
+    path = tmp_path / "m.safetensors"
+    save_file(state, path, metadata={"vitc": json.dumps(described)})
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop", 1 << 40),
+        ("crop", 8.5),
+        ("mean", 3),
+        ("mean", ["a", "b", "c"]),
+        ("std", [1.0, float("inf"), 1.0]),
+        ("interpolation", ["bicubic"]),
+    ],
+)
+def test_preprocessing_that_does_not_exist_is_refused(odd_config, tmp_path, name, value):
+    model = random_model(odd_config, 1)
+    described = {
+        "config": odd_config.to_dict(),
+        "preprocessing": {**model.preprocessing.to_dict(), name: value},
+    }
+    path = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), path, metadata={"vitc": json.dumps(described)})
+    with pytest.raises(VitcError):
+        load(path)
+
+
+@pytest.mark.parametrize("described", ["[" * 100_000, "1" * 5000, "NaN"])
+def test_a_description_that_json_chokes_on_is_refused(state, tmp_path, described):
+    path = tmp_path / "m.safetensors"
+    save_file(state, path, metadata={"vitc": described})
+    refusal(path)
+
+
+def header(content: Any, data: bytes = b"") -> bytes:
+    text = json.dumps(content).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}},
+        {"a": {"dtype": "Q7", "shape": [1], "data_offsets": [0, 4]}},
+        {"a": 3},
+        {"__metadata__": {"vitc": 3}},
+        {"__metadata__": "x"},
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path, content):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(header(content, bytes(4)))
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", ["_MAX_BYTES", "_MAX_HEADER"])
+def test_more_than_a_limit_is_refused(state, tmp_path, monkeypatch, name):
+    save_file(state, tmp_path / "m.safetensors")
+    monkeypatch.setattr(checkpoints, name, 100)
+    refusal(tmp_path / "m.safetensors")
+
+
+def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "m.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/data.pkl", bytes(1 << 20))
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 1 << 19)
+    assert "unpacks to" in refusal(path)
+
+
+def test_an_archive_with_a_damaged_directory_is_refused(state, tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": state}, path)
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"PK\x01\x02")
+    data[start : start + 46] = b"\xff" * 46
+    path.write_bytes(data)
+    refusal(path)

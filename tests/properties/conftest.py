@@ -1,0 +1,71 @@
+"""How long properties are tried, and a kernel on this machine for any shape.
+
+By default few examples, the same ones in each run. `VITC_PROPERTY_EXAMPLES=1000` tries that many,
+new ones each time, and prints what reproduces a failure.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from vitc.compiler.codegen import emit_object, lower
+from vitc.compiler.link import run_zig
+from vitc.targets.table import TARGETS, Target, host_features
+
+_MORE = os.environ.get("VITC_PROPERTY_EXAMPLES")
+_CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+settings.register_profile(
+    "short", derandomize=True, deadline=None, database=None, suppress_health_check=_CHECKS
+)
+settings.register_profile("long", deadline=None, print_blob=True, suppress_health_check=_CHECKS)
+settings.load_profile("long" if _MORE else "short")
+
+HOST_TARGETS = [
+    name
+    for name, target in TARGETS.items()
+    if "x86_64" in target.machine and host_features().issuperset(target.features)
+]
+
+
+def examples(short: int) -> settings:
+    """Number of examples of a property: `short`, unless more are asked for."""
+    return settings(max_examples=max(short, int(_MORE or 0)))
+
+
+def _aligned(size: int, fill: int = 0) -> np.ndarray:
+    memory = np.full(size + 64, fill, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
+
+
+@pytest.fixture
+def call(tmp_path) -> Callable[..., np.ndarray]:
+    """Compile a kernel for a target, run it in two uneven parts, return its output's bytes."""
+    number = iter(range(1 << 30))
+
+    def run(target: Target, kernel, operands, size: int) -> np.ndarray:
+        name = f"k{next(number)}"
+        emit_object(lower([kernel], target), target, tmp_path / f"{name}.o")
+        run_zig(["-shared", "-o", f"{name}.so", f"{name}.o"], tmp_path)
+        function = getattr(ctypes.CDLL(str(tmp_path / f"{name}.so")), kernel.symbol)
+        kept = []
+        for operand in operands:
+            flat = np.ascontiguousarray(operand).reshape(-1).view(np.uint8)
+            memory = _aligned(-(-flat.size // 64) * 64 + 64)
+            memory[: flat.size] = flat
+            kept.append(memory)
+        out = _aligned(size + 256, 0xA5)
+        pointers = [ctypes.c_void_p(a.ctypes.data) for a in [*kept, out]]
+        middle = kernel.tasks // 3
+        function(*pointers, 0, middle)
+        function(*pointers, middle, kernel.tasks)
+        assert (out[size:] == 0xA5).all(), "the kernel wrote behind its output"
+        return out[:size].copy()
+
+    return run

@@ -1,0 +1,146 @@
+"""The driver and the tables of a model under sanitizers, warnings as errors, and valgrind.
+
+The kernels are object code of TVM and run as they are; what they read and write is checked where
+the sanitizer intercepts it, by valgrind everywhere.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vitc.compiler import compile as compiling
+from vitc.compiler import compile_model
+from vitc.exporter import export
+from vitc.models import ModelConfig
+from vitc.models.initialise import random_model
+
+RUNTIME = Path(__file__).parents[2] / "toolchain" / "runtime"
+STRICT = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{RUNTIME}"]
+CONFIG = ModelConfig(
+    image_size=12,
+    patch_size=4,
+    width=42,
+    depth=1,
+    heads=2,
+    hidden=37,
+    classes=5,
+    si=True,
+    si_hidden=13,
+)
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="builds x86-64 kernels")
+
+
+def gcc(*arguments: object) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.fail("gcc with its sanitizers is needed: apt install gcc")
+    done = subprocess.run(
+        [compiler, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> Path:
+    """What a library is linked of: tables.c, weights.S, weights.bin and kernels.o."""
+    folder, kept = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("parts")
+    export(random_model(CONFIG, 1), folder / "m.onnx")
+    link = compiling.link_library
+
+    def keep(work, *arguments):
+        link(work, *arguments)
+        shutil.copytree(work, kept, dirs_exist_ok=True)
+        weights = (kept / "weights.S").read_text().replace(str(work), str(kept))
+        (kept / "weights.S").write_text(weights)
+
+    compiling.link_library = keep
+    try:
+        compile_model(folder / "m.onnx", "x86-64-v2", folder / "out", batch=2)
+    finally:
+        compiling.link_library = link
+    return kept
+
+
+def build(parts: Path, out: Path, *options: str) -> Path:
+    gcc(
+        *STRICT,
+        "-g",
+        "-O1",
+        *options,
+        Path(__file__).with_name("stress.c"),
+        RUNTIME / "vitc_driver.c",
+        parts / "tables.c",
+        parts / "weights.S",
+        parts / "kernels.o",
+        "-lpthread",
+        "-no-pie",
+        "-o",
+        out,
+    )
+    return out
+
+
+def run(*command: object, timeout: float = 120) -> None:
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout == "fine\n"
+
+
+@pytest.mark.parametrize("kind", ["address,undefined", "thread"])
+def test_careless_use_is_clean_under(parts, tmp_path, kind):
+    run(build(parts, tmp_path / "stress", f"-fsanitize={kind}", "-fno-sanitize-recover=all"))
+
+
+def test_a_fault_is_seen_by_the_sanitizer(parts, tmp_path):
+    # The claim of the test above is worth something only if it can fail.
+    source = tmp_path / "fault.c"
+    source.write_text(
+        '#include "vitc_model.h"\n'
+        "int main(void) {\n"
+        "  static float input[2 * 3 * 12 * 12];\n"
+        "  float output[1];\n"
+        "  vitc_model *model;\n"
+        "  vitc_create(1, &model);\n"
+        "  vitc_run(model, input, output);\n"
+        "  return 0;\n"
+        "}\n"
+    )
+    gcc(
+        *STRICT, "-O0", "-g", "-fsanitize=address", source, RUNTIME / "vitc_driver.c",
+        parts / "tables.c", parts / "weights.S", parts / "kernels.o", "-lpthread", "-no-pie",
+        "-o", tmp_path / "fault",
+    )  # fmt: skip
+    done = subprocess.run([tmp_path / "fault"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "stack-buffer-overflow" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["vitc_driver.c", "vitc_tvm.c", "vitc_loader.c"])
+def test_the_c_sources_are_standard_without_a_warning(tmp_path, name):
+    gcc(*STRICT, "-Wpedantic", "-O2", "-c", RUNTIME / name, "-o", tmp_path / "out.o")
+
+
+def test_the_runner_compiles_without_a_warning(tmp_path):
+    # Not pedantic: functions are looked up by name, which ISO C has no pointer for.
+    gcc(*STRICT, "-O2", "-c", RUNTIME / "vitc_run.c", "-o", tmp_path / "out.o")
+
+
+def test_the_header_is_c_plus_plus_too(tmp_path):
+    gcc("-x", "c++", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
+        RUNTIME / "vitc_model.h")  # fmt: skip
+
+
+def test_valgrind_finds_nothing(parts, tmp_path):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    program = build(parts, tmp_path / "stress")
+    run(valgrind, "--quiet", "--error-exitcode=9", "--leak-check=full", program, timeout=300)
