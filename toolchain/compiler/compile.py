@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
 from vitc.compiler.lowering import lower_graph
@@ -113,7 +115,7 @@ def compile_model(
             # The first runner of a target takes long: zig builds a C library for it.
             runner = pool.submit(_link_runner, work / "runner", built / RUNNER, machine)
             progress("choosing kernels")
-            plan = lower_graph(model, machine, tap_names(model))
+            plan = _lower(source, model, machine)
             dump("plan", describe(plan))
             progress("planning memory")
             planned = plan_workspace(plan)
@@ -168,6 +170,19 @@ def compile_model(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Artefact.open(folder)
+
+
+def _lower(source: Path, model: ir.Model, machine: Target) -> Plan:
+    try:
+        return lower_graph(model, machine, tap_names(model))
+    except VitcError:
+        raise
+    except Exception as error:  # whatever shapes that contradict each other come to
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(
+            f"{source} is no graph that vitc compiles ({type(error).__name__}: {first}).",
+            "Export it again with `vitc export --scheme packed`.",
+        ) from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -8,20 +8,23 @@ into the map (spec, section 3), in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from vitc.errors import VitcError
+from vitc.exporter import run_with_taps, session
 
 __all__ = ["Embedding", "Head", "fold_head", "match_embedding"]
 
 _HINT = "Only SI-BiViT graphs exported by `vitc export --scheme packed` can be compiled."
+_MOST_ELEMENTS = 1 << 26
 _LAYOUT_OPS = frozenset({"Add", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Transpose"})
 
 
@@ -125,20 +128,41 @@ def match_embedding(model: ir.Model) -> Embedding:
 def _run_on_zeros(model: ir.Model, value: ir.Value) -> npt.NDArray[np.float32]:
     """Value of the stream for one image of zeros, computed by ONNX Runtime."""
     proto = ir.to_proto(model)
-    del proto.graph.output[:]
-    output = proto.graph.output.add()
-    output.name = str(value.name)
-    output.type.tensor_type.elem_type = 1
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    entry = session.get_inputs()[0]
-    image = np.zeros((1, *entry.shape[1:]), np.float32)
-    result: npt.NDArray[np.float32] = session.run(None, {entry.name: image})[0][0]
+    _keep_what_makes(proto.graph, str(value.name))
+    _check_shapes(proto)
+    opened = session(ir.from_proto(proto), [str(value.name)])
+    image = np.zeros((1, *opened.get_inputs()[0].shape[1:]), np.float32)
+    result: npt.NDArray[np.float32] = run_with_taps(opened, image)[str(value.name)][0]
     return result
+
+
+def _check_shapes(proto: onnx.ModelProto) -> None:
+    """Refuse shapes that a few bytes of the file could make larger than memory."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(proto)
+    sized.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del sized.graph.output[:]
+    inferred = onnx.shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
+    shapes = {
+        info.name: [d.dim_value if d.HasField("dim_value") else 0 for d in dims]
+        for info in inferred.graph.value_info
+        if (dims := info.type.tensor_type.shape.dim) or info.type.tensor_type.HasField("shape")
+    }
+    for name in (name for node in proto.graph.node for name in node.output):
+        shape = shapes.get(name, [0])
+        if not all(size > 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+            raise VitcError(f"The embedding's {name} has no sensible shape {shape}.", _HINT)
+
+
+def _keep_what_makes(graph: onnx.GraphProto, name: str) -> None:
+    wanted, kept = {name}, list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.insert(0, node)
+    del graph.node[:], graph.output[:]
+    graph.node.extend(kept)
+    graph.output.add(name=name).type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
 def fold_head(graph: ir.Graph) -> Head:

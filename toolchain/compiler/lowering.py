@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from vitc.compiler.float_ends import fold_head, match_embedding
 from vitc.compiler.plan import Buffer, Constant, Image, Operand, Plan, Step
+from vitc.dialect.metadata import LAYER_KEY
 from vitc.dialect.ops import DOMAIN
 from vitc.errors import VitcError
 from vitc.targets.isa import ISAS, Isa
@@ -34,6 +35,8 @@ from vitc.targets.table import Target
 __all__ = ["lower_graph"]
 
 Array = npt.NDArray[Any]
+MAX_LENGTH = 65535
+"""Most bits of one contraction: popcounts are summed in 16 bits."""
 BINARY_OPS = frozenset({"BinaryLinearThreshold", "BinaryLinearResidual", "MaskSignMatMul"})
 
 
@@ -173,6 +176,21 @@ class Lowering:
         """Bytes of `lanes` vectors in lanes layout."""
         return round_up(lanes, self.isa.lanes) * axis.padded // 8
 
+    def _need_exact(self, length: int) -> None:
+        if length > MAX_LENGTH:
+            raise VitcError(
+                f"{length} bits are contracted; sums of kernels are exact up to {MAX_LENGTH}.",
+                "Train a narrower network, or one for smaller images.",
+            )
+
+    def _need_k(self, node: ir.Node, length: int) -> None:
+        if _int(node, "k") != length:
+            raise VitcError(
+                f"{node.outputs[0].name} contracts {_int(node, 'k')} bits, but its input has "
+                f"{length}.",
+                "The ONNX file is damaged; export the model again.",
+            )
+
     # --- the ends -----------------------------------------------------------------------------
 
     def logits(self) -> Buffer:
@@ -260,13 +278,8 @@ class Lowering:
 
     def _weight_operand(self, node: ir.Node, source: Packed, outputs: Axis) -> Constant:
         """Weights in the layout that pairs with the activations."""
-        k = _int(node, "k")
-        if k != source.axis.length:
-            raise VitcError(
-                f"{node.outputs[0].name} contracts {k} bits, but its input has "
-                f"{source.axis.length}.",
-                "The ONNX file is damaged; export the model again.",
-            )
+        k = source.axis.length
+        self._need_k(node, k)
         bits = _unpack(_array(node.inputs[1], "A binary weight"), k)
         if source.on_lanes:
             rows = np.zeros((round_up(len(bits), self.isa.row_tile), k), np.uint8)
@@ -286,6 +299,7 @@ class Lowering:
         return self._constant(outputs.pad(array.astype(np.float32), 0, fill))
 
     def _linear_shape(self, source: Packed, outputs: Axis, count: int) -> LinearShape:
+        self._need_exact(source.axis.length)
         elements = source.axis.padded // self.isa.element_bits
         if source.on_lanes:
             lanes = round_up(source.positions, WORD)
@@ -377,8 +391,10 @@ class Lowering:
                 f"{value.name} packs the output of {node.op_type}; no kernel does that.",
                 "Export the model again with `vitc export --scheme packed`.",
             )
-        self._packed[key] = emit(node, chain, role)
-        return self._packed[key]
+        packed = emit(node, chain, role)
+        self._need_k(pack, packed.axis.size if role in {"queries", "keys"} else packed.axis.length)
+        self._packed[key] = packed
+        return packed
 
     def _indices(self, shape: Sequence[int], chain: Sequence[ir.Node]) -> Array:
         indices = np.arange(int(np.prod(shape))).reshape(1, *shape)
@@ -405,8 +421,9 @@ class Lowering:
         return names[position], view
 
     def _refuse(self, node: ir.Node, role: str) -> VitcError:
+        layer = node.metadata_props.get(LAYER_KEY, "an unknown layer")
         return VitcError(
-            f"No kernel packs {node.outputs[0].name} ({node.op_type}) as {role}.",
+            f"No kernel packs {node.outputs[0].name} ({node.op_type} of {layer}) as {role}.",
             "Export the model again with `vitc export --scheme packed`.",
         )
 
@@ -502,6 +519,14 @@ class Lowering:
         source = self.packed(node.inputs[0])
         scales = _array(node.inputs[2], "A scale")
         count, positions = len(scales), source.positions
+        # A product that overflows would meet the infinity that stands for "never".
+        with np.errstate(over="ignore"):
+            products = np.abs(scales.astype(np.float32)) * np.float32(2 * source.axis.length)
+        if not np.isfinite(products).all():
+            raise VitcError(
+                f"A scale of {node.outputs[0].name} times {source.axis.length} is beyond fp32.",
+                "The training diverged; take an earlier checkpoint.",
+            )
         plain = (positions, count)
         packed = self._indices(plain, chain)
         natural = np.arange(packed.size).reshape(plain)
@@ -510,13 +535,17 @@ class Lowering:
         if role == "rows" and np.array_equal(packed, natural):
             outputs, output = Axis(count), "columns" if source.on_lanes else "rows"
         elif role in {"queries", "keys"} and packed.ndim == 3 and not source.on_lanes:
-            heads, _, width = packed.shape
+            heads, tokens, width = packed.shape
+            if tokens != positions:
+                raise self._refuse(node, role)
             outputs, output = Axis(width, heads), "rows" if role == "queries" else "keys"
             wanted = natural.reshape(positions, heads, width).transpose(1, 0, 2)
             if not np.array_equal(packed, wanted):
                 raise self._refuse(node, role)
         elif role == "values" and packed.ndim == 3 and not source.on_lanes:
-            heads, width, _ = packed.shape
+            heads, width, tokens = packed.shape
+            if tokens != positions:
+                raise self._refuse(node, role)
             outputs, output = Axis(width, heads), "columns"
             wanted = natural.reshape(positions, heads, width).transpose(1, 2, 0)
             if not np.array_equal(packed, wanted):
@@ -616,6 +645,10 @@ class Lowering:
         head, tokens = queries.axis, queries.positions
         if keys.positions != tokens or keys.axis != head or values.axis.length != tokens:
             raise self._refuse(node, role)
+        self._need_exact(tokens)
+        self._need_k(scores, head.size)
+        self._need_k(product, tokens)
+        self._need_k(pack, tokens)
         slack = _int(best, "slack")
         if self.isa.element_bits == 8 and head.size > MAX_BYTE_DISTANCE - slack:
             raise VitcError(

@@ -27,6 +27,8 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST = 16 << 20
+_MAX_BATCH = 64
+_MAX_SIZE = 1 << 40
 _REQUIRED = (
     "format",
     "vitc",
@@ -38,6 +40,40 @@ _REQUIRED = (
     "files",
     "workspace_bytes",
 )
+
+
+def _expectations(manifest: dict[str, Any]) -> dict[str, bool]:
+    """What has to hold of the entries that are read without another look, in words."""
+    image, steps, config = manifest["image"], manifest["steps"], manifest.get("config")
+    sizes = isinstance(image, list) and len(image) == 3 and all(_size(s) for s in image)
+    names = config if isinstance(config, dict) else {}
+    return {
+        "batch is from 1 to 64": _size(manifest["batch"]) and manifest["batch"] <= _MAX_BATCH,
+        "image is channels, height and width": sizes,
+        "image and classes are those of config": not sizes
+        or (
+            names.get("image_size", image[1]) == image[1] == names.get("image_size", image[2])
+            and names.get("classes", manifest["classes"]) == manifest["classes"]
+        ),
+        "classes is a size": _size(manifest["classes"]),
+        "workspace_bytes is a size": _size(manifest["workspace_bytes"]),
+        "steps are named, with bytes and a layout": isinstance(steps, list)
+        and bool(steps)
+        and all(_step(step) for step in steps),
+    }
+
+
+def _size(value: object) -> bool:
+    return type(value) is int and 0 < value < _MAX_SIZE
+
+
+def _step(step: object) -> bool:
+    return (
+        isinstance(step, dict)
+        and isinstance(step.get("tap"), str)
+        and isinstance(step.get("layout"), dict)
+        and _size(step.get("bytes"))
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -81,6 +117,8 @@ class Artefact:
             raise VitcError(f"{file} is too large to be a vitc manifest.", hint)
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise VitcError(f"{file} cannot be read: {error.strerror or error}.", hint) from error
         except (ValueError, RecursionError) as error:
             raise VitcError(
                 f"{file} is not valid JSON ({error}).", "Compile the model again."
@@ -88,16 +126,22 @@ class Artefact:
         if not isinstance(manifest, dict) or not all(key in manifest for key in _REQUIRED):
             raise VitcError(f"{file} is not a vitc manifest.", "Compile the model again.")
         version = manifest["format"]
-        if not isinstance(version, int) or version > FORMAT:
+        if type(version) is not int or not 1 <= version <= FORMAT:
             raise VitcError(
                 f"{file} has format {version!r}, this vitc reads up to {FORMAT}.",
                 "Install the vitc that wrote it, or compile the model again.",
             )
         name = manifest["target"].get("name") if isinstance(manifest["target"], dict) else None
-        if name not in TARGETS:
+        if not isinstance(name, str) or name not in TARGETS:
             raise VitcError(
                 f"{file} is for the unknown target {name!r}.",
                 "`vitc targets` lists the known ones.",
+            )
+        wrong = [what for what, holds in _expectations(manifest).items() if not holds]
+        if wrong:
+            raise VitcError(
+                f"{file} is not a vitc manifest; this does not hold: {'; '.join(wrong)}.",
+                "Compile the model again.",
             )
         artefact = cls(folder, manifest)
         if verify:
@@ -114,13 +158,14 @@ class Artefact:
         files = self.manifest["files"]
         if not isinstance(files, dict) or self.library.name not in files:
             return [MANIFEST]
-        return [
-            name
-            for name, digest in files.items()
-            if Path(name).name != name
-            or not (self.path / name).is_file()
-            or file_sha256(self.path / name) != digest
-        ]
+        return [name for name, digest in files.items() if self._changed(name, digest)]
+
+    def _changed(self, name: str, digest: object) -> bool:
+        try:
+            inside = Path(name).name == name and (self.path / name).is_file()
+            return not inside or file_sha256(self.path / name) != digest
+        except (OSError, ValueError):  # unreadable, or no name that a file can have
+            return True
 
     @property
     def library(self) -> Path:
@@ -161,7 +206,7 @@ class Artefact:
     def missing_features(self) -> list[str]:
         """What the library needs and this machine lacks: CPU features, or the machine itself."""
         if platform.machine() not in self.target.machine:
-            return [f"a {self.target.machine[0]} processor"]
+            return [f"{self.target.machine[0]} processor"]
         return sorted(set(self.target.features) - host_features())
 
     def check_images(

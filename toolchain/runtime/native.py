@@ -26,6 +26,33 @@ _OBSERVER = ctypes.CFUNCTYPE(
 )
 
 
+_ABI_VERSION = 1
+_FUNCTIONS = (
+    "vitc_create",
+    "vitc_destroy",
+    "vitc_get_info",
+    "vitc_run",
+    "vitc_run_observed",
+    "vitc_status_text",
+)
+
+
+class _Info(ctypes.Structure):
+    """`vitc_info` of vitc_model.h."""
+
+    _fields_ = (
+        ("abi_version", ctypes.c_uint32),
+        ("batch", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("classes", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+        ("workspace_bytes", ctypes.c_size_t),
+        ("target", ctypes.c_char_p),
+    )
+
+
 class NativeModel:
     """A handle of the library: workspace and threads. Not for two Python threads at once.
 
@@ -44,7 +71,7 @@ class NativeModel:
         missing = artefact.missing_features()
         if missing:
             raise VitcError(
-                f"This machine cannot run {artefact.path}: it lacks {', '.join(missing)}.",
+                f"This machine cannot run {artefact.path}; missing: {', '.join(missing)}.",
                 "Run it with `--device qemu`, or compile with `--target native`.",
             )
         try:
@@ -53,9 +80,43 @@ class NativeModel:
             raise VitcError(
                 f"{artefact.library} cannot be loaded: {error}.", "Compile the model again."
             ) from error
+        absent = [name for name in _FUNCTIONS if not hasattr(self._library, name)]
+        if absent:
+            raise VitcError(
+                f"{artefact.library} has no {', '.join(absent)}, so it was not made by vitc.",
+                "Compile the model again.",
+            )
         self._library.vitc_status_text.restype = ctypes.c_char_p
+        self._library.vitc_get_info.restype = None
         self._library.vitc_destroy.restype = None
+        self._check_info()
         self._check(self._library.vitc_create(ctypes.c_int32(threads), ctypes.byref(self._handle)))
+
+    def _check_info(self) -> None:
+        """Compare the library with the manifest, whose sizes say how much memory it may touch."""
+        info = _Info()
+        self._library.vitc_get_info(ctypes.byref(info))
+        artefact = self.artefact
+        own = (info.batch, info.channels, info.height, info.width, info.classes, info.steps)
+        steps = len(artefact.manifest["steps"])
+        stated = (artefact.batch, *artefact.image_shape, artefact.classes, steps)
+        names = ("batch", "channels", "height", "width", "classes", "steps")
+        if info.abi_version != _ABI_VERSION:
+            raise VitcError(
+                f"{artefact.library} has interface version {info.abi_version}, this vitc knows "
+                f"{_ABI_VERSION}.",
+                "Compile the model again.",
+            )
+        differing = [
+            f"{name} {found} (not {wanted})"
+            for name, found, wanted in zip(names, own, stated, strict=True)
+            if found != wanted
+        ]
+        if differing:
+            raise VitcError(
+                f"{artefact.library} is not the library of its manifest: {', '.join(differing)}.",
+                "Compile the model again, or copy the whole folder again.",
+            )
 
     def _check(self, status: int) -> None:
         if status:

@@ -75,6 +75,11 @@ def decode(layout: dict[str, Any], data: npt.NDArray[np.uint8]) -> npt.NDArray[n
         value = value.reshape(-1, heads, width).transpose(1, 0, 2)
     value = value.reshape(layout["shape"])
     for operation, argument in layout["view"]:
+        if operation not in {"reshape", "transpose"}:
+            raise VitcError(
+                f"The manifest names an unknown view {operation!r}.",
+                "Compile the model again with this version of vitc.",
+            )
         value = value.reshape(argument) if operation == "reshape" else value.transpose(argument)
     return np.ascontiguousarray(value)
 
@@ -93,7 +98,7 @@ def decode_trace(
         Tap name to array [images, ...].
 
     Raises:
-        VitcError: If the file has another length than the manifest says.
+        VitcError: If the file has another length than the manifest says, or a layout does not fit.
     """
     per_image = sum(step["bytes"] for step in steps)
     if len(data) != per_image * images:
@@ -107,6 +112,12 @@ def decode_trace(
     for _ in range(images):
         for step in steps:
             chunk = flat[position : position + step["bytes"]].copy()
-            values[step["tap"]].append(decode(step["layout"], chunk))
+            try:
+                values[step["tap"]].append(decode(step["layout"], chunk))
+            except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError) as error:
+                raise VitcError(
+                    f"The manifest's layout of {step['tap']} does not fit its buffer ({error}).",
+                    "Compile the model again with this version of vitc.",
+                ) from error
             position += step["bytes"]
     return {name: np.stack(parts) for name, parts in values.items() if math.prod(parts[0].shape)}

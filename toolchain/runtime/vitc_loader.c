@@ -30,11 +30,17 @@ enum { MACHINE = EM_ARM, R_ABSOLUTE = R_ARM_ABS32, R_GLOBAL = R_ARM_GLOB_DAT,
 #error "vitc-run: unknown architecture"
 #endif
 
+enum { MOST_SEGMENTS = 32 };
+static const uintptr_t LARGEST = (uintptr_t)1 << 30;
+
 struct vitc_library {
   uintptr_t base;
+  ElfW(Phdr) segments[MOST_SEGMENTS];
+  size_t segment_count;
   const ElfW(Sym) *symbols;
   size_t symbol_count;
   const char *strings;
+  size_t string_bytes;
 };
 
 static void *fail(char *error, size_t size, const char *path, const char *reason) {
@@ -42,12 +48,28 @@ static void *fail(char *error, size_t size, const char *path, const char *reason
   return NULL;
 }
 
+/* Whether `bytes` from `address` on, relative to the base, lie in one mapped segment that has `flags`. */
+static int inside(const vitc_library *library, uintptr_t address, size_t bytes, uint32_t flags) {
+  for (size_t i = 0; i < library->segment_count; i++) {
+    const ElfW(Phdr) *segment = &library->segments[i];
+    if (segment->p_type != PT_LOAD || (segment->p_flags & flags) != flags) continue;
+    if (address >= segment->p_vaddr && address - segment->p_vaddr <= segment->p_memsz &&
+        bytes <= segment->p_memsz - (address - segment->p_vaddr))
+      return 1;
+  }
+  return 0;
+}
+
+static const char *name_of(const vitc_library *library, const ElfW(Sym) *symbol) {
+  return symbol->st_name < library->string_bytes ? library->strings + symbol->st_name : "";
+}
+
 static void *lookup(const vitc_library *library, const vitc_symbol *imports, uint32_t index,
                     int *weak) {
   const ElfW(Sym) *symbol = &library->symbols[index];
   *weak = ELF64_ST_BIND(symbol->st_info) == STB_WEAK;
   if (symbol->st_shndx != SHN_UNDEF) return (void *)(library->base + symbol->st_value);
-  const char *name = library->strings + symbol->st_name;
+  const char *name = name_of(library, symbol);
   for (const vitc_symbol *import = imports; import->name; import++)
     if (strcmp(import->name, name) == 0) return import->address;
   return NULL;
@@ -57,20 +79,27 @@ static void *lookup(const vitc_library *library, const vitc_symbol *imports, uin
 static const char *relocate(vitc_library *library, const vitc_symbol *imports, uintptr_t table,
                             size_t bytes, int explicit_addend, char *text, size_t text_size) {
   size_t entry = explicit_addend ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-  for (uintptr_t at = table; at < table + bytes; at += entry) {
-    const ElfW(Rela) *item = (const ElfW(Rela) *)at;
-    uintptr_t *place = (uintptr_t *)(library->base + item->r_offset);
-    uintptr_t addend = explicit_addend ? (uintptr_t)item->r_addend : *place;
+  const char *damaged = "its relocations are damaged";
+  if (bytes && !inside(library, table, bytes, PF_R)) return damaged;
+  for (size_t at = 0; at + entry <= bytes; at += entry) {
+    ElfW(Rela) item = {0};
+    memcpy(&item, (const void *)(library->base + table + at), entry);
+    if (!inside(library, item.r_offset, sizeof(uintptr_t), PF_R | PF_W)) return damaged;
+    void *place = (void *)(library->base + item.r_offset);
+    uintptr_t addend = (uintptr_t)item.r_addend, value;
+    if (!explicit_addend) memcpy(&addend, place, sizeof addend);
 #if defined(__LP64__)
-    uint32_t type = (uint32_t)ELF64_R_TYPE(item->r_info);
-    uint32_t index = (uint32_t)ELF64_R_SYM(item->r_info);
+    uint32_t type = (uint32_t)ELF64_R_TYPE(item.r_info);
+    uint32_t index = (uint32_t)ELF64_R_SYM(item.r_info);
 #else
-    uint32_t type = ELF32_R_TYPE(item->r_info), index = ELF32_R_SYM(item->r_info);
+    uint32_t type = ELF32_R_TYPE(item.r_info), index = ELF32_R_SYM(item.r_info);
 #endif
     if (type == R_RELATIVE) {
-      *place = library->base + addend;
+      value = library->base + addend;
+      memcpy(place, &value, sizeof value);
       continue;
     }
+    if (index >= library->symbol_count) return damaged;
     if (type != R_ABSOLUTE && type != R_GLOBAL && type != R_JUMP) {
       snprintf(text, text_size, "relocation type %u is not supported", type);
       return text;
@@ -79,10 +108,11 @@ static const char *relocate(vitc_library *library, const vitc_symbol *imports, u
     void *address = lookup(library, imports, index, &weak);
     if (!address && !weak) {
       snprintf(text, text_size, "it needs the function %s, which vitc-run does not offer",
-               library->strings + library->symbols[index].st_name);
+               name_of(library, &library->symbols[index]));
       return text;
     }
-    *place = (uintptr_t)address + (type == R_ABSOLUTE ? addend : 0);
+    value = (uintptr_t)address + (type == R_ABSOLUTE ? addend : 0);
+    memcpy(place, &value, sizeof value);
   }
   return NULL;
 }
@@ -103,9 +133,10 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
     close(file);
     return fail(error, error_size, path, "not an ELF library");
   }
-  ElfW(Phdr) segments[32];
+  ElfW(Phdr) segments[MOST_SEGMENTS];
   size_t count = header.e_phnum;
-  if (header.e_machine != MACHINE || header.e_type != ET_DYN || count > 32 ||
+  if (header.e_machine != MACHINE || header.e_type != ET_DYN || count > MOST_SEGMENTS ||
+      header.e_phoff > (size_t)status.st_size ||
       pread(file, segments, count * sizeof *segments, (off_t)header.e_phoff) !=
           (ssize_t)(count * sizeof *segments)) {
     close(file);
@@ -117,9 +148,16 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
     const ElfW(Phdr) *segment = &segments[i];
     if (segment->p_type == PT_DYNAMIC) dynamic = segment;
     if (segment->p_type != PT_LOAD) continue;
-    if (segment->p_offset + segment->p_filesz > (size_t)status.st_size) {
+    if (segment->p_offset > (size_t)status.st_size ||
+        segment->p_filesz > (size_t)status.st_size - segment->p_offset) {
       close(file);
       return fail(error, error_size, path, "the file is truncated");
+    }
+    if (segment->p_vaddr > LARGEST || segment->p_memsz > LARGEST ||
+        segment->p_filesz > segment->p_memsz ||
+        (segment->p_filesz < segment->p_memsz && !(segment->p_flags & PF_W))) {
+      close(file);
+      return fail(error, error_size, path, "its segments are damaged");
     }
     uintptr_t end = segment->p_vaddr + segment->p_memsz;
     if (end > span) span = end;
@@ -136,6 +174,8 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
     return fail(error, error_size, path, "not enough memory to map it");
   }
   library->base = (uintptr_t)area;
+  memcpy(library->segments, segments, count * sizeof *segments);
+  library->segment_count = count;
   for (size_t i = 0; i < count; i++) {
     const ElfW(Phdr) *segment = &segments[i];
     if (segment->p_type != PT_LOAD) continue;
@@ -166,14 +206,19 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
   uintptr_t rel = 0, rela = 0, jump = 0, sysv_hash = 0;
   size_t rel_bytes = 0, rela_bytes = 0, jump_bytes = 0;
   int jump_is_rela = 0;
-  void (**start)(void) = NULL;
+  uintptr_t symbols = 0, strings = 0, start = 0;
   size_t start_bytes = 0;
-  for (const ElfW(Dyn) *item = (const ElfW(Dyn) *)(library->base + dynamic->p_vaddr);
-       item->d_tag != DT_NULL; item++) {
-    uintptr_t pointer = library->base + item->d_un.d_ptr;
+  const ElfW(Dyn) *item = (const ElfW(Dyn) *)(library->base + dynamic->p_vaddr);
+  size_t left = dynamic->p_memsz / sizeof *item;
+  if (dynamic->p_vaddr % _Alignof(ElfW(Dyn)) ||
+      !inside(library, dynamic->p_vaddr, dynamic->p_memsz, PF_R))
+    return fail(error, error_size, path, "its dynamic table is damaged");
+  for (; left && item->d_tag != DT_NULL; left--, item++) {
+    uintptr_t pointer = item->d_un.d_ptr;
     switch (item->d_tag) {
-      case DT_SYMTAB: library->symbols = (const ElfW(Sym) *)pointer; break;
-      case DT_STRTAB: library->strings = (const char *)pointer; break;
+      case DT_SYMTAB: symbols = pointer; break;
+      case DT_STRTAB: strings = pointer; break;
+      case DT_STRSZ: library->string_bytes = item->d_un.d_val; break;
       case DT_HASH: sysv_hash = pointer; break;
       case DT_REL: rel = pointer; break;
       case DT_RELSZ: rel_bytes = item->d_un.d_val; break;
@@ -182,29 +227,49 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
       case DT_JMPREL: jump = pointer; break;
       case DT_PLTRELSZ: jump_bytes = item->d_un.d_val; break;
       case DT_PLTREL: jump_is_rela = item->d_un.d_val == DT_RELA; break;
-      case DT_INIT_ARRAY: start = (void (**)(void))pointer; break;
+      case DT_INIT_ARRAY: start = pointer; break;
       case DT_INIT_ARRAYSZ: start_bytes = item->d_un.d_val; break;
       default: break;
     }
   }
-  if (!library->symbols || !library->strings || !sysv_hash)
+  if (!symbols || !strings || !sysv_hash)
     return fail(error, error_size, path, "it has no symbol table");
-  library->symbol_count = ((const uint32_t *)sysv_hash)[1];
+  uint32_t counts[2] = {0, 0}; /* buckets, and as many chains as symbols */
+  if (inside(library, sysv_hash, sizeof counts, PF_R))
+    memcpy(counts, (const void *)(library->base + sysv_hash), sizeof counts);
+  library->symbol_count = counts[1];
+  library->symbols = (const ElfW(Sym) *)(library->base + symbols);
+  library->strings = (const char *)(library->base + strings);
+  if (!counts[1] || counts[1] > LARGEST / sizeof(ElfW(Sym)) || symbols % _Alignof(ElfW(Sym)) ||
+      !inside(library, symbols, counts[1] * sizeof(ElfW(Sym)), PF_R) || !library->string_bytes ||
+      !inside(library, strings, library->string_bytes, PF_R) ||
+      library->strings[library->string_bytes - 1])
+    return fail(error, error_size, path, "its symbol table is damaged");
   char text[160];
   const char *problem = relocate(library, imports, rel, rel_bytes, 0, text, sizeof text);
   if (!problem) problem = relocate(library, imports, rela, rela_bytes, 1, text, sizeof text);
   if (!problem)
     problem = relocate(library, imports, jump, jump_bytes, jump_is_rela, text, sizeof text);
   if (problem) return fail(error, error_size, path, problem);
-  for (size_t i = 0; i < start_bytes / sizeof *start; i++) start[i]();
+  if (start_bytes && !inside(library, start, start_bytes, PF_R))
+    return fail(error, error_size, path, "its list of start functions is damaged");
+  for (size_t at = 0; at + sizeof(void *) <= start_bytes; at += sizeof(void *)) {
+    void (*function)(void);
+    memcpy(&function, (const void *)(library->base + start + at), sizeof function);
+    if (!inside(library, (uintptr_t)function - library->base, 1, PF_X))
+      return fail(error, error_size, path, "its list of start functions is damaged");
+    function();
+  }
   return library;
 }
 
 void *vitc_library_symbol(const vitc_library *library, const char *name) {
   for (size_t i = 1; i < library->symbol_count; i++) {
     const ElfW(Sym) *symbol = &library->symbols[i];
-    if (symbol->st_shndx != SHN_UNDEF && strcmp(library->strings + symbol->st_name, name) == 0)
-      return (void *)(library->base + symbol->st_value);
+    if (symbol->st_shndx != SHN_UNDEF && strcmp(name_of(library, symbol), name) == 0)
+      return inside(library, symbol->st_value, 1, PF_X)
+                 ? (void *)(library->base + symbol->st_value)
+                 : NULL;
   }
   return NULL;
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,7 @@ from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_images
+from vitc.verify.portable import check_against_onnx
 from vitc.verify.report import CheckReport, ConstantDifference
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def check(
         say("checking the artefact's ONNX file")
         inner = _check_onnx(artefact.onnx, model, _few(images), say)
     say(f"checking the artefact on {device.name}")
-    return compare(
+    report = compare(
         ArtefactCandidate(artefact, device, chosen.threads),
         Reference(model),
         images,
@@ -110,6 +111,25 @@ def check(
         same_when_traced=True,
         onnx=inner,
         say=say,
+    )
+    if inner is None or not report.equal:
+        return report
+    say("comparing the artefact with its ONNX file")
+    return _strict(report, check_against_onnx(artefact, device, images=chosen.images))
+
+
+def _strict(report: CheckReport, own: CheckReport) -> CheckReport:
+    """Hold an artefact to the bits of its ONNX file also where float64 sees a tie."""
+    if own.equal:
+        return report
+    places = [layer.name for layer in own.layers if not layer.equal]
+    differ = [
+        f"{name} is not what the artefact's ONNX file makes of the same input" for name in places
+    ]
+    return replace(
+        report,
+        first_difference=own.first_difference,
+        faults=(*report.faults, *own.faults, *differ),
     )
 
 
@@ -137,9 +157,19 @@ def _check_onnx(
         ConstantDifference(entry.layer or entry.name, entry.name, entry.what)
         for entry in differing_constants(loaded, again)
     ]
-    return compare(
-        OnnxCandidate(path, loaded), Reference(model), images, parameters=parameters, say=say
-    )
+    try:
+        return compare(
+            OnnxCandidate(path, loaded), Reference(model), images, parameters=parameters, say=say
+        )
+    except VitcError as error:
+        if not parameters:
+            raise
+        first = parameters[0]
+        raise VitcError(
+            f"{path} does not run ({error.message}), and {first.name} of {first.layer or 'it'} is "
+            f"not what the reference exports to: {first.detail}.",
+            "Export the checkpoint again.",
+        ) from error
 
 
 def _same_network(path: Path, found: Description, model: SIBiViT) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from vitc.devices import Device, RunRequest
+from vitc.errors import VitcError
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import CheckReport, LayerReport
@@ -45,7 +46,7 @@ def check_against_onnx(
         the artefact.
 
     Raises:
-        VitcError: If the artefact cannot run there.
+        VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
     pixels = probe_images(images, artefact.image_shape[1], seed=seed)
     done = device.run(artefact, pixels, RunRequest(trace=True))
@@ -104,14 +105,21 @@ def _run(
 ) -> dict[str, NDArray[Any]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    inputs = [entry.name for entry in session.get_inputs()]
-    feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
-    image = next(name for name in inputs if not name.endswith(_SUFFIX))
-    names = [entry.name for entry in session.get_outputs()]
-    return dict(zip(names, session.run(names, {**feed, image: pixels}), strict=True))
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = [entry.name for entry in session.get_inputs()]
+        feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
+        image = next(name for name in inputs if not name.endswith(_SUFFIX))
+        names = [entry.name for entry in session.get_outputs()]
+        return dict(zip(names, session.run(names, {**feed, image: pixels}), strict=True))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class.
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(
+            f"The ONNX file does not run on what the artefact handed out: {first}",
+            "Export and compile the model again.",
+        ) from error
 
 
 def _compare(name: str, expected: NDArray[Any], found: NDArray[Any]) -> LayerReport:

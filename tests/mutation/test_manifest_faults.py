@@ -1,0 +1,149 @@
+"""Faults put into an artefact folder: stale files and a stale manifest never count as equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitc.errors import VitcError
+from vitc.runtime import Artefact
+
+pytestmark = pytest.mark.usefixtures("export_once")
+
+Manifest = dict[str, Any]
+
+
+def read(folder: Path) -> Manifest:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def write(folder: Path, manifest: Manifest, *, sealed: bool) -> None:
+    """Write a manifest; sealed with the digests that fit the files as they are."""
+    if sealed:
+        for name in manifest["files"]:
+            manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_sound_artefact_is_equal(world, sound):
+    report = world.judge(sound)
+    assert report.equal
+    assert not report.near_ties
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["old digest", "new digest"])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("libvitc_model.so", "embedding"),
+        ("model.onnx", "embedding"),
+    ],
+)
+def test_a_stale_file_of_another_model_is_named(world, artefact, foreign, name, place, sealed):
+    shutil.copyfile(foreign / name, artefact / name)
+    write(artefact, read(artefact), sealed=sealed)
+    report = world.judge(artefact)
+    assert not report.equal
+    assert report.first_difference == place
+    assert any(name in fault for fault in report.faults) != sealed
+    if not sealed:
+        with pytest.raises(VitcError, match=name):
+            Artefact.open(artefact)
+
+
+def test_a_whole_artefact_of_another_model_is_not_equal(world, foreign):
+    report = world.judge(foreign)
+    assert not report.equal
+    assert report.first_difference == "embedding"
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A stale entry of the manifest.
+
+    Attributes:
+        name: What is wrong.
+        change: Does it.
+        says: Part of the name of the layer, or of the sentence that refuses it.
+    """
+
+    name: str
+    change: Callable[[Manifest], object]
+    says: str
+
+
+def step(manifest: Manifest, tap: str) -> Manifest:
+    return next(entry for entry in manifest["steps"] if entry["tap"] == f"blocks.1.{tap}")
+
+
+def layout(tap: str, **changes: Any) -> Callable[[Manifest], object]:
+    return lambda manifest: step(manifest, tap)["layout"].update(changes)
+
+
+def swap_steps(manifest: Manifest) -> None:
+    one, other = step(manifest, "attn.query"), step(manifest, "attn.key")
+    one["tap"], other["tap"] = other["tap"], one["tap"]
+
+
+STALE = [
+    Stale("layout of another instruction set", layout("attn.key", lanes=32), "blocks.1.attn.key"),
+    Stale("elements of another width", layout("attn.value", element_bits=32), "attn.value"),
+    Stale("other heads", layout("attn.context", head_first=[21, 2]), "attn.context"),
+    Stale("axes not exchanged", layout("attn.value", swap=False), "attn.value"),
+    Stale("another stride", layout("mlp.output", stride=42), "mlp.output"),
+    Stale("no view", layout("attn.query", view=[]), "attn.query"),
+    Stale("an unknown view", layout("attn.query", view=[["rotate", [1]]]), "rotate"),
+    Stale("an unknown kind", layout("attn.query", kind="tiles"), "tiles"),
+    Stale("a kind of another step", layout("attn.query", kind="columns"), "attn.query"),
+    Stale("no rows", layout("attn.query", rows=-1), "attn.query"),
+    Stale("exchanged taps", swap_steps, "blocks.1.attn.query"),
+    Stale("another size of a buffer", lambda m: step(m, "attn.query").update(bytes=4), "trace"),
+    Stale("a step less", lambda m: m["steps"].pop(3), "trace"),
+    Stale("no steps", lambda m: m.update(steps=[]), "steps"),
+    Stale("another tap name", lambda m: step(m, "mlp.input").update(tap="blocks.9.mlp.input"),
+          "blocks.1.mlp.input"),
+    Stale("another image size", lambda m: m.update(image=[3, 16, 16]), "image"),
+    Stale("another target", lambda m: m["target"].update(name="armv7"), "armv7"),
+    Stale("another width", lambda m: m["config"].update(width=44), "width 44"),
+    Stale("other heads in the configuration", lambda m: m["config"].update(heads=3), "heads 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stale", STALE, ids=lambda stale: stale.name)
+def test_a_stale_manifest_is_refused_or_named(world, artefact, stale):
+    manifest = read(artefact)
+    before = json.dumps(manifest)
+    stale.change(manifest)
+    assert json.dumps(manifest) != before
+    write(artefact, manifest, sealed=True)
+    report, refused = world.verdict(artefact)
+    if report is None:
+        assert stale.says in refused
+        return
+    assert not report.equal
+    assert stale.says in f"{report.first_difference} {report.faults}", report.first_difference
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch": 2}, "batch 1"),
+        ({"image": [1, 12, 12]}, "channels 3"),
+        ({"image": [3, 8, 8], "config": {}}, "height 12"),
+        ({"classes": 4, "config": {}}, "classes 5"),
+    ],
+)
+def test_sizes_that_are_not_the_library_s_are_refused_before_it_runs(artefact, changes, says):
+    # Memory is made by the manifest and touched by the library.
+    manifest = read(artefact)
+    manifest.update(changes)
+    write(artefact, manifest, sealed=True)
+    with pytest.raises(VitcError, match=says):
+        Artefact.open(artefact).load()

@@ -1,0 +1,207 @@
+"""Faults put into the sources of kernels, lowering, passes and exporter: check catches each.
+
+A kernel of a sound ONNX file is judged on its values alone. A fault of a pass or of the exporter is
+in the reference export too, so that no comparison of parameters can see it; the values must.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import pytest
+import torch
+
+from vitc.compiler import compile_model
+from vitc.errors import VitcError
+from vitc.exporter import build, onnx_export
+from vitc.models import ModelConfig
+from vitc.models.initialise import random_model
+from vitc.verify import check
+
+KERNELS = "vitc.targets.kernels"
+CONFIG = ModelConfig(image_size=12, patch_size=4, width=42, depth=1, heads=2, hidden=37, classes=5)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One changed line.
+
+    Attributes:
+        name: What is wrong.
+        module: Where.
+        old: What stands there once.
+        new: What stands there instead.
+        place: End of the name of the layer that check gives as the first difference.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    place: str
+
+
+LOWERING = [
+    Fault("polarity", f"{KERNELS}.binary_linear",
+          "value = centred * scale\n", "value = centred * (-scale)\n", "blocks.0.attn.query"),
+    Fault("polarity of the residual", f"{KERNELS}.binary_linear",
+          "value = centred * scale + bias", "value = bias - centred * scale",
+          "blocks.0.attn.output"),
+    Fault("K one too large", "vitc.compiler.lowering",
+          "return LinearShape(source.positions, outputs.padded, source.axis.length, elements)",
+          "return LinearShape(source.positions, outputs.padded, source.axis.length + 1, elements)",
+          "blocks.0.attn.query"),
+    Fault("last element of a row left out", f"{KERNELS}.popcount_tile",
+          "[(0, self.elements)]", "[(0, self.elements - 3)]", "blocks.0.attn.query"),
+    Fault("weights packed from the highest bit", "vitc.targets.layouts",
+          'return np.packbits(padded, axis=1, bitorder="little")',
+          'return np.packbits(padded, axis=1, bitorder="big")', "blocks.0.attn.query"),
+    Fault("lower threshold dropped", "vitc.compiler.lowering",
+          "two_sided = bool(np.any(lower > -np.inf))", "two_sided = False", "blocks.0.si.hidden"),
+    Fault("lower threshold compared the wrong way", f"{KERNELS}.binary_linear",
+          "value <= offset + lower", "value >= offset + lower", "blocks.0.si.hidden"),
+    Fault("offset subtracted", f"{KERNELS}.binary_linear",
+          "above = value >= offset + upper", "above = value >= upper - offset",
+          "blocks.0.attn.query"),
+    Fault("thresholds of the first head for all", "vitc.compiler.lowering",
+          "group = outputs if groups > 1 else None", "group = None", "blocks.0.attn.query"),
+    Fault("padding outputs take part", "vitc.compiler.lowering",
+          "_output_constant(-2 * scales, source, outputs, np.nan)",
+          "_output_constant(-2 * scales, source, outputs, 0)", "blocks.0.attn.context"),
+    Fault("slack one too large", "vitc.compiler.lowering",
+          "AttentionShape(tokens, head, slack)", "AttentionShape(tokens, head, slack + 1)",
+          "blocks.0.attn.context"),
+    Fault("slack one too small", "vitc.compiler.lowering",
+          "AttentionShape(tokens, head, slack)", "AttentionShape(tokens, head, slack - 1)",
+          "blocks.0.attn.context"),
+    Fault("> instead of >= in the mask", f"{KERNELS}.attention",
+          "lanes) <= e.splat(limit, lanes)", "lanes) < e.splat(limit, lanes)",
+          "blocks.0.attn.context"),
+    Fault("> instead of >= in the context", f"{KERNELS}.attention",
+          "sums >= e.splat(bound, HALF)", "sums > e.splat(bound, HALF)", "blocks.0.attn.context"),
+    Fault("padding keys are nearest", f"{KERNELS}.attention",
+          "T.Select(inside, value, e.constant(element, most, lanes))",
+          "T.Select(inside, value, e.constant(element, 0, lanes))",
+          "blocks.0.attn.context"),
+    Fault("half rounded down", f"{KERNELS}.attention",
+          "threshold[n] + total[0] + 1", "threshold[n] + total[0]", "blocks.0.attn.context"),
+    Fault("flip dropped", f"{KERNELS}.binarize",
+          "value = T.bitwise_xor(bits, invert)", "value = bits", "blocks.0.mlp.input"),
+    Fault("flip dropped along columns", f"{KERNELS}.binarize",
+          "T.bitwise_xor(e.load(word, 0, HALF), e.load(flip, lane, HALF))",
+          "e.load(word, 0, HALF)", "blocks.0.si.input"),
+    Fault("pad mask dropped", f"{KERNELS}.binarize",
+          "value = T.bitwise_and(value, e.constant(\"uint16\", (1 << valid) - 1))",
+          "value = T.bitwise_or(value, e.constant(\"uint16\", 0))", "blocks.0.attn.query"),
+    Fault("gain dropped", "vitc.compiler.lowering",
+          "has_gain = not bool(np.all(gains == 1))", "has_gain = False", "blocks.0.si.output"),
+    Fault("bias of the head dropped", "vitc.compiler.lowering",
+          "bias[:classes] = head.bias", "bias[:classes] = 0", "logits"),
+    Fault("last norm not folded", "vitc.compiler.float_ends",
+          "return Head(value, token, weight * factor,", "return Head(value, token, weight,",
+          "logits"),
+    Fault("buffers overlap", "vitc.compiler.plan",
+          "storages[binding.var] = end\n", "storages[binding.var] = end // 2 // 64 * 64\n",
+          "blocks.0.attn.input"),
+    Fault("one task left out", "vitc.compiler.tables",
+          "{step.kernel.tasks}", "{step.kernel.tasks - 1}", "embedding"),
+]  # fmt: skip
+
+EXPORT = [
+    Fault("negative gain not flipped", "vitc.passes.batch_norm_threshold",
+          "np.where(gain == 0, shift < 0, gain < 0)", "np.zeros(gain.shape, bool)",
+          "blocks.0.mlp.input"),
+    Fault("shift in front of a sign dropped", "vitc.passes.batch_norm_threshold",
+          "np.sqrt(variance + eps), bias + shift)", "np.sqrt(variance + eps), bias)",
+          "blocks.0.mlp.input"),
+    Fault("variance for deviation", "vitc.passes.batch_norm_threshold",
+          "mean, np.sqrt(variance + eps), bias", "mean, variance + eps, bias",
+          "blocks.0.attn.input"),
+    Fault("negative slope is one-sided", "vitc.passes.prelu_threshold",
+          "lower = np.where((c < 0) & (a < 0), crossing, -np.inf)",
+          "lower = np.full(c.shape, -np.inf)", "blocks.0.si.hidden"),
+    Fault("shift not divided by the slope", "vitc.passes.prelu_threshold",
+          "crossing = -c / a", "crossing = -c", "blocks.0.mlp.hidden"),
+    Fault("slack rounded up", "vitc.passes.softmax_to_row_best",
+          "return math.floor(quotient)", "return math.ceil(quotient)", "blocks.0.attn.mask"),
+    Fault("integer threshold rounded down", "vitc.passes.integer_threshold",
+          "np.ceil(limit)", "np.floor(limit)", "blocks.0.attn.context"),
+    Fault("dropped shift of heads", "vitc.passes.linear_threshold",
+          "row_part(bound, grouped) - chain.rows for", "row_part(bound, grouped) for",
+          "blocks.0.attn.query"),
+    Fault("bias with the wrong sign", "vitc.passes.linear_threshold",
+          "np.where(chain.columns == 0, 0, -chain.columns)", "chain.columns",
+          "blocks.0.attn.query"),
+    Fault("second shift forgotten", "vitc.passes.merge_shifts",
+          "total = a + b", "total = a + 0 * b", "blocks.0.mlp.hidden"),
+    Fault("bits packed from the highest", "vitc.dialect.packing",
+          "axis=-1, bitorder=\"little\")", "axis=-1, bitorder=\"big\")", "blocks.0.attn.query"),
+    Fault("transpose of the product forgotten", "vitc.passes.residual",
+          "int(branch.transposed)", "0", "blocks.0.si.output"),
+    Fault("gain forgotten", "vitc.passes.residual",
+          "add_constant(graph, collapsed(branch.gain), \"gain\")",
+          "add_constant(graph, np.ones((1, 1), np.float32), \"gain\")", "blocks.0.si.output"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("export_once")
+@pytest.mark.parametrize("fault", LOWERING, ids=lambda fault: fault.name)
+def test_a_fault_in_kernels_or_lowering_is_named(world, inject, tmp_path, fault):
+    world.judge(world.file)
+    inject(fault.module, fault.old, fault.new)
+    compile_model(world.file, "x86-64-v2", tmp_path / "out")
+    report = world.judge(tmp_path / "out")
+    assert not report.equal
+    assert str(report.first_difference).endswith(fault.place), report.first_difference
+    assert report.onnx is not None
+    assert report.onnx.equal
+
+
+@pytest.mark.parametrize("fault", EXPORT, ids=lambda fault: fault.name)
+def test_a_fault_in_passes_or_exporter_is_named(world, inject, tmp_path, fault):
+    inject(fault.module, fault.old, fault.new)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(ir.to_proto(build(world.model)[0]).SerializeToString())
+    report = world.judge(path)
+    assert not report.equal
+    assert not report.parameters, "the fault is in the reference export too"
+    assert str(report.first_difference) == fault.place
+
+
+def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypatch):
+    # Values must be packed along the tokens that the mask selects.
+    changed = inject(
+        "vitc.exporter.capture",
+        "perm=[*range(rank - 2), rank - 1, rank - 2]",
+        "perm=[*range(rank - 2), rank - 2, rank - 1]",
+    )
+    monkeypatch.setattr(onnx_export, "capture", changed.capture)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(ir.to_proto(build(world.model)[0]).SerializeToString())
+    with pytest.raises(VitcError, match=r"ONNX Runtime"):
+        world.judge(path)
+
+
+@pytest.mark.usefixtures("export_once")
+@pytest.mark.parametrize("fault", [None, "value > offset + upper"], ids=["sound", "> for >="])
+def test_a_tie_that_is_decided_the_other_way_is_named(inject, tmp_path, fault):
+    # Queries of 0.5 I + m with I even and m whole are exactly zero again and again; float64 calls
+    # that a tie, so only the artefact's own ONNX file can tell which way it has to go.
+    model = random_model(CONFIG, 1)
+    with torch.no_grad():
+        attention = model.blocks[0].attn
+        # As many halves as minus halves a row, so that the mean is 0 and the scale 0.5.
+        order = torch.rand(attention.qkv.weight.shape, generator=torch.Generator()).argsort(dim=1)
+        attention.qkv.weight.copy_((order % 2) - 0.5)
+        attention.qkv.bias.zero_()
+        attention.moveq.bias.round_()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(ir.to_proto(build(model)[0]).SerializeToString())
+    if fault:
+        inject(f"{KERNELS}.binary_linear", "value >= offset + upper", fault)
+    report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, model)
+    assert report.equal == (fault is None)
+    assert report.first_difference == (None if fault is None else "blocks.0.attn.query")
+    zeros = next(layer.zeros for layer in report.layers if layer.name == "blocks.0.attn.query")
+    assert zeros > 0
