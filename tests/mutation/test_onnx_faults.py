@@ -290,3 +290,16 @@ def test_a_library_of_a_faulty_file_is_refused_or_named(world, tmp_path, name):
             assert any(not layer.equal for layer in report.layers), "the library is not wrong"
             return
     assert BLOCK in refused
+
+
+def test_a_binary_product_that_leads_nowhere_is_named(world, tmp_path):
+    proto = world.proto()
+    lost = onnx.NodeProto()
+    lost.CopyFrom(node(proto, "mlp.hidden"))
+    lost.name, lost.output[0] = "lost", "lost"
+    proto.graph.node.append(lost)
+    path = tmp_path / "lost.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(VitcError, match=r"1 of them have no kernel: lost .*blocks\.1\.mlp"):
+        compile_model(path, "x86-64-v2", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

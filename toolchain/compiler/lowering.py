@@ -37,6 +37,7 @@ __all__ = ["lower_graph"]
 Array = npt.NDArray[Any]
 MAX_LENGTH = 65535
 """Most bits of one contraction: popcounts are summed in 16 bits."""
+_NAMED = 5
 BINARY_OPS = frozenset({"BinaryLinearThreshold", "BinaryLinearResidual", "MaskSignMatMul"})
 
 
@@ -125,6 +126,7 @@ class Lowering:
         self.isa: Isa = ISAS[target.isa]
         self.taps = taps
         self.steps: list[Step] = []
+        self.lowered: set[ir.Node] = set()
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._streams: dict[str, Buffer] = {}
         self._packed: dict[tuple[str, str], Packed] = {}
@@ -307,6 +309,7 @@ class Lowering:
         return LinearShape(source.positions, outputs.padded, source.axis.length, elements)
 
     def _emit_residual(self, node: ir.Node) -> Buffer:
+        self.lowered.add(node)
         packed, weight, scale, bias, gain, residual = node.inputs
         del weight
         assert residual is not None  # noqa: S101 - the checker has verified the signature
@@ -516,6 +519,7 @@ class Lowering:
         }
 
     def _emit_threshold(self, node: ir.Node, chain: list[ir.Node], role: str) -> Packed:
+        self.lowered.add(node)
         source = self.packed(node.inputs[0])
         scales = _array(node.inputs[2], "A scale")
         count, positions = len(scales), source.positions
@@ -639,6 +643,7 @@ class Lowering:
         found = (product, pack, best, scores)
         if not all(_is(n, name) for n, name in zip(found, expected, strict=True)):
             raise self._refuse(node, role)
+        self.lowered.add(product)
         queries = self.packed(scores.inputs[0], "queries")
         keys = self.packed(scores.inputs[1], "keys")
         values = self.packed(product.inputs[1], "values")
@@ -712,11 +717,16 @@ def lower_graph(model: ir.Model, target: Target, taps: Sequence[str]) -> Plan:
     lowering = Lowering(model, target, frozenset(taps))
     logits = lowering.logits()
     plan = Plan(lowering.steps, logits)
-    wanted = sum(1 for n in model.graph if n.domain == DOMAIN and n.op_type in BINARY_OPS)
-    have = sum(1 for step in plan.steps if step.binary)
-    if have < wanted:
+    products = [n for n in model.graph if n.domain == DOMAIN and n.op_type in BINARY_OPS]
+    lost = [n for n in products if n not in lowering.lowered]
+    if lost:
+        named = ", ".join(
+            f"{n.outputs[0].name} ({n.op_type} of {n.metadata_props.get(LAYER_KEY, '?')})"
+            for n in lost[:_NAMED]
+        )
         raise VitcError(
-            f"The ONNX file has {wanted} binary products, but only {have} have a kernel.",
+            f"The ONNX file has {len(products)} binary products, and {len(lost)} of them have no "
+            f"kernel: {named}.",
             "A part of the graph does not lead to the logits; export the model again.",
         )
     return plan
