@@ -12,6 +12,7 @@ from vitc.cli.bench import bench
 from vitc.cli.check import check
 from vitc.cli.compile import compile_
 from vitc.cli.demo import demo
+from vitc.cli.device import app as device
 from vitc.cli.doctor import doctor
 from vitc.cli.errors import guarded
 from vitc.cli.export import export
@@ -68,6 +69,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(device)
 
 
 def main() -> None:

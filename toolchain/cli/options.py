@@ -38,7 +38,10 @@ SkipCheck: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Seed of all randomness.")]
 Threads: TypeAlias = Annotated[int, typer.Option("--threads", min=1, help="Threads to use.")]
 DeviceName: TypeAlias = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where to run: local or qemu.")
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where to run: local, qemu, ssh://, adb:// or rpc://."
+    ),
 ]
 Data: TypeAlias = Annotated[
     str | None,

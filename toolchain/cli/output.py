@@ -40,6 +40,11 @@ class Output:
         """Print results for people."""
         self._out.print(*renderables, sep="\n")
 
+    def plain(self, text: str) -> None:
+        """Print text to be copied as it is, at once."""
+        self._out.print(text, markup=False, soft_wrap=True)
+        sys.stdout.flush()
+
     @property
     def notes(self) -> Console:
         """Where progress goes: stderr."""

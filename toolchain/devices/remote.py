@@ -109,7 +109,7 @@ class Link(Protocol):
         """The command that copies a file there; one that reads the file as its input is fine."""
 
     def pull(self, remote: PurePosixPath, local: Path, scratch: Path) -> list[str]:
-        """The command that copies a file here; one that writes the file as its output is fine."""
+        """The command that copies a file here; if it writes none, its output is the file."""
 
     def hint(self, said: str) -> str:
         """What to do about a connection that did not come about, given what its program said."""
@@ -144,11 +144,14 @@ class _Session:
 
     def pull(self, name: str, folder: Path) -> None:
         """Copy a file from the folder into a folder of this machine."""
-        with (folder / name).open("wb") as target:
+        streamed = folder / f"{name}.streamed"
+        with streamed.open("wb") as target:
             command = self.link.pull(self.folder / name, folder / name, self.scratch)
             code, _, errors = self._finish(command, TRANSFER_S, stdout=target)
         if code:
             raise self.lost(f"fetching {name} failed", errors)
+        if not (folder / name).exists():
+            streamed.rename(folder / name)
 
     def lost(self, what: str, said: str) -> VitcError:
         """The error of a connection that broke."""

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vitc.devices.adb import SYNTAX as ADB_SYNTAX
+from vitc.devices.adb import AdbDevice
 from vitc.devices.device import Device
 from vitc.devices.local import LocalDevice
 from vitc.devices.qemu import QemuDevice
-from vitc.devices.ssh import SYNTAX, SshDevice
+from vitc.devices.rpc import SYNTAX as RPC_SYNTAX
+from vitc.devices.rpc import RpcDevice
+from vitc.devices.ssh import SYNTAX as SSH_SYNTAX
+from vitc.devices.ssh import SshDevice
 from vitc.errors import VitcError
 
 __all__ = ["DEVICES", "DeviceKind", "parse_device"]
@@ -37,7 +42,9 @@ DEVICES: Final = (
     DeviceKind(
         "qemu", "qemu", "another architecture, emulated by qemu-user", lambda _: QemuDevice()
     ),
-    DeviceKind("ssh", SYNTAX, "another machine, by the system's ssh", SshDevice.parse),
+    DeviceKind("ssh", SSH_SYNTAX, "another machine, by the system's ssh", SshDevice.parse),
+    DeviceKind("adb", ADB_SYNTAX, "an Android device, by adb", AdbDevice.parse),
+    DeviceKind("rpc", RPC_SYNTAX, "a TVM RPC server, or a tracker's farm", RpcDevice.parse),
 )
 
 

@@ -1,10 +1,13 @@
 /* vitc: entry for the TVM runtime, so that TVM RPC can load and time the library.
  *
  * module["vitc_run"](input, output, threads = 1): tensors fp32 [batch, channels, height, width] and [batch, classes] in
- * this machine's memory. Written against the public C interface of tvm-ffi (its c_api.h and dlpack.h), whose few types
- * are repeated here; TVM's symbols are weak, so the library loads where there is no TVM. */
+ * this machine's memory. module["vitc_trace"](input, output, trace, threads = 1): the same, and the buffers of all steps,
+ * one after the other, in uint8 [batch, bytes of an image]. Written against the public C interface of tvm-ffi (its
+ * c_api.h and dlpack.h), whose few types are repeated here; TVM's symbols are weak, so the library loads where there is
+ * no TVM. */
 #include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "vitc_tables.h"
 
@@ -43,7 +46,8 @@ typedef struct {
   } value;
 } tvm_any;
 
-enum { TYPE_NONE = 0, TYPE_INT = 1, TYPE_DLTENSOR = 7, TYPE_TENSOR = 70, DEVICE_CPU = 1, CODE_FLOAT = 2 };
+enum { TYPE_NONE = 0, TYPE_INT = 1, TYPE_DLTENSOR = 7, TYPE_TENSOR = 70, DEVICE_CPU = 1 };
+enum { CODE_UINT = 1, CODE_FLOAT = 2 };
 
 extern void TVMFFIErrorSetRaisedFromCStr(const char *kind, const char *message)
     __attribute__((weak));
@@ -57,15 +61,15 @@ static int raise_error(const char *kind, const char *message) {
   return -1;
 }
 
-/* Data of a dense fp32 tensor in this machine's memory, or null. */
-static float *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t ndim) {
+/* Data of a dense tensor in this machine's memory, or null. */
+static void *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t ndim, uint8_t code, uint8_t bits) {
   const dl_tensor *tensor = NULL;
   if (argument->type_index == TYPE_DLTENSOR)
     tensor = argument->value.pointer;
   else if (argument->type_index == TYPE_TENSOR && argument->value.pointer)
     tensor = (const dl_tensor *)((const char *)argument->value.pointer + sizeof(tvm_object));
   if (!tensor || tensor->ndim != ndim || tensor->device.device_type != DEVICE_CPU ||
-      tensor->dtype.code != CODE_FLOAT || tensor->dtype.bits != 32 || tensor->dtype.lanes != 1)
+      tensor->dtype.code != code || tensor->dtype.bits != bits || tensor->dtype.lanes != 1)
     return NULL;
   int64_t expected = 1;
   for (int32_t i = ndim - 1; i >= 0; i--) {
@@ -73,24 +77,35 @@ static float *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t
     if (tensor->strides && shape[i] != 1 && tensor->strides[i] != expected) return NULL;
     expected *= shape[i];
   }
-  return (float *)((char *)tensor->data + tensor->byte_offset);
+  return (char *)tensor->data + tensor->byte_offset;
 }
 
-__attribute__((visibility("default"))) int __tvm_ffi_vitc_run(void *self, const tvm_any *arguments,
-                                                              int32_t count, tvm_any *result) {
-  (void)self;
+static void copy_buffer(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes) {
+  (void)image;
+  (void)step;
+  (void)name;
+  unsigned char **at = user;
+  memcpy(*at, data, bytes);
+  *at += bytes;
+}
+
+/* Run on `tensors` tensors (input, output, and a trace if there are three) and maybe a thread count. */
+static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const char *usage, tvm_any *result) {
   const vitc_info *info = &vitc_model_info;
-  if (count != 2 && !(count == 3 && arguments[2].type_index == TYPE_INT))
-    return raise_error("TypeError", "vitc_run(input, output, threads = 1)");
+  if (count != tensors && !(count == tensors + 1 && arguments[tensors].type_index == TYPE_INT))
+    return raise_error("TypeError", usage);
   int64_t input_shape[4] = {info->batch, info->channels, info->height, info->width};
-  int64_t output_shape[2] = {info->batch, info->classes};
-  float *input = tensor_data(&arguments[0], input_shape, 4);
-  float *output = tensor_data(&arguments[1], output_shape, 2);
-  if (!input || !output)
+  int64_t output_shape[2] = {info->batch, info->classes}, trace_shape[2] = {info->batch, 0};
+  for (int32_t i = 0; i < info->steps; i++) trace_shape[1] += (int64_t)vitc_steps[i].bytes;
+  float *input = tensor_data(&arguments[0], input_shape, 4, CODE_FLOAT, 32);
+  float *output = tensor_data(&arguments[1], output_shape, 2, CODE_FLOAT, 32);
+  unsigned char *trace = tensors == 3 ? tensor_data(&arguments[2], trace_shape, 2, CODE_UINT, 8) : NULL;
+  if (!input || !output || (tensors == 3 && !trace))
     return raise_error("ValueError",
                        "vitc_run wants dense fp32 CPU tensors: input [batch, channels, height, width], "
-                       "output [batch, classes], as the model's manifest says.");
-  int64_t threads = count == 3 ? arguments[2].value.integer : 1;
+                       "output [batch, classes], as the model's manifest says; vitc_trace a third one of "
+                       "uint8 [batch, bytes of all steps].");
+  int64_t threads = count > tensors ? arguments[tensors].value.integer : 1;
   if (atomic_flag_test_and_set(&in_use))
     return raise_error("RuntimeError", vitc_status_text(VITC_ERROR_BUSY));
   vitc_status status = VITC_OK;
@@ -100,11 +115,23 @@ __attribute__((visibility("default"))) int __tvm_ffi_vitc_run(void *self, const 
     status = vitc_create((int32_t)threads, &model);
     model_threads = (int32_t)threads;
   }
-  if (!status) status = vitc_run(model, input, output);
+  if (!status) status = vitc_run_observed(model, input, output, trace ? copy_buffer : NULL, &trace);
   atomic_flag_clear(&in_use);
   if (status) return raise_error("RuntimeError", vitc_status_text(status));
   result->type_index = TYPE_NONE;
   result->padding = 0;
   result->value.integer = 0;
   return 0;
+}
+
+#define ENTRY __attribute__((visibility("default"))) int
+
+ENTRY __tvm_ffi_vitc_run(void *self, const tvm_any *arguments, int32_t count, tvm_any *result) {
+  (void)self;
+  return run(arguments, count, 2, "vitc_run(input, output, threads = 1)", result);
+}
+
+ENTRY __tvm_ffi_vitc_trace(void *self, const tvm_any *arguments, int32_t count, tvm_any *result) {
+  (void)self;
+  return run(arguments, count, 3, "vitc_trace(input, output, trace, threads = 1)", result);
 }

@@ -1,0 +1,259 @@
+"""A real TVM RPC server and tracker as processes, started by the command line on loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vitc.compiler.link import run_zig
+from vitc.devices import LocalDevice, RpcDevice, RunRequest, parse_device
+from vitc.devices.serve import ServeOptions, TrackerOptions
+from vitc.errors import VitcError
+from vitc.runtime import Artefact
+
+START_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Command:
+    """A `vitc device ...` that runs until it is stopped; what it said first is in `said`."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "vitc.cli", "device", *arguments]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        watchdog = threading.Timer(START_S, self.stop)
+        watchdog.start()
+        assert self.process.stdout is not None
+        self.said = ""
+        while "--device" not in self.said:
+            line = self.process.stdout.readline().decode()
+            assert line, f"it ended: {self.said}"
+            self.said += line
+        watchdog.cancel()
+
+    def stop(self) -> None:
+        with_children = os.getpgid(self.process.pid)
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(with_children, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def run(*arguments: str) -> Command:
+        started.append(Command(*arguments))
+        return started[-1]
+
+    yield run
+    for command in started:
+        command.stop()
+
+
+@pytest.fixture(scope="module")
+def server(start: Callable[..., Command]) -> str:
+    port = free_port()
+    said = start("serve", "--port", str(port)).said
+    assert f"ssh -N -L {port}:127.0.0.1:{port} " in said
+    found = re.search(r"--device '(rpc://\S+)'", said)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def farm(start: Callable[..., Command]) -> str:
+    port, board = free_port(), free_port()
+    start("tracker", "--port", str(port))
+    tracker = ("--tracker", f"127.0.0.1:{port}")
+    said = start("serve", "--port", str(board), "--key", "board", *tracker).said
+    found = re.search(r"--device '(rpc://\S+)'", said)
+    assert found is not None
+    assert found[1] == f"rpc://127.0.0.1:{port}?key=board&tracker=1"
+    return found[1]
+
+
+def test_a_run_over_rpc_gives_the_bits_and_the_trace_of_a_local_one(
+    server: str, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    device = parse_device(server)
+    device.supports(compiled)
+    request = RunRequest(threads=2, repeat=3, warmup=1, trace=True)
+
+    done = device.run(compiled, images, request)
+
+    here = LocalDevice().run(compiled, images, request)
+    np.testing.assert_array_equal(done.logits, here.logits)
+    assert done.trace is not None
+    assert here.trace is not None
+    assert done.trace.keys() == here.trace.keys()
+    for name, value in here.trace.items():
+        np.testing.assert_array_equal(done.trace[name], value)
+    assert len(done.latencies_ns) == 2 * 3
+    assert all(0 < value < 1e9 for value in done.latencies_ns)
+    assert done.facts["architecture"] == here.facts["architecture"]
+    assert device.remote
+
+
+def test_a_server_outlives_a_library_that_crashes(
+    server: str, compiled: Artefact, images: NDArray[np.float32], tmp_path: Path
+) -> None:
+    shutil.copytree(compiled.path, tmp_path / "crashing")
+    crashing = dataclasses.replace(compiled, path=tmp_path / "crashing")
+    source = tmp_path / "crash.c"
+    source.write_text(
+        "int __tvm_ffi_vitc_run(void) { __builtin_trap(); }\n"
+        "int __tvm_ffi_vitc_trace(void) { __builtin_trap(); }\n"
+    )
+    triple = compiled.target.link
+    made = ["-target", triple, "-shared", "-fPIC", str(source), "-o", str(crashing.library)]
+    run_zig(made, tmp_path)
+
+    with pytest.raises(VitcError, match=r"rpc://127\.0\.0\.1:\d+ failed"):
+        parse_device(server).run(crashing, images, RunRequest())
+
+    done = parse_device(server).run(compiled, images, RunRequest())
+    np.testing.assert_array_equal(done.logits, compiled(images))
+
+
+def test_what_the_library_says_there_is_the_error_here(
+    server: str, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    with pytest.raises(VitcError, match=r"failed: .*thread count is not 1 to 64\. "):
+        parse_device(server).run(compiled, images, RunRequest(threads=65))
+
+
+def test_a_tracker_hands_out_its_board_in_turns(
+    farm: str, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    # The tracker is recognised without being named.
+    device = parse_device(farm.removesuffix("&tracker=1"))
+    expected, got = compiled(images), []
+
+    def run() -> None:
+        got.append(device.run(compiled, images, RunRequest()).logits)
+
+    workers = [threading.Thread(target=run) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert len(got) == 2
+    for logits in got:
+        np.testing.assert_array_equal(logits, expected)
+
+
+def test_a_tracker_names_the_boards_it_has(
+    farm: str, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    with pytest.raises(VitcError, match="no device with key 'toaster'; it has board"):
+        parse_device(farm.replace("=board", "=toaster")).run(compiled, images, RunRequest())
+
+
+def test_a_peer_that_never_answers_is_given_up(
+    compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        device = RpcDevice("127.0.0.1", mute.getsockname()[1], tracker=False, wait_s=5)
+        started = time.monotonic()
+        with pytest.raises(VitcError, match="was not free within 5 s"):
+            device.run(compiled, images, RunRequest())
+    assert time.monotonic() - started < 20
+
+
+def test_nobody_there_names_the_command_to_start(compiled: Artefact) -> None:
+    with pytest.raises(VitcError, match=r"Nobody answers.*vitc device serve"):
+        parse_device(f"rpc://127.0.0.1:{free_port()}").supports(compiled)
+
+
+def test_there_is_no_profile_over_rpc(compiled: Artefact, images: NDArray[np.float32]) -> None:
+    with pytest.raises(VitcError, match="no profile over RPC"):
+        parse_device("rpc://127.0.0.1:9090").run(compiled, images, RunRequest(profile=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("rpc://pi:9090", RpcDevice("pi", 9090)),
+        ("rpc://pi:9090?key=rpi4", RpcDevice("pi", 9090, "rpi4")),
+        ("rpc://farm:9190?key=rpi4&tracker=1&wait=30", RpcDevice("farm", 9190, "rpi4", True, 30)),
+        ("rpc://[::1]:9090?tracker=0", RpcDevice("::1", 9090, tracker=False)),
+    ],
+)
+def test_urls(text: str, device: RpcDevice) -> None:
+    assert parse_device(text) == device
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rpc://", "rpc://pi", "rpc://pi:0", "rpc://pi:99999", "rpc://pi:x", "rpc://u@pi:1",
+     "rpc://pi:9090?key=a b", "rpc://pi:9090?tracker=yes&key=a", "rpc://pi:9090?wait=0",
+     "rpc://pi:9090?colour=red", "rpc://pi:9090/x", "rpc://pi:9090?wait=nan"],
+)  # fmt: skip
+def test_no_urls(text: str) -> None:
+    with pytest.raises(VitcError, match="no RPC device"):
+        parse_device(text)
+
+
+def test_a_tracker_without_a_key_is_refused() -> None:
+    with pytest.raises(VitcError, match="no kind of device"):
+        parse_device("rpc://farm:9190?tracker=1")
+
+
+@pytest.mark.parametrize("options", [ServeOptions, TrackerOptions])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", ""])  # noqa: S104
+def test_binding_elsewhere_needs_a_flag_and_says_why(
+    options: type[ServeOptions] | type[TrackerOptions], host: str
+) -> None:
+    with pytest.raises(VitcError, match=r"run any code as this user.*--expose"):
+        options(host=host)
+    assert options(host=host, expose=True).host == host
+
+
+@pytest.mark.parametrize("tracker", ["farm", ":1", "farm:", "farm:x", "farm:70000"])
+def test_a_tracker_has_host_and_port(tracker: str) -> None:
+    with pytest.raises(VitcError, match="no tracker"):
+        ServeOptions(key="rpi4", tracker=tracker)
+
+
+def test_a_taken_port_is_an_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "vitc.cli", "device", "serve", "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"error: Cannot listen at 127.0.0.1:{port}" in done.stderr

@@ -1,0 +1,207 @@
+"""A machine behind a TVM RPC server, or one of a farm behind a tracker.
+
+The peer is trusted: it gets the library, and TVM reads what it sends.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.remote import TRANSFER_S
+from vitc.devices.rpc_client import CONNECTED, REQUEST
+from vitc.devices.runner import INPUT, read_run
+from vitc.errors import VitcError
+
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["SYNTAX", "RpcDevice"]
+
+SYNTAX: Final = "rpc://host:port[?key=K&tracker=1&wait=SECONDS]"
+_WAIT_S: Final = 600.0
+_PROBE_S: Final = 5.0
+_TRACKER_MAGIC: Final = struct.pack("<i", 0x2F271)  # of tvm.rpc.base
+_SWITCH: Final = {"0": False, "1": True}
+
+
+@dataclass(frozen=True)
+class RpcDevice:
+    """Uploads the library, loads it with the TVM runtime there and times it with time_evaluator.
+
+    Attributes:
+        host: Of the server or tracker.
+        port: Of the server or tracker.
+        key: Kind of device that a tracker hands out, or the key of a server; empty for none.
+        tracker: Whether it is a tracker; None to ask it.
+        wait_s: Seconds to wait for a device that others use.
+    """
+
+    host: str
+    port: int
+    key: str = ""
+    tracker: bool | None = None
+    wait_s: float = _WAIT_S
+    emulated: bool = False
+    remote: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> RpcDevice:
+        """The device of a URL.
+
+        Raises:
+            VitcError: If it is no such URL.
+        """
+        try:
+            url = urlsplit(text)
+            asked = dict(parse_qsl(url.query, strict_parsing=True)) if url.query else {}
+            wait = float(asked.get("wait", _WAIT_S))
+            tracker = _SWITCH[asked["tracker"]] if "tracker" in asked else None
+            key = asked.get("key", "")
+            unknown = (
+                asked.keys() - {"key", "tracker", "wait"} or url.username or url.path.strip("/")
+            )
+            if unknown or not url.hostname or not url.port or not 0 < wait < 1e6 or key.split()[1:]:
+                raise ValueError
+        except (ValueError, KeyError) as error:
+            raise VitcError(f"{text!r} is no RPC device.", f"Write {SYNTAX}.") from error
+        if tracker and not key:
+            raise VitcError(
+                f"{text!r} names a tracker and no kind of device.", "Add its key: &key=rpi4."
+            )
+        return cls(url.hostname, url.port, key, tracker, wait)
+
+    @property
+    def name(self) -> str:
+        """As a user writes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"rpc://{host}:{self.port}{f'?key={self.key}' if self.key else ''}"
+
+    def supports(self, artefact: Artefact) -> None:
+        """Raise if nobody answers there; whether the artefact fits shows when it is loaded."""
+        del artefact
+        self._is_tracker()
+
+    def run(
+        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
+    ) -> DeviceRun:
+        """See `vitc.devices.Device.run`; the time is that of TVM's time_evaluator there."""
+        if request.profile:
+            raise VitcError(
+                "TVM's time_evaluator times whole runs, so there is no profile over RPC.",
+                "Run it over ssh or adb, or on the device itself.",
+            )
+        seconds = ceil(request.timeout_s)
+        with tempfile.TemporaryDirectory(prefix="vitc-rpc-") as name:
+            folder = Path(name)
+            np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
+            wanted = {
+                "host": self.host,
+                "port": self.port,
+                "key": self.key,
+                "tracker": self._is_tracker(),
+                "timeout_s": seconds,
+                "library": str(artefact.library.resolve()),
+                "batch": artefact.batch,
+                "classes": artefact.classes,
+                "bytes": sum(step["bytes"] for step in artefact.manifest["steps"]),
+                "threads": request.threads,
+                "repeat": request.repeat,
+                "warmup": request.warmup,
+                "trace": request.trace,
+            }
+            (folder / REQUEST).write_text(json.dumps(wanted))
+            output = self._talk(folder, seconds)
+            done = read_run(artefact, request, len(inputs), output, folder)
+        facts = json.loads(output.strip().splitlines()[-1]).get("facts", {})
+        triple = str(facts.get("triple", ""))
+        machine = {
+            "architecture": triple.partition("-")[0],
+            "cpu": facts.get("cpu") or "unknown",
+            "system": triple,
+        }
+        return replace(done, facts=machine)
+
+    def _talk(self, folder: Path, seconds: float) -> str:
+        """Run the client; its output."""
+        command = [sys.executable, "-m", "vitc.devices.rpc_client", str(folder)]
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                command, bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            )
+            try:
+                if process.stdout is not None and self._silent(process):
+                    raise VitcError(
+                        f"{self.name} was not free within {self.wait_s:g} s.",
+                        "Somebody else uses it, or its server hangs; wait longer with wait=SECONDS "
+                        "in the URL, or see `python -m tvm.exec.query_rpc_tracker`.",
+                    )
+                output, _ = process.communicate(timeout=seconds + TRANSFER_S)
+            except subprocess.TimeoutExpired as error:
+                raise VitcError(
+                    f"The run on {self.name} took longer than {seconds:g} s and was stopped.",
+                    "Run fewer images, or a smaller model, on this device.",
+                ) from error
+            finally:
+                process.kill()
+                process.wait()
+            if process.returncode:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()
+                reason = said[-1].removesuffix(".") if said else "its client died"
+                raise VitcError(
+                    f"{self.name} failed: {reason}.",
+                    "See what its server printed, and `vitc targets` for what fits which machine.",
+                )
+        return output.decode(errors="replace")
+
+    def _silent(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait for a device; whether none was given to us and the client is still waiting."""
+        stream = process.stdout
+        if stream is None:
+            return False
+        deadline = time.monotonic() + self.wait_s
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([stream], [], [], left)[0]:
+                # A line that is ours, or the end of a client that failed.
+                line = stream.readline()
+                if not line or line.strip() == CONNECTED.encode():
+                    return False
+        return True
+
+    def _is_tracker(self) -> bool:
+        """Ask who answers there.
+
+        Raises:
+            VitcError: If nobody does.
+        """
+        try:
+            with socket.create_connection((self.host, self.port), _PROBE_S) as probe:
+                if self.tracker is not None or not self.key:
+                    return bool(self.tracker)
+                # A tracker returns the greeting; a server closes, or is busy and says nothing.
+                try:
+                    probe.sendall(_TRACKER_MAGIC)
+                    return probe.recv(4) == _TRACKER_MAGIC
+                except OSError:
+                    return False
+        except OSError as error:
+            raise VitcError(
+                f"Nobody answers at {self.name}: {error.strerror or error}.",
+                "Start `vitc device serve` there, and the ssh tunnel that it prints here.",
+            ) from error

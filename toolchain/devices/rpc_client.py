@@ -1,0 +1,118 @@
+"""The process that talks to a TVM RPC server, so that a peer that never answers can be given up.
+
+``python -m vitc.devices.rpc_client FOLDER`` reads ``request.json`` and ``in.npy`` there and leaves
+``out.npy``, the trace and, as its last line of output, the timings of `vitc.devices.runner`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.devices.runner import INPUT, OUTPUT, TRACE
+
+__all__ = ["CONNECTED", "REQUEST"]
+
+CONNECTED: Final = "connected"
+"""Line that says that the device is ours from now on."""
+
+REQUEST: Final = "request.json"
+_FACTS: Final = {
+    "cpu": "target.llvm_get_system_cpu",
+    "triple": "target.llvm_get_system_triple",
+}
+
+
+def _connect(request: dict[str, Any]) -> Any:
+    from tvm import rpc
+
+    host, port, key, timeout = (request[name] for name in ("host", "port", "key", "timeout_s"))
+    if not request["tracker"]:
+        return rpc.connect(host, port, key, session_timeout=timeout)
+    tracker = rpc.connect_tracker(host, port)
+    known = {info["key"].partition(":")[2] for info in tracker.summary()["server_info"]}
+    if key not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        raise RuntimeError(f"the tracker has no device with key {key!r}; it has {listed}")
+    return tracker.request(key, session_timeout=timeout)
+
+
+def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    import tvm
+
+    session = _connect(request)
+    sys.stdout.write(f"{CONNECTED}\n")
+    sys.stdout.flush()
+    images: NDArray[np.float32] = np.load(folder / INPUT, allow_pickle=False)
+    batch, count = int(request["batch"]), len(images)
+    padding = -count % batch
+    images = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
+    # The server keeps files by name for as long as the session.
+    name = f"vitc-{uuid.uuid4().hex}.so"
+    session.upload(request["library"], name)
+    started = time.monotonic_ns()
+    module = session.load_module(name)
+    load_ns = time.monotonic_ns() - started
+    device, threads = session.cpu(0), int(request["threads"])
+    output = tvm.runtime.empty((batch, int(request["classes"])), "float32", device)
+    run = module["vitc_run"]
+    # One call before the clock starts is the evaluator's own.
+    clock = module.time_evaluator("vitc_run", device, number=1, repeat=int(request["repeat"]))
+    logits, latencies = [], []
+    trace = module["vitc_trace"] if request["trace"] else None
+    buffers = tvm.runtime.empty((batch, int(request["bytes"])), "uint8", device)
+    with (folder / TRACE).open("wb") as traced:
+        for start in range(0, len(images), batch):
+            source = tvm.runtime.tensor(images[start : start + batch], device)
+            for _ in range(int(request["warmup"]) - 1):
+                run(source, output, threads)
+            latencies.append(clock(source, output, threads).results)
+            if trace is not None:
+                trace(source, output, buffers, threads)
+                traced.write(buffers.numpy()[: count - start].tobytes())
+            logits.append(output.numpy())
+    np.save(folder / OUTPUT, np.concatenate(logits)[:count])
+    # By repeat, then by batch, as the runner has it.
+    ordered = np.asarray(latencies).T.ravel() * 1e9
+    return {
+        "latency_ns": [round(value) for value in ordered.tolist()],
+        "load_ns": load_ns,
+        "facts": _facts(session),
+    }
+
+
+def _facts(session: Any) -> dict[str, str]:
+    found = {}
+    for name, function in _FACTS.items():
+        try:
+            found[name] = str(session.get_function(function)())
+        except Exception:  # noqa: S112 - a runtime without a compiler has no such function
+            continue
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """The sentence in an error that came through layers of tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1].rpartition("Error: ")[2]
+
+
+def _main(folder: Path) -> int:
+    try:
+        report = _run(folder, json.loads((folder / REQUEST).read_text()))
+    except Exception as error:  # TVM raises whatever the peer raised
+        sys.stderr.write(f"{_reason(error)}\n")
+        return 1
+    sys.stdout.write(json.dumps(report) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))
