@@ -164,7 +164,8 @@ def compile(  # noqa: A001 - named like the command
         CheckFailedError: If the library does not compute what the file computes; nothing stays.
     """
     from vitc.compiler import compile_model
-    from vitc.devices import LocalDevice, QemuDevice
+    from vitc.compiler.self_test import settle_self_test
+    from vitc.devices import LocalDevice, QemuDevice, RunRequest
     from vitc.verify.portable import check_against_onnx
     from vitc.verify.report import CheckFailedError
 
@@ -180,6 +181,11 @@ def compile(  # noqa: A001 - named like the command
         report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES)
         if not report.equal:
             raise CheckFailedError(report, f"The artefact {out}")
+        settled = settle_self_test(
+            artefact.path, lambda images: device.run(artefact, images, RunRequest()).logits
+        )
+        if not settled:
+            say("no image is far enough from every threshold: the artefact has no self-test")
         return {
             "against": "model.onnx",
             "device": device.name,

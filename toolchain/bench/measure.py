@@ -15,6 +15,7 @@ from vitc.bench.baselines import baseline
 from vitc.bench.estimate import Estimate, estimate, find_processor, supports_estimate
 from vitc.bench.profile import Profile, profile, supports_profile
 from vitc.devices import Device, QemuDevice, RunRequest, parse_device
+from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
@@ -196,7 +197,7 @@ def bench(
         supports_profile(device)
     against = None if chosen.baseline is None else baseline(chosen.baseline)
     facts = machine().to_dict()
-    if device.emulated:
+    if device.emulated or device.remote:
         against = None
     with _pinned(chosen.threads):
         session = None
@@ -206,10 +207,12 @@ def bench(
         own: list[int] = []
         theirs: list[int] = []
         loads: list[int] = []
+        conditions: list[Mapping[str, Any]] = []
         runs = _EMULATED_RUNS if device.emulated else chosen.runs
         for number, repeat in enumerate(_rounds(runs, 1 if device.emulated else _ROUNDS), 1):
             say(f"round {number}: {repeat} runs of the artefact")
             latencies, load, ran_on = _time(opened, device, chosen, repeat)
+            conditions.append(ran_on)
             own += latencies
             loads.append(load)
             if session is not None:
@@ -217,7 +220,7 @@ def bench(
                 session.times(chosen.warmup)
                 theirs += session.times(repeat)
         steps = profile(opened, device, chosen.threads, say) if chosen.profile else None
-    warnings = list(_warnings(chosen, device, own, theirs))
+    warnings = list(_warnings(chosen, device, conditions, own, theirs))
     instructions, modelled = None, None
     if device.emulated or chosen.estimate is not None:
         say("counting instructions")
@@ -240,7 +243,7 @@ def bench(
         runs=len(own),
         latency=Latency.of(own),
         load_ms=float(np.median(loads)) / 1e6,
-        machine={**facts, **ran_on} if device.emulated else facts,
+        machine=_machine(device, facts, ran_on),
         baseline=None if against is None else (against.name, against.title),
         baseline_latency=Latency.of(theirs) if theirs else None,
         warnings=tuple(warnings),
@@ -270,6 +273,15 @@ def _time(
     return list(done.latencies_ns), done.load_ns, done.facts
 
 
+def _machine(
+    device: Device, here: Mapping[str, Any], there: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    if device.remote:
+        return there
+    # During the runs this process was pinned, so what it says of cores is of before.
+    return {**here, **there} if device.emulated else {**there, **here}
+
+
 def _rounds(runs: int, rounds: int) -> list[int]:
     each, more = divmod(runs, rounds)
     return [each + (number < more) for number in range(rounds)]
@@ -290,15 +302,23 @@ def _pinned(threads: int) -> Iterator[None]:
 
 
 def _warnings(
-    options: BenchOptions, device: Device, own: Sequence[int], theirs: Sequence[int]
+    options: BenchOptions,
+    device: Device,
+    conditions: Sequence[Mapping[str, Any]],
+    own: Sequence[int],
+    theirs: Sequence[int],
 ) -> Iterator[str]:
     if device.emulated:
         yield "emulated: the times say nothing about the device, and there is no ratio"
         return
-    cores = len(usable_cores())
-    if options.threads > cores:
+    facts = conditions[-1]
+    if device.remote and options.baseline is not None:
+        yield "the baselines run on this machine only, so there is no ratio"
+    cores = facts.get("cores") if device.remote else len(usable_cores())
+    if cores is not None and options.threads > cores:
         yield f"{options.threads} threads share {cores} cores"
-    load = machine().load
+    yield from dict.fromkeys(text for entry in conditions for text in throttling(entry))
+    load = facts.get("load") if device.remote else machine().load
     if load is not None and load > options.threads + 0.5:
         yield f"the machine is busy with other work (load {load:.1f})"
     for side, times in (("artefact", own), ("baseline", theirs)):

@@ -166,6 +166,11 @@ def supports_profile(device: Device) -> None:
             f"The times of {device.name} are emulated, so a profile of them says nothing.",
             "Run `vitc bench --profile` on the machine itself, or `vitc bench --estimate` here.",
         )
+    if device.remote:
+        raise VitcError(
+            f"A profile is a fraction of the peaks of this machine, not of {device.name}.",
+            "Run `vitc bench --profile` on the machine itself, or `vitc-run --profile` there.",
+        )
     if device.name != LocalDevice().name:
         raise VitcError(
             f"A profile needs the peaks of {device.name}, and they are measured on this machine.",

@@ -18,6 +18,7 @@ from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
 from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, plan_workspace
+from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
@@ -136,6 +137,8 @@ def compile_model(
             link_library(work, built / LIBRARY, work / "kernels.o", tables, weights.data, machine)
             header = Path(__file__).parents[1] / "runtime" / HEADER
             shutil.copyfile(header, built / HEADER)
+            progress("choosing the self-test")
+            write_self_test(built, model)
             runner.result()
         manifest = {
             "format": FORMAT,

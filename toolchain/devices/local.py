@@ -33,7 +33,7 @@ class LocalDevice:
         if missing:
             raise VitcError(
                 f"This machine cannot run an artefact for {artefact.target.name}: "
-                f"it lacks {', '.join(missing)}.",
+                f"missing: {', '.join(missing)}.",
                 "Add `--device qemu` to emulate it, or compile with `--target native`.",
             )
 
@@ -43,4 +43,4 @@ class LocalDevice:
         """See `vitc.devices.Device.run`."""
         self.supports(artefact)
         done = run_runner(artefact, inputs, request)
-        return replace(done, facts=machine().to_dict())
+        return replace(done, facts={**machine().to_dict(), **done.facts})

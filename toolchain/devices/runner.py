@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from vitc.devices.conditions import conditions
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.errors import VitcError
 
@@ -102,6 +103,7 @@ def read_run(
         trace=artefact.decode_trace(raw, images) if request.trace else None,
         step_ns=tuple(int(value) for value in report.get("step_ns", ())) or None,
         start_ns=int(report.get("start_ns", 0)),
+        facts=conditions(report),
     )
 
 
