@@ -58,8 +58,7 @@ static int cpu_has(const char *name) {
       {"avx2", 7, 1, 5, 0x6},        {"bmi2", 7, 1, 8, 0},
       {"avx512f", 7, 1, 16, 0xe6},   {"avx512dq", 7, 1, 17, 0xe6},
       {"avx512bw", 7, 1, 30, 0xe6},  {"avx512vl", 7, 1, 31, 0xe6},
-      {"avx512_vnni", 7, 2, 11, 0xe6}, {"avx512_vpopcntdq", 7, 2, 14, 0xe6},
-      {"amx_tile", 7, 3, 24, 0x60000}, {"amx_int8", 7, 3, 25, 0x60000},
+      {"avx512_vpopcntdq", 7, 2, 14, 0xe6},
   };
   unsigned basic[4] = {0};
   __get_cpuid(1, &basic[0], &basic[1], &basic[2], &basic[3]);
