@@ -13,18 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
 
-from vitc.devices import LocalDevice, RunRequest, SshDevice, parse_device
+from vitc.bench.measure import BenchOptions, bench
+from vitc.devices import DeviceRun, LocalDevice, RunRequest, SshDevice, parse_device
 from vitc.devices.ssh import SSH_CONFIG
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
+from vitc.verify.portable import check_against_onnx
 
 LONG = RunRequest(repeat=1_000_000, timeout_s=60)
 
@@ -152,6 +155,40 @@ def test_a_run_over_ssh_gives_the_bits_of_a_local_one_and_cleans_up(
     assert device.remote
     assert not device.emulated
     assert server.leftovers() == []
+
+
+def test_check_and_bench_take_the_device(server: Server, compiled: Artefact) -> None:
+    checked = check_against_onnx(compiled, parse_device(server.url))
+    assert checked.equal
+    assert {layer.name for layer in checked.layers} >= {"embedding", "logits"}
+
+    timed = bench(compiled, BenchOptions(device=server.url, runs=30, threads=1))
+
+    assert timed.runs == 30
+    assert timed.baseline is None
+    assert timed.ratio is None
+    assert "the baselines run on this machine only, so there is no ratio" in timed.warnings
+    assert timed.machine["conditions"].keys() == {"before", "after"}
+    with pytest.raises(VitcError, match="peaks of this machine"):
+        bench(compiled, BenchOptions(device=server.url, profile=True))
+    assert server.leftovers() == []
+
+
+def test_bench_warns_of_throttling_there(
+    server: Server, compiled: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SshDevice.run
+
+    def hot(*arguments: Any) -> DeviceRun:
+        done = run(*arguments)
+        state = {"before": {"throttle_events": 1}, "after": {"throttle_events": 2}}
+        return replace(done, facts={**done.facts, "conditions": state, "cores": 1})
+
+    monkeypatch.setattr(SshDevice, "run", hot)
+    timed = bench(compiled, BenchOptions(device=server.url, runs=30, threads=2, baseline=None))
+
+    assert timed.warnings.count("the processor was throttled during the runs") == 1
+    assert "2 threads share 1 cores" in timed.warnings
 
 
 def test_a_folder_behind_the_host_is_where_the_files_go(

@@ -26,6 +26,7 @@ __all__ = ["BenchOptions", "BenchReport", "Latency", "bench"]
 
 MIN_RUNS: Final = 30
 _ROUNDS: Final = 6
+_REMOTE_ROUNDS: Final = 2
 _EMULATED_RUNS: Final = 3
 _WIDE_SPREAD: Final = 0.10
 
@@ -209,7 +210,9 @@ def bench(
         loads: list[int] = []
         conditions: list[Mapping[str, Any]] = []
         runs = _EMULATED_RUNS if device.emulated else chosen.runs
-        for number, repeat in enumerate(_rounds(runs, 1 if device.emulated else _ROUNDS), 1):
+        # Rounds are for taking turns; each copies everything to another machine again.
+        rounds = 1 if device.emulated else _REMOTE_ROUNDS if device.remote else _ROUNDS
+        for number, repeat in enumerate(_rounds(runs, rounds), 1):
             say(f"round {number}: {repeat} runs of the artefact")
             latencies, load, ran_on = _time(opened, device, chosen, repeat)
             conditions.append(ran_on)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import DeviceName, JsonTo, Threads
+from vitc.cli.options import DeviceName, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output, table
+from vitc.cli.report import artefact_sizes, write_report
 
 if TYPE_CHECKING:
     from vitc.bench.estimate import Estimate
@@ -45,6 +46,7 @@ def bench(
         ),
     ] = None,
     json_to: JsonTo = None,
+    report_to: ReportTo = None,
 ) -> None:
     """Time an artefact and, in turns with it, what a user would run instead."""
     from vitc.bench import BenchOptions
@@ -82,6 +84,14 @@ def bench(
     for warning in report.warnings:
         output.note(f"warning: {warning}")
     output.result(report.to_dict())
+    if report_to is not None:
+        write_report(
+            report_to,
+            f"Latency of {artefact}",
+            report.to_dict(),
+            machine=report.machine,
+            sizes=artefact_sizes(artefact),
+        )
 
 
 def _times(latency: Latency) -> tuple[str, str, str, str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import Data, DeviceName, JsonTo, Seed, Threads
+from vitc.cli.options import Data, DeviceName, JsonTo, ReportTo, Seed, Threads
 from vitc.cli.output import Output, table
+from vitc.cli.report import artefact_sizes, machine_of, write_report
 from vitc.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def check(
     device: DeviceName = "local",
     seed: Seed = 0,
     json_to: JsonTo = None,
+    report_to: ReportTo = None,
 ) -> None:
     """Prove that a candidate computes what its checkpoint computes, or name the layer that differs.
 
@@ -52,6 +54,14 @@ def check(
             _show(output, part, per_layer)
     output.show("equal" if report.equal else f"[bold red]not equal[/]: {_where(report)}")
     output.result(report.to_dict())
+    if report_to is not None:
+        write_report(
+            report_to,
+            f"Check of {candidate}",
+            report.to_dict(),
+            machine=machine_of(device),
+            sizes=artefact_sizes(candidate),
+        )
     if not report.equal:
         raise typer.Exit(int(ExitCode.NOT_EQUAL))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -13,6 +14,7 @@ __all__ = [
     "Force",
     "JsonTo",
     "OnnxScheme",
+    "ReportTo",
     "Seed",
     "SkipCheck",
     "Threads",
@@ -30,6 +32,10 @@ class OnnxScheme(StrEnum):
 JsonTo: TypeAlias = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout."),
+]
+ReportTo: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", help="Write one self-contained HTML file."),
 ]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 SkipCheck: TypeAlias = Annotated[

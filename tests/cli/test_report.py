@@ -1,0 +1,106 @@
+"""`--report` of check and bench: one HTML file that needs no other, and escapes all it shows."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitc.cli.report import write_report
+from vitc.errors import VitcError
+
+EVIL = "<script>alert('x')</script>\"&"
+
+
+class Page(HTMLParser):
+    """Tags and text of a page; an unclosed tag is a failure."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {"src", "href"} & {name for name, _ in attrs}
+        self.tags.add(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_check_writes_a_report(vitc: Any, built: Any, tmp_path: Path) -> None:
+    path = tmp_path / "check.html"
+    done = vitc("check", built.artefact, "--reference", built.checkpoint, "--report", path)
+    assert done.code == 0, done.err
+    page = Page(path)
+    assert "vitc check" in page.text
+    assert "blocks.0.attn.output" in page.text
+    assert "largest logit difference" in page.text
+    assert "Its ONNX file" in page.text
+    assert "weights" in page.text
+    assert "architecture" in page.text
+    assert "script" not in page.tags
+
+
+def test_bench_writes_a_report_with_each_layer(vitc: Any, built: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bench.html"
+    done = vitc(
+        "bench", built.artefact, "--baseline", "none", "--runs", 30, "--profile", "--report", path
+    )
+    assert done.code == 0, done.err
+    page = Page(path)
+    assert "median" in page.text
+    assert "blocks.*.attn.output" in page.text
+    assert "temperature_c" in page.text or "conditions" in page.text
+
+
+def test_whatever_is_shown_is_escaped(tmp_path: Path) -> None:
+    layer = {
+        "name": EVIL,
+        "kind": EVIL,
+        "values": 1,
+        "mismatches": 1,
+        "near_ties": 0,
+        "max_error": 1.0,
+    }
+    result = {
+        "candidate": EVIL, "device": EVIL, "equal": False, "first_difference": EVIL, "images": 1,
+        "layer_images": 1, "max_logit_difference": 0.5, "logit_tolerance": 0.1,
+        "top1_agreement": 0.5, "accuracy": {"reference": 0.5, "candidate": 0.25},
+        "faults": [EVIL], "layers": [layer],
+        "near_ties": [{"tap": EVIL, "index": [0, 1], "margin": 1e-9, "bound": 1e-8}],
+        "parameters": {"differences": [{"layer": EVIL, "name": EVIL, "detail": EVIL}]},
+        "differing_images": [{"index": 0, "name": EVIL, "reference": 0, "candidate": 1,
+                              "logit_difference": 0.5, "explained": False}],
+        "onnx": None,
+    }  # fmt: skip
+    write_report(
+        tmp_path / "r.html", EVIL, result, machine={EVIL: EVIL, "list": [EVIL]}, sizes={EVIL: 3}
+    )
+    page = Page(tmp_path / "r.html")
+    assert "script" not in page.tags
+    assert page.text.count("alert('x')") >= 12
+
+
+def test_a_report_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    result = {"candidate": "", "device": "", "equal": True, "first_difference": None, "images": 1,
+              "layer_images": 1, "max_logit_difference": 0.0, "logit_tolerance": 0.1,
+              "top1_agreement": 1.0, "accuracy": None, "faults": [], "layers": [], "near_ties": [],
+              "parameters": {"differences": []}, "differing_images": [], "onnx": None}  # fmt: skip
+    with pytest.raises(VitcError, match="cannot be written"):
+        write_report(tmp_path / "no" / "r.html", "t", result, machine={})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(VitcError, match="cannot be written"):
+        write_report(tmp_path / "folder", "t", result, machine={})
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -1,0 +1,93 @@
+"""``--report F.html``: the result of a check or a bench as one file that needs no other."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from vitc.errors import VitcError
+
+__all__ = ["artefact_sizes", "machine_of", "write_report"]
+
+_TEMPLATE: Final = "report.html"
+
+
+def write_report(
+    path: Path,
+    title: str,
+    result: Mapping[str, Any],
+    *,
+    machine: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a report, complete or not at all.
+
+    Args:
+        path: The file.
+        title: Its headline.
+        result: The JSON form of a check or a bench.
+        machine: Facts about where it ran.
+        sizes: Of the artefact's parts, bytes.
+
+    Raises:
+        VitcError: If the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("vitc.cli", "."), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["shown"] = _shown
+    text = environment.get_template(_TEMPLATE).render(
+        title=title,
+        result=result,
+        machine=machine,
+        sizes=sizes or {},
+        command=shlex.join(["vitc", *sys.argv[1:]]),
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("vitc"),
+    )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise VitcError(
+            f"{path} cannot be written: {error.strerror or error}.", "Choose another --report."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def artefact_sizes(path: Path) -> Mapping[str, Any]:
+    """What the manifest says of sizes; empty for what is no artefact folder."""
+    if not path.is_dir():
+        return {}
+    from vitc.runtime.artefact import Artefact
+
+    sizes = Artefact.open(path, verify=False).manifest.get("sizes")
+    return sizes if isinstance(sizes, Mapping) else {}
+
+
+def machine_of(device: str) -> Mapping[str, Any]:
+    """Facts about the machine of a device, as far as it can be asked."""
+    from vitc.devices import AdbDevice, SshDevice, parse_device
+    from vitc.devices.machine import machine
+    from vitc.devices.remote import remote_machine
+
+    chosen = parse_device(device)
+    if isinstance(chosen, SshDevice | AdbDevice):
+        return remote_machine(chosen).to_dict()
+    return {"device": device} if chosen.remote else machine().to_dict()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
