@@ -1,0 +1,80 @@
+"""Networks of the benchmarks, with random trained-like weights, made once in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitc.compiler import compile_model
+from vitc.exporter import export
+from vitc.models.config import PRESETS, ModelConfig
+from vitc.models.initialise import random_model
+from vitc.runtime.artefact import Artefact
+
+__all__ = ["MAIN", "Network", "Workshop", "networks"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A binarized DeiT.
+
+    Attributes:
+        preset: A key of `vitc.models.config.PRESETS`.
+        ratio: MLP ratio R.
+        si: Whether blocks have the spatial interaction branch.
+    """
+
+    preset: str
+    ratio: int
+    si: bool
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.preset}, R {self.ratio}, {'SI' if self.si else 'no SI'}"
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its sizes."""
+        return PRESETS[self.preset].config.replace(mlp_ratio=self.ratio, si=self.si)
+
+
+MAIN = Network("deit-small", 2, si=True)
+"""The network of the tables about one network."""
+
+
+def networks(*, quick: bool) -> Iterator[Network]:
+    """The networks that are compared: DeiT-S only, or all sizes."""
+    for preset in ("deit-small",) if quick else ("deit-tiny", "deit-small", "deit-base"):
+        for ratio in (2, 4):
+            for si in (True, False):
+                yield Network(preset, ratio, si)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes files in a folder, and takes them from there when they are there already.
+
+    Attributes:
+        folder: Where.
+    """
+
+    folder: Path
+
+    def onnx(self, network: Network, scheme: str) -> Path:
+        """ONNX file of a network in a scheme: packed, int8 or float."""
+        path = self.folder / f"{self._stem(network)}.{scheme}.onnx"
+        if not path.is_file():
+            export(random_model(network.config), path, scheme=scheme)
+        return path
+
+    def artefact(self, network: Network, target: str) -> Artefact:
+        """Artefact of a network for a target."""
+        path = self.folder / f"{self._stem(network)}.{target}"
+        if not path.is_dir():
+            compile_model(self.onnx(network, "packed"), target, path)
+        return Artefact.open(path)
+
+    def _stem(self, network: Network) -> str:
+        return f"{network.preset}-r{network.ratio}{'-si' if network.si else ''}"

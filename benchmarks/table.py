@@ -1,0 +1,73 @@
+"""Makes every table of docs/performance.md.
+
+python benchmarks/table.py                               all tables, to the screen
+python benchmarks/table.py --quick                       DeiT-S only, fewer runs
+python benchmarks/table.py --write docs/performance.md   and into the document
+python benchmarks/table.py --only layers,arm             some tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from arm_table import arm_table
+from library_tables import layer_table, memory_table, thread_table
+from machine_table import machine_table
+from markdown import replace_section
+from networks import Workshop
+from ratio_table import avx2_table, ratio_table
+
+_RUNS = 60
+_QUICK_RUNS = 30
+
+
+def say(text: str) -> None:
+    """Say on stderr what is being done."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[[], str]]]:
+    """Name of each table: its title, and what makes it."""
+    runs = _QUICK_RUNS if quick else _RUNS
+    return {
+        "machine": ("Machine and peaks", machine_table),
+        "ratios": ("One thread", lambda: ratio_table(workshop, runs, say, quick=quick)),
+        "avx2": ("AVX2 only", lambda: avx2_table(workshop, runs, say)),
+        "layers": ("Layers", lambda: layer_table(workshop, say)),
+        "layers-avx2": ("Layers, AVX2 only", lambda: layer_table(workshop, say, "x86")),
+        "threads": ("Two threads", lambda: thread_table(workshop, runs, say)),
+        "memory": ("Memory and start", lambda: memory_table(workshop, say, quick=quick)),
+        "arm": ("ARM, counted and modelled", lambda: arm_table(workshop, say)),
+    }
+
+
+def main() -> None:
+    """Parse, make the tables that are asked for, print and write them."""
+    parser = argparse.ArgumentParser(description="Makes the tables of docs/performance.md.")
+    parser.add_argument("--quick", action="store_true", help="DeiT-S only, fewer runs")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="document to update")
+    parser.add_argument("--only", default="", metavar="NAMES", help="tables, with commas between")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where models are made and kept")
+    options = parser.parse_args()
+    wanted = [name for name in options.only.split(",") if name]
+    with tempfile.TemporaryDirectory(prefix="vitc-tables-") as scratch:
+        folder: Path = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        every = tables(Workshop(folder), quick=options.quick)
+        unknown = sorted(set(wanted) - set(every))
+        if unknown:
+            parser.error(f"no table {', '.join(unknown)}; known: {', '.join(every)}")
+        for name in wanted or every:
+            title, make = every[name]
+            text = make()
+            print(f"## {title}\n\n{text}\n", flush=True)
+            if options.write is not None:
+                replace_section(options.write, name, text)
+
+
+if __name__ == "__main__":
+    main()
