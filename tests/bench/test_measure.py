@@ -31,6 +31,7 @@ class FakeDevice:
     emulated: bool
     seen: list[Any]
     name: str = "fake"
+    remote: bool = False
 
     def supports(self, artefact: Artefact) -> None:
         pass
@@ -105,7 +106,7 @@ def test_a_wide_spread_is_a_warning() -> None:
     device: Any = FakeDevice(False, [])
     times = [1_000_000] * 20 + [2_000_000] * 20
 
-    assert any("spread" in w for w in measure._warnings(BenchOptions(), device, times, []))
+    assert any("spread" in w for w in measure._warnings(BenchOptions(), device, [{}], times, []))
 
 
 def test_percentiles_are_those_of_the_times() -> None:

@@ -34,6 +34,7 @@ class FakeDevice:
     rounds: int = 0
     name: str = "local"
     emulated: bool = False
+    remote: bool = False
 
     def supports(self, artefact: Artefact) -> None:
         pass
@@ -101,8 +102,8 @@ def test_emulated_times_are_refused(compiled: Callable[[str], Artefact]) -> None
 def test_times_of_another_machine_have_no_peaks_here(
     compiled: Callable[[str], Artefact],
 ) -> None:
-    with pytest.raises(VitcError, match="peaks of ssh"):
-        profile(compiled("arm"), FakeDevice(1, name="ssh://board"), threads=1)
+    with pytest.raises(VitcError, match="not of ssh"):
+        profile(compiled("arm"), FakeDevice(1, name="ssh://board", remote=True), threads=1)
 
 
 def test_an_artefact_of_this_machine_is_profiled_beside_measured_peaks(

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.bench.peaks import PeakLoops, Peaks
-from vitc.devices import Device, LocalDevice, RunRequest
+from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -170,11 +170,6 @@ def supports_profile(device: Device) -> None:
         raise VitcError(
             f"A profile is a fraction of the peaks of this machine, not of {device.name}.",
             "Run `vitc bench --profile` on the machine itself, or `vitc-run --profile` there.",
-        )
-    if device.name != LocalDevice().name:
-        raise VitcError(
-            f"A profile needs the peaks of {device.name}, and they are measured on this machine.",
-            "Run `vitc bench --profile` on that machine.",
         )
 
 
