@@ -1,16 +1,17 @@
-"""Binary attention of one head and query: scores, mask, mask times signs, threshold.
+"""Binary attention of one head: scores, masks, masks times signs, threshold, for a tile of queries.
 
-Instruction set: any. Tile: one query against all keys. Layouts: queries as rows, keys and values
-(along tokens) as lanes, context as rows with every head padded to a multiple of 32 bits.
+Instruction set: any. Tile: Isa.row_tile queries against Isa.lane_tile blocks of keys, then of
+values. Layouts: queries as rows, keys and values (along tokens) as lanes, context as rows with
+every head padded to a multiple of 32 bits. Distances and masks of a tile stay on the stack.
 
 Softmax and its threshold of a quarter of the maximum vanish (Hamming distance <= row minimum +
-slack), and with acc = popcount(A & v) the bit [2 acc - popcount(A) >= t] is [acc >= ceil((t +
-popcount(A)) / 2)].
+slack). With signs v and mask A, A v = 2 popcount(A & v) - popcount(A) = popcount(v) - popcount(A
+XOR v), so both products count differing bits; popcount(v) is counted once a head, and neither
+popcount(A) nor AND is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
-from vitc.targets.kernels.popcount_tile import chunks
+from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
 from vitc.targets.layouts import WORD, Axis, round_up
 
 __all__ = ["MAX_BYTE_DISTANCE", "AttentionShape", "attention_kernel"]
@@ -26,7 +27,8 @@ __all__ = ["MAX_BYTE_DISTANCE", "AttentionShape", "attention_kernel"]
 MAX_BYTE_DISTANCE = 240
 """Largest head width whose distance plus slack fits 8-bit lanes."""
 
-_UNROLLED_BLOCKS = 16
+MAX_NARROW_TOKENS = 1 << 14
+"""Tokens up to which masks times signs, and their thresholds, fit 16-bit lanes."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,12 @@ class AttentionShape:
     slack: int
 
 
-def _row_minimum(vector: Any, element: str, lanes: int) -> Any:
-    bits = element.removeprefix("uint")
-    return T.call_llvm_pure_intrin(element, f"llvm.vector.reduce.umin.v{lanes}i{bits}", vector)
-
-
 def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
     """Build the attention kernel.
 
-    Arguments of the C function: queries, keys, values, threshold [tokens] (int32), out, begin, end.
+    Arguments of the C function: queries, keys, values, threshold (int32, one a token, at most
+    tokens + 1 in magnitude), out, begin, end. Queries, thresholds and out have rows for whole tiles
+    of `Isa.row_tile` tokens.
 
     Args:
         symbol: Name of the C function.
@@ -60,114 +59,161 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
         shape: Geometry.
 
     Returns:
-        The kernel. Its tasks are (head, query) pairs.
+        The kernel. Its tasks are pairs of a head and a tile of queries.
     """
     emitter = Emitter(symbol)
-    lanes, element, tokens = isa.lanes, isa.element, shape.tokens
-    head = shape.head
-    key_blocks = round_up(tokens, lanes) // lanes
-    width = head.padded_group // isa.element_bits
-    value_blocks = head.padded_group // lanes
-    words = round_up(tokens, WORD) // WORD
-    token_elements = words * WORD // isa.element_bits
-    context_halves = head.padded // HALF
-    most = (1 << isa.element_bits) - 1
     with emitter.open() as e:
         queries, keys, values, threshold, out = e.pointers(
-            queries=element, keys=element, values=element, threshold="int32", out="uint16"
+            queries=isa.element,
+            keys=isa.element,
+            values=isa.element,
+            threshold="int32",
+            out="uint16",
         )
-        distances = e.local(element, key_blocks * lanes)
-        nearest = e.local(element, lanes)
-        mask = e.local("uint32", words)
-        mask_elements = T.decl_buffer((token_elements,), element, data=mask.data, scope="local")
-        total = e.local("int32", 1)
+        tile = _QueryTile(e, isa, shape)
+        tiles = round_up(shape.tokens, isa.row_tile) // isa.row_tile
+        with e.loop(T.floordiv(e.begin, tiles), T.floordiv(e.end + (tiles - 1), tiles)) as head:
+            tile.count_values(values, head)
+            first_task, stop = e.let(e.begin - head * tiles), e.let(e.end - head * tiles)
+            with e.loop(T.max(first_task, 0), T.min(stop, tiles)) as task:
+                first = e.let(task * isa.row_tile)
+                limits = tile.measure(queries, keys, head, first)
+                tile.choose(limits)
+                tile.attend(values, threshold, out, head, first)
+    return emitter.kernel(shape.head.groups * tiles)
 
-        def measure(query: Any, first: Any, block: Any, *, last: bool) -> None:
-            """Distances of one block of keys, and the nearest; padding keys are out of reach."""
-            value = e.constant(element, 0, lanes)
-            for w in range(width):
-                key = e.load(keys, first + (block * width + w) * lanes, lanes)
-                value = value + T.popcount(T.bitwise_xor(e.splat(queries[query + w], lanes), key))
-            if last and tokens % lanes:
-                lane = T.Ramp(T.int32(0), T.int32(1), lanes)
-                inside = lane < e.constant("int32", tokens % lanes, lanes)
-                value = T.Select(inside, value, e.constant(element, most, lanes))
-            value = e.let(value)
-            e.store(distances, block * lanes, value, lanes)
-            e.store(nearest, 0, T.min(e.load(nearest, 0, lanes), value), lanes)
 
-        def choose(word: Any, limit: Any, *, last: bool) -> None:
-            """Mask bits of 32 keys, in one word; put together in registers, not in memory."""
-            first_block = word * (WORD // lanes)
-            blocks = min(WORD // lanes, key_blocks - first_block) if last else WORD // lanes
-            bits = e.constant("uint32", 0)
-            for i in range(blocks):
-                near = e.load(distances, (first_block + i) * lanes, lanes) <= e.splat(limit, lanes)
-                part = e.cast("uint32", mask_bits(near, lanes))
-                bits = T.bitwise_or(bits, T.shift_left(part, T.uint32(i * lanes)))
-            if last and tokens % WORD:
-                # Set even in padding when the largest distance is within the slack.
-                bits = T.bitwise_and(bits, e.constant("uint32", (1 << tokens % WORD) - 1))
-            word_bits = e.let(bits)
-            e.store(mask, word, word_bits)
-            e.store(total, 0, total[0] + e.cast("int32", T.popcount(word_bits)))
+class _QueryTile:
+    """Emits the steps of one tile of queries, and holds their buffers on the stack."""
 
-        def each(count: int, body: Callable[[Any, bool], None]) -> None:
-            """Unroll where everything stays in registers, else loop; the last one is apart."""
-            if key_blocks <= _UNROLLED_BLOCKS:
-                for index in range(count - 1):
-                    body(index, False)
-            else:
-                with e.loop(0, count - 1) as index:
-                    body(index, False)
-            body(count - 1, True)
+    def __init__(self, emitter: Emitter, isa: Isa, shape: AttentionShape) -> None:
+        self.emitter, self.isa, self.shape = emitter, isa, shape
+        self.rows = isa.row_tile
+        self.key_blocks = round_up(shape.tokens, isa.lanes) // isa.lanes
+        self.words = round_up(shape.tokens, WORD) // WORD
+        self.elements = self.words * WORD // isa.element_bits
+        e, lanes = emitter, isa.lanes
+        self.value_blocks = shape.head.padded_group // lanes
+        self.distances = e.local(isa.element, self.rows * self.key_blocks * lanes)
+        self.nearest = e.local(isa.element, self.rows * lanes)
+        self.masks = e.local("uint32", self.rows * self.words)
+        self.mask_elements = T.decl_buffer(
+            (self.rows * self.elements,), isa.element, data=self.masks.data, scope="local"
+        )
+        # |A v| and the thresholds are at most tokens + 1, so half the width does for most images.
+        narrow = isa.element_bits == 8 and shape.tokens < MAX_NARROW_TOKENS
+        self.signed = "int16" if narrow else "int32"
+        self.ones = e.local(self.signed, self.value_blocks * lanes)
+        self.table = nibble_table(e, isa)
 
-        with e.loop(e.begin, e.end) as task:
-            h = e.let(T.floordiv(task, tokens))
-            n = e.let(T.floormod(task, tokens))
-            query = e.let((n * head.groups + h) * width)
-            first_key = e.let(h * (key_blocks * width * lanes))
-            e.store(nearest, 0, e.constant(element, most, lanes), lanes)
-            each(key_blocks, lambda block, last: measure(query, first_key, block, last=last))
-            limit = e.let(
-                _row_minimum(e.load(nearest, 0, lanes), element, lanes)
-                + e.constant(element, shape.slack)
-            )
-            e.store(total, 0, e.constant("int32", 0))
-            each(words, lambda word, last: choose(word, limit, last=last))
-            # Arithmetic shift: floor((t + c + 1) / 2) = ceil((t + c) / 2).
-            bound = e.let(T.shift_right(threshold[n] + total[0] + 1, T.int32(1)))
-            for block in range(value_blocks):
-                first = (h * value_blocks + block) * (token_elements * lanes)
-                counted = _attended(e, isa, values, first, mask_elements, token_elements)
+    def count_values(self, values: Any, head: Any) -> None:
+        """Count the bits of a head's values, channel by channel."""
+        e, lanes = self.emitter, self.isa.lanes
+        first = e.let(head * (self.value_blocks * self.elements * lanes))
+        for block in range(self.value_blocks):
+            for half in range(lanes // HALF):
+                at = block * lanes + half * HALF
+                e.store(self.ones, at, e.constant(self.signed, 0, HALF), HALF)
+            with e.loop(0, self.elements) as element:
                 for half in range(lanes // HALF):
-                    sums = e.cast("int32", e.load(counted, half * HALF, HALF), HALF)
-                    bits = mask_bits(sums >= e.splat(bound, HALF))
-                    valid = head.size - block * lanes - half * HALF
-                    if valid < HALF:
-                        keep = (1 << max(valid, 0)) - 1
-                        bits = T.bitwise_and(bits, e.constant("uint16", keep))
-                    index = n * context_halves + h * (head.padded_group // HALF)
-                    e.store(out, index + block * (lanes // HALF) + half, bits)
-    return emitter.kernel(head.groups * tokens)
+                    at = block * lanes + half * HALF
+                    index = first + (block * self.elements + element) * lanes + half * HALF
+                    count = e.cast(self.signed, T.popcount(e.load(values, index, HALF)), HALF)
+                    e.store(self.ones, at, e.load(self.ones, at, HALF) + count, HALF)
 
+    def measure(self, queries: Any, keys: Any, head: Any, first: Any) -> list[Any]:
+        """Distances of all keys to the tile's queries; returns each query's largest attended."""
+        e, isa = self.emitter, self.isa
+        lanes, most = isa.lanes, (1 << isa.element_bits) - 1
+        width = self.shape.head.padded_group // isa.element_bits
+        groups = self.shape.head.groups
+        first_key = e.let(head * (self.key_blocks * width * lanes))
+        for r in range(self.rows):
+            e.store(self.nearest, r * lanes, e.constant(isa.element, most, lanes), lanes)
 
-def _attended(e: Emitter, isa: Isa, values: Any, first: Any, mask: Any, elements: int) -> Any:
-    """Popcounts of mask AND values for one block of lanes; returns a local buffer of sums."""
-    lanes = isa.lanes
-    wide = isa.element_bits == 8 and len(chunks(elements)) > 1
-    sums = e.local(isa.element, lanes)
-    total = e.local("uint16", lanes) if wide else sums
-    runs = chunks(elements) if wide else [(0, elements)]
-    for number, (start, stop) in enumerate(runs):
-        e.store(sums, 0, e.constant(isa.element, 0, lanes), lanes)
-        for index in range(start, stop):
-            value = e.load(values, first + index * lanes, lanes)
-            count = T.popcount(T.bitwise_and(e.splat(mask[index], lanes), value))
-            e.store(sums, 0, e.load(sums, 0, lanes) + count, lanes)
-        if wide:
-            widened = e.cast("uint16", e.load(sums, 0, lanes), lanes)
-            if number:
-                widened = widened + e.load(total, 0, lanes)
-            e.store(total, 0, widened, lanes)
-    return total
+        def blocks(first_block: Any, count: int, *, last: bool) -> None:
+            sums = PopcountTile(e, isa, self.rows, count, width, self.table)
+            sums.emit(
+                queries,
+                lambda r: ((first + r) * groups + head) * width,
+                keys,
+                lambda b: first_key + (first_block + b) * (width * lanes),
+            )
+            for r in range(self.rows):
+                for b in range(count):
+                    value = sums.vector(r, b)
+                    if last and b == count - 1 and self.shape.tokens % lanes:
+                        # Padding keys are out of reach.
+                        lane = T.Ramp(T.int32(0), T.int32(1), lanes)
+                        inside = lane < e.constant("int32", self.shape.tokens % lanes, lanes)
+                        value = T.Select(inside, value, e.constant(isa.element, most, lanes))
+                    value = e.let(value)
+                    slot = (r * self.key_blocks + first_block + b) * lanes
+                    e.store(self.distances, slot, value, lanes)
+                    nearest = e.load(self.nearest, r * lanes, lanes)
+                    e.store(self.nearest, r * lanes, T.min(nearest, value), lanes)
+
+        tile = min(isa.lane_tile, self.key_blocks)
+        full = (self.key_blocks - 1) // tile
+        with e.loop(0, full) as step:
+            blocks(step * tile, tile, last=False)
+        blocks(full * tile, self.key_blocks - full * tile, last=True)
+        slack = e.constant(isa.element, self.shape.slack)
+        return [
+            e.let(self._minimum(e.load(self.nearest, r * lanes, lanes)) + slack)
+            for r in range(self.rows)
+        ]
+
+    def _minimum(self, vector: Any) -> Any:
+        isa = self.isa
+        name = f"llvm.vector.reduce.umin.v{isa.lanes}i{isa.element_bits}"
+        return T.call_llvm_pure_intrin(isa.element, name, vector)
+
+    def choose(self, limits: list[Any]) -> None:
+        """Mask bits of every query, a word of 32 keys at a time."""
+        e, lanes = self.emitter, self.isa.lanes
+        keys = self.key_blocks * lanes
+
+        def word(index: Any, count: int) -> None:
+            for r, limit in enumerate(limits):
+                distances = e.load(self.distances, r * keys + index * WORD, count)
+                bits = mask_bits(distances <= e.splat(limit, count), count)
+                if count < WORD:
+                    bits = e.cast("uint32", bits)
+                if self.shape.tokens % WORD and isinstance(index, int):
+                    # Set even in padding when the largest distance is within the slack.
+                    inside = (1 << self.shape.tokens % WORD) - 1
+                    bits = T.bitwise_and(bits, e.constant("uint32", inside))
+                e.store(self.masks, r * self.words + index, bits)
+
+        with e.loop(0, self.words - 1) as index:
+            word(index, WORD)
+        word(self.words - 1, min(WORD, keys - (self.words - 1) * WORD))
+
+    def attend(self, values: Any, threshold: Any, out: Any, head: Any, first: Any) -> None:
+        """Masks times signs, and their thresholds, into the bits of the context."""
+        e, isa, axis = self.emitter, self.isa, self.shape.head
+        lanes = isa.lanes
+        tile = next(t for t in range(isa.lane_tile, 0, -1) if self.value_blocks % t == 0)
+        for first_block in range(0, self.value_blocks, tile):
+            start = e.let((head * self.value_blocks + first_block) * (self.elements * lanes))
+            sums = PopcountTile(e, isa, self.rows, tile, self.elements, self.table)
+            sums.emit(
+                self.mask_elements,
+                lambda r: r * self.elements,
+                values,
+                lambda b, start=start: start + b * (self.elements * lanes),  # type: ignore[misc]
+            )
+            for r in range(self.rows):
+                index = ((first + r) * axis.groups + head) * (axis.padded_group // HALF)
+                limit = e.let(e.splat(e.cast(self.signed, threshold[first + r]), HALF))
+                for b in range(tile):
+                    for half in range(lanes // HALF):
+                        at = (first_block + b) * lanes + half * HALF
+                        differing = sums.sums(r, b, half, self.signed)
+                        product = e.load(self.ones, at, HALF) - differing
+                        bits = mask_bits(product >= limit)
+                        if axis.size - at < HALF:
+                            keep = (1 << max(axis.size - at, 0)) - 1
+                            bits = T.bitwise_and(bits, e.constant("uint16", keep))
+                        e.store(out, index + at // HALF, bits)

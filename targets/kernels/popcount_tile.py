@@ -5,8 +5,7 @@ Layout: `rows` for the broadcast operand, `lanes` for the other (vitc.targets.la
 
 Where the machine has no popcount of vectors but a byte shuffle (`Isa.shuffle`), a shuffle looks up
 the popcount of (row XOR lane) for four bits of each lane, in a table that is chosen by four bits of
-the
-row: 2 instructions for 4 bits x lanes, and the table is loaded once a row for all lane blocks.
+the row: 2 instructions for 4 bits x lanes, and the table is loaded once a row for all lane blocks.
 Without it, XOR and a popcount made of two shuffles take 8 instructions for twice as many bits.
 
 With 32-bit elements the sums are exact in 32 bits. With 8-bit elements a lane takes at most 31
@@ -156,7 +155,12 @@ class PopcountTile:
                 value = value + e.load(self._total, slot, lanes)
             e.store(self._total, slot, value, lanes)
 
-    def sums(self, row: int, block: int, half: int) -> Any:
-        """Popcounts of `HALF` lanes as int32, from lane `half * HALF` of a block on."""
+    def vector(self, row: int, block: int) -> Any:
+        """Popcounts of a whole lane block, in the data type that they were summed in."""
+        lanes = self.isa.lanes
+        return self.emitter.load(self._total, (row * self.blocks + block) * lanes, lanes)
+
+    def sums(self, row: int, block: int, half: int, dtype: str = "int32") -> Any:
+        """Popcounts of `HALF` lanes as `dtype`, from lane `half * HALF` of a block on."""
         index = (row * self.blocks + block) * self.isa.lanes + half * HALF
-        return self.emitter.cast("int32", self.emitter.load(self._total, index, HALF), HALF)
+        return self.emitter.cast(dtype, self.emitter.load(self._total, index, HALF), HALF)

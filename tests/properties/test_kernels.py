@@ -108,11 +108,12 @@ def test_attention(call, rng, target, tokens, heads, width, slack):
     mask = evaluate("RowBestMask", (scores,), {"slack": slack})
     by_token = pack_bits(v.transpose(0, 2, 1))
     sums = evaluate("MaskSignMatMul", (pack_bits(mask), by_token), {"k": tokens})
-    limit = rng.integers(-9, 10, tokens).astype(np.int32)
-    limit[rng.random(tokens) < 0.1] = rng.choice([-(1 << 30), 1 << 30])
-    wanted = evaluate("IntegerThreshold", (sums, limit[:, None]), {}).transpose(1, 0, 2)
+    rows = round_up(tokens, isa.row_tile)
+    limit = rng.integers(-9, 10, rows).astype(np.int32)
+    limit[rng.random(rows) < 0.1] = rng.choice([-tokens - 1, tokens + 1])
+    wanted = evaluate("IntegerThreshold", (sums, limit[:tokens, None]), {}).transpose(1, 0, 2)
 
-    queries = np.zeros((round_up(tokens, isa.row_tile), head.padded // 8), np.uint8)
+    queries = np.zeros((rows, head.padded // 8), np.uint8)
     queries[:tokens] = to_rows(q.transpose(1, 0, 2).reshape(tokens, -1), head)
     keys = np.concatenate([to_lanes(h, Axis(width), isa.lanes, isa.element_bits) for h in k])
     values = to_lanes(
@@ -122,7 +123,7 @@ def test_attention(call, rng, target, tokens, heads, width, slack):
         isa.element_bits,
     )
     kernel = attention_kernel("k", isa, AttentionShape(tokens, head, slack))
-    out = call(target, kernel, [queries, keys, values, limit], tokens * head.padded // 8)
+    out = call(target, kernel, [queries, keys, values, limit], rows * head.padded // 8)
     assert np.array_equal(from_rows(out, tokens, head), wanted.reshape(tokens, -1))
 
 

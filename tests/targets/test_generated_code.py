@@ -13,6 +13,7 @@ import pytest
 from vitc.compiler.assembly import HotLoop, hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS, Isa
+from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.layouts import Axis
@@ -46,6 +47,19 @@ FORMS = {
     "ssse3-pshufb": Form({"pshufb": 2, "paddb": 2}, 128, 6, 104),
     "neon-cnt": Form({"eor": 1, "cnt": 1}, 128, 1, 42),
     "neon32-vcnt": Form({"veor": 1, "vcnt.8": 1, "vadd.i8": 1}, 128, 4, 50),
+}
+
+COUNTS = ("vpopcntd", "vpshufb", "pshufb", "cnt", "vcnt.8")
+"""What counts bits."""
+
+# Most stores in a loop of the attention kernel (distances are among them), and instructions for
+# each that counts.
+ATTENTION = {
+    "avx512-vpopcntdq": (16, 4.0),
+    "avx2-pshufb": (7, 4.6),
+    "ssse3-pshufb": (6, 5.2),
+    "neon-cnt": (7, 3.9),
+    "neon32-vcnt": (1, 6.5),
 }
 
 
@@ -106,6 +120,20 @@ def test_hot_loops_of_binary_products_keep_their_form(target):
             assert not any(i.calls for i in loop.instructions), where
             assert sum(i.stores for i in loop.instructions) <= form.stores, where
             assert len(loop.instructions) <= form.instructions, where
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "android-arm64"])
+def test_hot_loops_of_attention_keep_their_sums_in_registers(target):
+    machine = TARGETS[target]
+    isa = ISAS[machine.isa]
+    most_stores, instructions = ATTENTION[isa.name]
+    kernel = attention_kernel("attention", isa, AttentionShape(N, HEADS, 5))
+    for loop in hot_loops(emit_assembly([kernel], machine), "popcount")["attention"]:
+        where = f"{target}:\n{loop.text}"
+        assert not any(i.calls for i in loop.instructions), where
+        assert sum(i.stores for i in loop.instructions) <= most_stores, where
+        counting = sum(loop.count(name) for name in COUNTS)
+        assert len(loop.instructions) <= instructions * counting, where
 
 
 def test_neon_adds_bytes_once_a_vector_of_sums():

@@ -689,7 +689,9 @@ class Lowering:
             "view": view,
         }
         size = self.token_rows * head.padded // 8
-        limit = np.clip(per_token[0, :, 0], -(1 << 30), 1 << 30).astype(np.int32)
+        # Beyond tokens + 1 a threshold decides nothing more.
+        limit = np.zeros(self.token_rows, np.int32)
+        limit[:tokens] = np.clip(per_token[0, :, 0], -tokens - 1, tokens + 1)
         operands: list[Operand] = [
             queries.buffer,
             keys.buffer,
