@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arm_table import arm_table
+from int8_embedding import embedding_table
 from library_tables import layer_table, memory_table, thread_table
 from machine_table import machine_table
 from markdown import replace_section
@@ -41,6 +42,7 @@ def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[
         "layers-avx2": ("Layers, AVX2 only", lambda: layer_table(workshop, say, "x86")),
         "threads": ("Two threads", lambda: thread_table(workshop, runs, say)),
         "memory": ("Memory and start", lambda: memory_table(workshop, say, quick=quick)),
+        "embedding": ("An int8 embedding", lambda: embedding_table(workshop, say)),
         "arm": ("ARM, counted and modelled", lambda: arm_table(workshop, say)),
     }
 
