@@ -18,10 +18,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WORD", "Axis", "from_lanes", "from_rows", "round_up", "to_lanes", "to_rows"]
+__all__ = [
+    "ROW_PADDING",
+    "WORD",
+    "Axis",
+    "from_lanes",
+    "from_rows",
+    "round_up",
+    "to_lanes",
+    "to_rows",
+]
 
 WORD = 32
 """Bits to which a packed row is padded."""
+
+ROW_PADDING = 8
+"""Rows to which a matrix is padded: every row tile of a kernel divides it."""
 
 Bits = npt.NDArray[np.uint8]
 

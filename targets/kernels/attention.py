@@ -50,8 +50,8 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
     """Build the attention kernel.
 
     Arguments of the C function: queries, keys, values, threshold (int32, one a token, at most
-    tokens + 1 in magnitude), out, begin, end. Queries, thresholds and out have rows for whole tiles
-    of `Isa.row_tile` tokens.
+    tokens + 1 in magnitude), out, begin, end. Queries, thresholds and out have rows padded to
+    `ROW_PADDING`.
 
     Args:
         symbol: Name of the C function.

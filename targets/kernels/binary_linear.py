@@ -24,7 +24,7 @@ from tvm.script.ir_builder import tirx as T
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
-from vitc.targets.layouts import WORD, Axis, round_up
+from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up
 
 __all__ = ["LinearShape", "residual_kernel", "threshold_kernel"]
 
@@ -86,7 +86,7 @@ def threshold_kernel(
 
     Arguments of the C function: broadcast operand, lanes operand, scale times -2, offset, upper,
     [lower,] output, begin, end. `scale` and `offset` follow the outputs, `upper` and `lower` the
-    positions: [groups, positions] if `group` is given.
+    positions: [groups, positions] if `group` is given. Rows are padded to `ROW_PADDING`.
 
     Args:
         symbol: Name of the C function.
@@ -167,7 +167,7 @@ def _along_lanes(
     keys: Axis | None,
 ) -> int:
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
-    row_stride = round_up(shape.rows, isa.row_tile)
+    row_stride = round_up(shape.rows, ROW_PADDING)
     out_halves = round_up(shape.lanes, WORD) // HALF
     with (
         e.loop(0, shape.blocks(isa) // tile) as lane_tile,
@@ -239,7 +239,7 @@ def _columns(
     bits = isa.element_bits
     row_tile = min(isa.row_tile, bits)
     out_elements = round_up(shape.rows, WORD) // bits
-    row_stride = round_up(shape.rows, isa.row_tile)
+    row_stride = round_up(shape.rows, ROW_PADDING)
     used = -(-shape.rows // bits)
     with e.loop(e.begin, e.end) as lane_tile:
         first_block = e.let(lane_tile * tile)

@@ -15,7 +15,15 @@ from vitc.targets.isa import ISAS
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, threshold_kernel
-from vitc.targets.layouts import Axis, from_lanes, from_rows, round_up, to_lanes, to_rows
+from vitc.targets.layouts import (
+    ROW_PADDING,
+    Axis,
+    from_lanes,
+    from_rows,
+    round_up,
+    to_lanes,
+    to_rows,
+)
 from vitc.targets.table import TARGETS
 
 
@@ -61,7 +69,7 @@ def test_threshold(call, rng, target, positions, k, groups, width, two_sided, ou
             (pack_bits(x), pack_bits(weight), scale, offset, upper, lower),
             {"k": k},
         )
-    rows = np.zeros((round_up(positions, isa.row_tile), axis.padded // 8), np.uint8)
+    rows = np.zeros((round_up(positions, ROW_PADDING), axis.padded // 8), np.uint8)
     rows[:positions] = to_rows(x, axis)
 
     def per_position(values):
@@ -108,7 +116,7 @@ def test_attention(call, rng, target, tokens, heads, width, slack):
     mask = evaluate("RowBestMask", (scores,), {"slack": slack})
     by_token = pack_bits(v.transpose(0, 2, 1))
     sums = evaluate("MaskSignMatMul", (pack_bits(mask), by_token), {"k": tokens})
-    rows = round_up(tokens, isa.row_tile)
+    rows = round_up(tokens, ROW_PADDING)
     limit = rng.integers(-9, 10, rows).astype(np.int32)
     limit[rng.random(rows) < 0.1] = rng.choice([-tokens - 1, tokens + 1])
     wanted = evaluate("IntegerThreshold", (sums, limit[:tokens, None]), {}).transpose(1, 0, 2)

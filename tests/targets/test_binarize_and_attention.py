@@ -5,7 +5,15 @@ import pytest
 
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
-from vitc.targets.layouts import Axis, from_lanes, from_rows, round_up, to_lanes, to_rows
+from vitc.targets.layouts import (
+    ROW_PADDING,
+    Axis,
+    from_lanes,
+    from_rows,
+    round_up,
+    to_lanes,
+    to_rows,
+)
 
 SPECIAL = np.array(
     [0.0, -0.0, np.float32(1e-45), -np.float32(1e-45), np.inf, -np.inf, np.finfo(np.float32).max],
@@ -80,7 +88,7 @@ def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, s
     distance = (q[:, :, None] != k[:, None]).sum(-1)
     mask = distance <= distance.min(-1, keepdims=True) + slack
     integers = np.einsum("hij,hjd->hid", mask.astype(np.int64), 2 * v.astype(np.int64) - 1)
-    rows = round_up(tokens, isa.row_tile)
+    rows = round_up(tokens, ROW_PADDING)
     threshold = rng.integers(-9, 9, rows).astype(np.int32)
     threshold[:2] = [-tokens - 1, tokens + 1]
     expected = (integers >= threshold[None, :tokens, None]).transpose(1, 0, 2).reshape(tokens, -1)

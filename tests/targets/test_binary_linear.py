@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
-from vitc.targets.layouts import Axis, from_lanes, from_rows, round_up, to_lanes, to_rows
+from vitc.targets.layouts import (
+    ROW_PADDING,
+    Axis,
+    from_lanes,
+    from_rows,
+    round_up,
+    to_lanes,
+    to_rows,
+)
 
 # positions, outputs, contracted length, heads: odd K, K over one 8-bit run, tails in every axis.
 CASES = [(197, 384, 192, 6), (17, 64, 64, 2), (17, 40, 197, 1), (5, 96, 768, 2), (33, 40, 17, 2)]
@@ -44,7 +52,7 @@ class Problem:
 
     def rows(self, bits):
         packed = to_rows(bits, self.axis)
-        full = np.zeros((round_up(len(bits), self.isa.row_tile), packed.shape[1]), np.uint8)
+        full = np.zeros((round_up(len(bits), ROW_PADDING), packed.shape[1]), np.uint8)
         full[: len(bits)] = packed
         return full
 
@@ -52,7 +60,7 @@ class Problem:
         return to_lanes(bits, self.axis, self.isa.lanes, self.isa.element_bits)
 
     def positions_constant(self, values):
-        padded = np.zeros((len(values), round_up(self.positions, self.isa.row_tile)), np.float32)
+        padded = np.zeros((len(values), round_up(self.positions, ROW_PADDING)), np.float32)
         padded[:, : self.positions] = values
         return padded
 
@@ -75,7 +83,7 @@ def test_threshold_bits_are_exact_in_every_layout(call, isa, case, two_sided, ou
     ]
     if two_sided:
         operands.append(problem.positions_constant(problem.lower))
-    token_rows = round_up(problem.positions, isa.row_tile)
+    token_rows = round_up(problem.positions, ROW_PADDING)
     token_lanes = round_up(problem.positions, isa.lanes)
     size = {
         "rows": token_rows * group.padded // 8,
@@ -123,7 +131,7 @@ def test_transposed_threshold_packs_along_outputs(call, isa, case, two_sided):
     kernel = threshold_kernel(
         "k", isa, shape, output="columns", transposed=True, two_sided=two_sided
     )
-    rows = round_up(outputs, isa.row_tile)
+    rows = round_up(outputs, ROW_PADDING)
 
     def on_rows(values):
         return np.concatenate([values, np.zeros(rows - outputs, np.float32)])
@@ -153,7 +161,7 @@ def test_residual_is_added_within_three_roundings(call, isa, transposed, gain):
     problem = Problem(isa, positions, outputs, k, 1)
     rng = np.random.default_rng(2)
     rows, columns = (outputs, positions) if transposed else (positions, outputs)
-    stride, padded_rows = round_up(columns, 32), round_up(rows, isa.row_tile)
+    stride, padded_rows = round_up(columns, 32), round_up(rows, ROW_PADDING)
     residual = np.zeros((padded_rows, stride), np.float32)
     residual[:rows, :columns] = rng.normal(size=(rows, columns))
     gains = rng.normal(size=positions).astype(np.float32)
@@ -168,13 +176,13 @@ def test_residual_is_added_within_three_roundings(call, isa, transposed, gain):
     if transposed:
         pair = [problem.rows(problem.w), problem.lanes(problem.x)]
         shape = LinearShape(outputs, stride, k, problem.elements)
-        constants = [padded(-2 * problem.scale, isa.row_tile), padded(problem.offset, isa.row_tile)]
+        constants = [padded(-2 * problem.scale, ROW_PADDING), padded(problem.offset, ROW_PADDING)]
         gain_constant = padded(gains, 32)
     else:
         pair = [problem.rows(problem.x), problem.lanes(Axis(outputs).pad(problem.w, 0))]
         shape = LinearShape(positions, stride, k, problem.elements)
         constants = [padded(-2 * problem.scale, 32), padded(problem.offset, 32)]
-        gain_constant = padded(gains, isa.row_tile)
+        gain_constant = padded(gains, ROW_PADDING)
     kernel = residual_kernel("k", isa, shape, transposed=transposed, gain=gain, stride=stride)
     operands = [*pair, *constants, *([gain_constant] if gain else []), residual]
     out = call(kernel, operands, padded_rows * stride * 4)

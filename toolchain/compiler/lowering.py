@@ -9,7 +9,7 @@ executed: an array of indices is sent through them, and the result must be one o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, thr
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.head import HEAD_TILE, head_kernel
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
-from vitc.targets.layouts import WORD, Axis, round_up, to_lanes, to_rows
+from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
 from vitc.targets.table import Target
 
 __all__ = ["lower_graph"]
@@ -57,6 +57,11 @@ class Packed:
     positions: int
     axis: Axis
     on_lanes: bool
+
+
+def _identity(stem: str, key: tuple[Any, ...]) -> str:
+    """What a kernel does, in words that are the same for every model with such a kernel."""
+    return f"{stem}{key!r}"
 
 
 def _is(node: ir.Node | None, name: str) -> bool:
@@ -121,12 +126,16 @@ _VIEWS = frozenset({"Reshape", "Transpose", "Identity"})
 class Lowering:
     """State of one lowering. Use `lower_graph`."""
 
-    def __init__(self, model: ir.Model, target: Target, taps: frozenset[str]) -> None:
+    def __init__(
+        self, model: ir.Model, target: Target, taps: frozenset[str], tiles: Mapping[str, Isa]
+    ) -> None:
         self.graph = model.graph
+        self.tiles = tiles
         self.isa: Isa = ISAS[target.isa]
         self.taps = taps
         self.steps: list[Step] = []
         self.lowered: set[ir.Node] = set()
+        self.identities: dict[str, str] = {}
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._streams: dict[str, Buffer] = {}
         self._packed: dict[tuple[str, str], Packed] = {}
@@ -134,17 +143,24 @@ class Lowering:
         self._embedding = match_embedding(model)
         self.tokens, self.width = self._embedding.start.shape
         self.stride = round_up(self.width, WORD)
-        self.token_rows = round_up(self.tokens, self.isa.row_tile)
+        self.token_rows = round_up(self.tokens, ROW_PADDING)
 
     # --- pieces -------------------------------------------------------------------------------
 
-    def _kernel(self, stem: str, key: tuple[Any, ...], build: Callable[[str], Kernel]) -> Kernel:
+    def _tile(self, stem: str, key: tuple[Any, ...]) -> Isa:
+        """Register tiles of a kernel of this shape."""
+        return self.tiles.get(_identity(stem, key), self.isa)
+
+    def _kernel(
+        self, stem: str, key: tuple[Any, ...], build: Callable[[str, Isa], Kernel]
+    ) -> Kernel:
         """Return the kernel of a shape, building it once."""
         known = self._kernels.get((stem, *key))
         if known is None:
             count = sum(1 for other in self._kernels if other[0] == stem)
-            known = build(f"vitc_{stem}_{count}")
+            known = build(f"vitc_{stem}_{count}", self._tile(stem, key))
             self._kernels[(stem, *key)] = known
+            self.identities[known.symbol] = _identity(stem, key)
         return known
 
     def _constant(self, array: Array) -> Constant:
@@ -169,8 +185,8 @@ class Lowering:
         return buffer
 
     def _rows_constant(self, values: Array, positions: int, groups: int = 1) -> Constant:
-        """Per-position constants [groups, positions], padded to whole row tiles, fp32."""
-        padded = np.zeros((groups, round_up(positions, self.isa.row_tile)), np.float32)
+        """Per-position constants [groups, positions], padded to `ROW_PADDING`, fp32."""
+        padded = np.zeros((groups, round_up(positions, ROW_PADDING)), np.float32)
         padded[:, :positions] = values
         return self._constant(padded)
 
@@ -209,7 +225,7 @@ class Lowering:
         kernel = self._kernel(
             "head",
             (),
-            lambda symbol: head_kernel(
+            lambda symbol, _: head_kernel(
                 symbol, token=head.token, width=self.width, stride=self.stride, classes=classes
             ),
         )
@@ -233,14 +249,16 @@ class Lowering:
             self.stride,
             self.tokens - embedding.patches,
         )
-        tile = float_tile(self.isa, self.stride)
+        tile = float_tile(self._tile("patch_embedding", (shape,)), self.stride)
         weight = np.zeros((self.stride, embedding.weight[0].size), np.float32)
         weight[: self.width] = embedding.weight.reshape(self.width, -1)
         tiled = weight.reshape(self.stride // tile, tile, -1).transpose(0, 2, 1)
         start = np.zeros((self.tokens, self.stride), np.float32)
         start[:, : self.width] = embedding.start
         kernel = self._kernel(
-            "patch_embedding", (), lambda symbol: patch_embedding_kernel(symbol, self.isa, shape)
+            "patch_embedding",
+            (shape,),
+            lambda symbol, isa: patch_embedding_kernel(symbol, isa, shape),
         )
         return self._emit(
             kernel,
@@ -284,7 +302,7 @@ class Lowering:
         self._need_k(node, k)
         bits = _unpack(_array(node.inputs[1], "A binary weight"), k)
         if source.on_lanes:
-            rows = np.zeros((round_up(len(bits), self.isa.row_tile), k), np.uint8)
+            rows = np.zeros((round_up(len(bits), ROW_PADDING), k), np.uint8)
             rows[: len(bits)] = bits
             return self._constant(to_rows(rows, source.axis))
         padded = outputs.pad(bits, 0).astype(np.uint8)
@@ -295,7 +313,7 @@ class Lowering:
     ) -> Constant:
         """Per-output constants, along lanes or rows as the outputs lie."""
         if source.on_lanes:
-            rows = np.full(round_up(len(array), self.isa.row_tile), fill, np.float32)
+            rows = np.full(round_up(len(array), ROW_PADDING), fill, np.float32)
             rows[: len(array)] = array
             return self._constant(rows)
         return self._constant(outputs.pad(array.astype(np.float32), 0, fill))
@@ -342,8 +360,8 @@ class Lowering:
         kernel = self._kernel(
             "residual",
             (shape, transposed, has_gain),
-            lambda symbol: residual_kernel(
-                symbol, self.isa, shape, transposed=transposed, gain=has_gain, stride=self.stride
+            lambda symbol, isa: residual_kernel(
+                symbol, isa, shape, transposed=transposed, gain=has_gain, stride=self.stride
             ),
         )
         return self._emit(
@@ -456,7 +474,7 @@ class Lowering:
             kernel = self._kernel(
                 "binarize",
                 (),
-                lambda symbol: along_rows_kernel(symbol, self.tokens, self.width, self.stride),
+                lambda symbol, _: along_rows_kernel(symbol, self.tokens, self.width, self.stride),
             )
             operands = [
                 stream,
@@ -477,8 +495,8 @@ class Lowering:
             kernel = self._kernel(
                 "binarize_columns",
                 (),
-                lambda symbol: along_columns_kernel(
-                    symbol, self.isa, self.tokens, self.stride, self.stride
+                lambda symbol, isa: along_columns_kernel(
+                    symbol, isa, self.tokens, self.stride, self.stride
                 ),
             )
             operands = [stream, self._constant(threshold), self._constant(flip)]
@@ -586,9 +604,9 @@ class Lowering:
         kernel = self._kernel(
             f"threshold_{output}",
             (shape, source.on_lanes, two_sided, group, head),
-            lambda symbol: threshold_kernel(
+            lambda symbol, isa: threshold_kernel(
                 symbol,
-                self.isa,
+                isa,
                 shape,
                 output=output,
                 transposed=source.on_lanes,
@@ -605,7 +623,7 @@ class Lowering:
                 "size": outputs.size,
                 "groups": outputs.groups,
             }
-            size = round_up(positions, self.isa.row_tile) * outputs.padded // 8
+            size = round_up(positions, ROW_PADDING) * outputs.padded // 8
             result = (positions, outputs, False)
         elif output == "keys":
             axis = Axis(outputs.size)
@@ -676,7 +694,7 @@ class Lowering:
             )
         shape = AttentionShape(tokens, head, slack)
         kernel = self._kernel(
-            "attention", (shape,), lambda symbol: attention_kernel(symbol, self.isa, shape)
+            "attention", (shape,), lambda symbol, isa: attention_kernel(symbol, isa, shape)
         )
         tap, view = self._tap_and_view(node, chain, plain)
         layout = {
@@ -702,13 +720,16 @@ class Lowering:
         return Packed(buffer, tokens, head, on_lanes=False)
 
 
-def lower_graph(model: ir.Model, target: Target, taps: Sequence[str]) -> Plan:
+def lower_graph(
+    model: ir.Model, target: Target, taps: Sequence[str], tiles: Mapping[str, Isa] | None = None
+) -> Plan:
     """Lower a packed ONNX graph to kernel calls.
 
     Args:
         model: What `vitc export --scheme packed` writes.
         target: Machine.
         taps: Names of the values that a trace shows.
+        tiles: Register tiles for some kernels, by `Plan.identities`; the target's for the others.
 
     Returns:
         A plan whose workspace is not laid out yet.
@@ -716,9 +737,9 @@ def lower_graph(model: ir.Model, target: Target, taps: Sequence[str]) -> Plan:
     Raises:
         VitcError: If some value has no kernel, or a binary op of the file has none (it is named).
     """
-    lowering = Lowering(model, target, frozenset(taps))
+    lowering = Lowering(model, target, frozenset(taps), tiles or {})
     logits = lowering.logits()
-    plan = Plan(lowering.steps, logits)
+    plan = Plan(lowering.steps, logits, lowering.identities)
     products = [n for n in model.graph if n.domain == DOMAIN and n.op_type in BINARY_OPS]
     lost = [n for n in products if n not in lowering.lowered]
     if lost:

@@ -76,12 +76,14 @@ class Plan:
     Attributes:
         steps: Kernel calls.
         logits: Buffer of the result.
+        identities: What each kernel does, by its symbol; the same in every model.
         offsets: Offset of each buffer in the workspace, bytes.
         workspace: Size of the workspace, bytes.
     """
 
     steps: list[Step]
     logits: Buffer
+    identities: dict[str, str] = field(default_factory=dict)
     offsets: dict[str, int] = field(default_factory=dict)
     workspace: int = 0
 
