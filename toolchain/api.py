@@ -7,8 +7,8 @@ second to load, and no command needs all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitc.exporter import ExportResult
     from vitc.models.sibivit import SIBiViT
     from vitc.runtime.artefact import Artefact
+    from vitc.targets.tiles import Tile
 
 __all__ = ["CompileOptions", "ExportOptions", "compile", "export", "new", "open"]
 
@@ -51,6 +52,7 @@ class CompileOptions:
         force: Replace an existing artefact.
         check: Whether to compare the library with the ONNX file. Where this machine can neither
             run nor emulate the target, the manifest says that it was skipped.
+        tiles: Register tiles for some kernels, as `vitc tune` finds them.
     """
 
     target: str = "native"
@@ -58,6 +60,7 @@ class CompileOptions:
     dump_ir: Path | None = None
     force: bool = False
     check: bool = True
+    tiles: Mapping[str, Tile] = field(default_factory=dict)
 
 
 def new(
@@ -202,6 +205,7 @@ def compile(  # noqa: A001 - named like the command
         dump_ir=chosen.dump_ir,
         force=chosen.force,
         check=check if chosen.check else None,
+        tiles=chosen.tiles,
         progress=say,
     )
 

@@ -9,7 +9,10 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from vitc.bench import tuning
 from vitc.cli.main import train
+from vitc.runtime.artefact import Artefact
+from vitc.targets.tiles import other_tiles
 from vitc.training import TrainOptions
 
 
@@ -176,6 +179,19 @@ def test_bench_without_a_baseline_has_no_ratio(vitc, built) -> None:
 
     assert outcome.json["baseline"] is None
     assert outcome.json["ratio"] is None
+
+
+def test_tune_shows_a_tile_for_every_product(vitc, built, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "other_tiles", lambda isa: other_tiles(isa)[:1])
+    copy = shutil.copytree(built.artefact, tmp_path / "copy")
+    outcome = vitc("tune", copy, "--rounds", 1, "--runs", 1, "--json", "-")
+
+    products = {choice["kernel"] for choice in outcome.json["kernels"]}
+    assert {"vitc_patch_embedding_0", "vitc_attention_0", "vitc_residual_0"} <= products
+    assert all(choice["usual_ms"] > 0 for choice in outcome.json["kernels"])
+    assert outcome.json["replaced"] in {True, False}
+    assert Artefact.open(copy).path == copy
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "onnx", "artefact"])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-COMMANDS = ["new", "train", "export", "compile", "run", "check", "bench", "inspect"]
+COMMANDS = ["new", "train", "export", "compile", "run", "check", "bench", "tune", "inspect"]
 COMMANDS += ["targets", "models", "doctor", "demo"]
 HEAVY = ["torch", "tvm", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "numpy", "PIL", "sklearn"]
 

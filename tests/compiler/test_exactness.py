@@ -11,7 +11,11 @@ import torch
 from safetensors.numpy import load_file
 
 from vitc.compiler import compile_model
+from vitc.compiler.compile import kernel_identities
 from vitc.exporter import run_with_taps
+from vitc.targets.isa import ISAS
+from vitc.targets.table import find
+from vitc.targets.tiles import Tile, other_tiles
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
 shared = importlib.util.module_from_spec(_spec)
@@ -49,6 +53,33 @@ def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
             # Sums of up to 1056 products in another order, of values of a few units.
             np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-5, err_msg=name)
     assert np.array_equal(logits, taps["logits"])
+
+
+PARTS = 2
+
+
+@pytest.mark.parametrize("target", [*shared.HOST, *shared.EMULATED])
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_register_tile_agrees_with_onnx_runtime(build, run, tmp_path, target, part):
+    cfg = shared.config(width=96, hidden=192, image_size=20, si_hidden=26, depth=1)
+    _, path = build(cfg)
+    machine = find(target)
+    isa = ISAS[machine.isa]
+    tiles = [Tile.of(isa), *other_tiles(isa)]
+    kernels = kernel_identities(path, machine).values()
+    # Neighbours differ, so that a producer and its consumers never have the same tile.
+    shift = part * len(tiles) // PARTS
+    chosen = {kernel: tiles[(i + shift) % len(tiles)] for i, kernel in enumerate(kernels)}
+    artefact = compile_model(path, target, tmp_path / "artefact", tiles=chosen)
+    assert artefact.tiles == chosen
+    assert len(set(chosen.values())) >= min(len(tiles), len(chosen)) > PARTS
+    images = shared.images_for(cfg, 2)
+    _, taps = run(artefact, images)
+    for name, wanted in run_with_taps(path, images, [*taps]).items():
+        if taps[name].dtype == np.uint8:
+            assert np.array_equal(taps[name], wanted.astype(np.uint8)), name
+        else:
+            np.testing.assert_allclose(taps[name], wanted, rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("target", ["native", *shared.EMULATED])

@@ -238,7 +238,7 @@ def _assembly(artefact: Artefact) -> str:
     from vitc.exporter import load_onnx, tap_names
 
     model, _ = load_onnx(artefact.onnx)
-    plan = lower_graph(model, artefact.target, tap_names(model))
+    plan = lower_graph(model, artefact.target, tap_names(model), artefact.tiles)
     return emit_assembly(plan.kernels, artefact.target)
 
 

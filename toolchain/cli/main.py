@@ -22,6 +22,7 @@ from vitc.cli.new import new
 from vitc.cli.run import run
 from vitc.cli.targets import targets
 from vitc.cli.train import train
+from vitc.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -61,6 +62,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "run": run,
     "check": check,
     "bench": bench,
+    "tune": tune,
     "inspect": inspect,
     "targets": targets,
     "models": models,

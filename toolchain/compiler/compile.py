@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +24,9 @@ from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
 from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
 from vitc.targets import Target, find
+from vitc.targets.tiles import Tile
 
-__all__ = ["MAX_BATCH", "compile_model"]
+__all__ = ["MAX_BATCH", "compile_model", "kernel_identities"]
 
 MAX_BATCH = 64
 HEADER = "vitc_model.h"
@@ -62,6 +63,7 @@ def compile_model(
     dump_ir: str | Path | None = None,
     force: bool = False,
     check: Check | None = None,
+    tiles: Mapping[str, Tile] | None = None,
     progress: Progress = lambda _: None,
 ) -> Artefact:
     """Compile an ONNX file for a target.
@@ -78,6 +80,8 @@ def compile_model(
         force: Replace an existing artefact.
         check: Called with the finished artefact before it gets its name; raises to refuse it.
             Without one the manifest says that the check was skipped.
+        tiles: Register tiles for some kernels (`vitc.compiler.plan.Plan.identities`), in place of
+            the target's.
         progress: Called with a phase's name as it begins.
 
     Returns:
@@ -116,7 +120,7 @@ def compile_model(
             # The first runner of a target takes long: zig builds a C library for it.
             runner = pool.submit(_link_runner, work / "runner", built / RUNNER, machine)
             progress("choosing kernels")
-            plan = _lower(source, model, machine)
+            plan = _lower(source, model, machine, tiles or {})
             dump("plan", describe(plan))
             progress("planning memory")
             planned = plan_workspace(plan)
@@ -162,6 +166,11 @@ def compile_model(
             "classes": classes,
             "workspace_bytes": plan.workspace,
             "sizes": _sizes(built, weights),
+            "tiles": {
+                identity: tiles[identity].to_dict()
+                for identity in plan.identities.values()
+                if tiles and identity in tiles
+            },
             "steps": [_step_facts(step) for step in plan.steps],
             "check": "skipped",
         }
@@ -175,9 +184,19 @@ def compile_model(
     return Artefact.open(folder)
 
 
-def _lower(source: Path, model: ir.Model, machine: Target) -> Plan:
+def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
+    """What each kernel with register tiles does that `compile_model` would make, by its symbol.
+
+    Raises:
+        VitcError: As `compile_model`.
+    """
+    model, _ = load_onnx(Path(onnx))
+    return _lower(Path(onnx), model, target, {}).identities
+
+
+def _lower(source: Path, model: ir.Model, machine: Target, tiles: Mapping[str, Tile]) -> Plan:
     try:
-        return lower_graph(model, machine, tap_names(model))
+        return lower_graph(model, machine, tap_names(model), tiles)
     except VitcError:
         raise
     except Exception as error:  # whatever shapes that contradict each other come to

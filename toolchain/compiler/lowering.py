@@ -31,6 +31,7 @@ from vitc.targets.kernels.head import HEAD_TILE, head_kernel
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
 from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
 from vitc.targets.table import Target
+from vitc.targets.tiles import Tile
 
 __all__ = ["lower_graph"]
 
@@ -127,7 +128,7 @@ class Lowering:
     """State of one lowering. Use `lower_graph`."""
 
     def __init__(
-        self, model: ir.Model, target: Target, taps: frozenset[str], tiles: Mapping[str, Isa]
+        self, model: ir.Model, target: Target, taps: frozenset[str], tiles: Mapping[str, Tile]
     ) -> None:
         self.graph = model.graph
         self.tiles = tiles
@@ -149,7 +150,8 @@ class Lowering:
 
     def _tile(self, stem: str, key: tuple[Any, ...]) -> Isa:
         """Register tiles of a kernel of this shape."""
-        return self.tiles.get(_identity(stem, key), self.isa)
+        tile = self.tiles.get(_identity(stem, key))
+        return tile.apply(self.isa) if tile is not None else self.isa
 
     def _kernel(
         self, stem: str, key: tuple[Any, ...], build: Callable[[str, Isa], Kernel]
@@ -160,7 +162,8 @@ class Lowering:
             count = sum(1 for other in self._kernels if other[0] == stem)
             known = build(f"vitc_{stem}_{count}", self._tile(stem, key))
             self._kernels[(stem, *key)] = known
-            self.identities[known.symbol] = _identity(stem, key)
+            if key:
+                self.identities[known.symbol] = _identity(stem, key)
         return known
 
     def _constant(self, array: Array) -> Constant:
@@ -721,7 +724,7 @@ class Lowering:
 
 
 def lower_graph(
-    model: ir.Model, target: Target, taps: Sequence[str], tiles: Mapping[str, Isa] | None = None
+    model: ir.Model, target: Target, taps: Sequence[str], tiles: Mapping[str, Tile] | None = None
 ) -> Plan:
     """Lower a packed ONNX graph to kernel calls.
 

@@ -76,7 +76,8 @@ class Plan:
     Attributes:
         steps: Kernel calls.
         logits: Buffer of the result.
-        identities: What each kernel does, by its symbol; the same in every model.
+        identities: What each kernel with register tiles does, by its symbol; the same words in
+            every model.
         offsets: Offset of each buffer in the workspace, bytes.
         workspace: Size of the workspace, bytes.
     """

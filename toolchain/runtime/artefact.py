@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vitc.errors import VitcError
 from vitc.runtime.trace import decode_trace
 from vitc.targets.table import TARGETS, Target, host_features
+from vitc.targets.tiles import Tile
 
 if TYPE_CHECKING:
     from vitc.runtime.native import NativeModel
@@ -57,10 +58,18 @@ def _expectations(manifest: dict[str, Any]) -> dict[str, bool]:
         ),
         "classes is a size": _size(manifest["classes"]),
         "workspace_bytes is a size": _size(manifest["workspace_bytes"]),
+        "tiles are numbers that kernels can have": _tiles(manifest) is not None,
         "steps are named, with bytes and a layout": isinstance(steps, list)
         and bool(steps)
         and all(_step(step) for step in steps),
     }
+
+
+def _tiles(manifest: dict[str, Any]) -> dict[str, Tile] | None:
+    try:
+        return {name: Tile.from_dict(tile) for name, tile in manifest.get("tiles", {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _size(value: object) -> bool:
@@ -186,6 +195,11 @@ class Artefact:
     def target(self) -> Target:
         """The target it was compiled for."""
         return TARGETS[self.manifest["target"]["name"]]
+
+    @property
+    def tiles(self) -> dict[str, Tile]:
+        """Register tiles of the kernels that do not have the target's, by what they do."""
+        return _tiles(self.manifest) or {}
 
     @property
     def batch(self) -> int:

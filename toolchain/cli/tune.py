@@ -1,0 +1,59 @@
+"""`vitc tune`: the fastest register tiles for an artefact's kernels on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitc.cli.options import DeviceName, JsonTo
+from vitc.cli.output import Output, table
+
+__all__ = ["tune"]
+
+
+def tune(
+    artefact: Annotated[Path, typer.Argument(metavar="DIR", help="An artefact folder.")],
+    device: DeviceName = "local",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each tile.")] = 10,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of a turn.")] = 5,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Time again what is known of this processor.")
+    ] = False,
+    json_to: JsonTo = None,
+) -> None:
+    """Try other register tiles for every kernel, and keep what is faster on the device.
+
+    DIR is compiled anew with the fastest tiles, checked, and timed in turns with what it held; only
+    a faster library takes its place. What was found is kept by processor.
+    """
+    from vitc.bench.tuning import TuneOptions
+    from vitc.bench.tuning import tune as search
+
+    output = Output(json_to)
+    options = TuneOptions(device=device, rounds=rounds, runs=runs, fresh=fresh)
+    with output.working(f"tuning {artefact}") as say:
+        report = search(artefact, options, say=say)
+    rows = [
+        (
+            choice.kernel,
+            str(choice.calls),
+            str(choice.usual),
+            str(choice.chosen),
+            "" if choice.usual_ms is None else f"{choice.usual_ms:.3f}",
+            "" if choice.chosen_ms is None else f"{choice.chosen_ms:.3f}",
+        )
+        for choice in report.kernels
+    ]
+    columns = ("kernel", ">calls", "usual tile", "fastest tile", ">ms", ">ms")
+    output.show(table("", columns, rows))
+    if report.before is None or report.after is None:
+        output.show(f"{report.artefact} has the fastest tiles known for {report.cpu} already")
+    else:
+        output.show(
+            f"{report.before.median:.3f} ms before, {report.after.median:.3f} ms after (medians, "
+            f"{report.before.min:.3f} and {report.after.min:.3f} at least) on {report.cpu}: "
+            + ("replaced" if report.replaced else "not faster, kept as it was")
+        )
+    output.result(report.to_dict())
