@@ -59,7 +59,13 @@ class Tile:
 
     def apply(self, isa: Isa) -> Isa:
         """The instruction set with these tiles."""
-        return replace(isa, **self.to_dict())
+        return replace(
+            isa,
+            row_tile=self.row_tile,
+            lane_tile=self.lane_tile,
+            float_rows=self.float_rows,
+            float_tile=self.float_tile,
+        )
 
     def __str__(self) -> str:
         """Rows x lane blocks of the binary and of the fp32 tile."""

@@ -146,7 +146,7 @@ def tune(
         VitcError: If the artefact does not open or run there, or the device is emulated.
     """
     chosen = options or TuneOptions()
-    opened = Artefact.open(artefact)
+    opened = Artefact.open(Path(artefact))
     device = parse_device(chosen.device)
     if device.emulated:
         raise VitcError(
