@@ -98,38 +98,41 @@ class PopcountTile:
             lane_index: Index of the first element of lane block l of the tile.
         """
         e, lanes = self.emitter, self.isa.lanes
-        zero = e.constant(self.isa.element, 0, lanes)
         runs = chunks(self.elements) if self._wide else [(0, self.elements)]
         row_starts = [e.let(row_index(r)) for r in range(self.rows)]
         lane_starts = [e.let(lane_index(b)) for b in range(self.blocks)]
+        count = self._count if self.table is None else self._look_up
+
+        def add(step: Any, *, first: bool) -> None:
+            vectors = [
+                e.let(e.load(lane_operand, lane_starts[b] + step * lanes, lanes))
+                for b in range(self.blocks)
+            ]
+            count([row_operand[row + step] for row in row_starts], vectors, first=first)
+
         for number, (start, stop) in enumerate(runs):
-            for slot in range(self.rows * self.blocks):
-                e.store(self._sums, slot * lanes, zero, lanes)
-            with e.loop(start, stop) as step:
-                vectors = [
-                    e.let(e.load(lane_operand, lane_starts[b] + step * lanes, lanes))
-                    for b in range(self.blocks)
-                ]
-                add = self._add_counts if self.table is None else self._add_looked_up
-                add([row_operand[row + step] for row in row_starts], vectors)
+            # The first step sets the sums: no zeros to store, and one addition less.
+            add(start, first=True)
+            with e.loop(start + 1, stop) as step:
+                add(step, first=False)
             if self._wide:
                 self._widen(first=number == 0)
 
-    def _add(self, row: int, block: int, count: Any) -> None:
+    def _add(self, row: int, block: int, count: Any, *, first: bool) -> None:
         lanes = self.isa.lanes
         slot = (row * self.blocks + block) * lanes
-        self.emitter.store(
-            self._sums, slot, self.emitter.load(self._sums, slot, lanes) + count, lanes
-        )
+        if not first:
+            count = self.emitter.load(self._sums, slot, lanes) + count
+        self.emitter.store(self._sums, slot, count, lanes)
 
-    def _add_counts(self, rows: Sequence[Any], vectors: Sequence[Any]) -> None:
+    def _count(self, rows: Sequence[Any], vectors: Sequence[Any], *, first: bool) -> None:
         """Add popcount(row XOR lane), on a machine that counts the bits of a vector."""
         for r, element in enumerate(rows):
             value = self.emitter.let(self.emitter.splat(element, self.isa.lanes))
             for b, vector in enumerate(vectors):
-                self._add(r, b, T.popcount(T.bitwise_xor(value, vector)))
+                self._add(r, b, T.popcount(T.bitwise_xor(value, vector)), first=first)
 
-    def _add_looked_up(self, rows: Sequence[Any], vectors: Sequence[Any]) -> None:
+    def _look_up(self, rows: Sequence[Any], vectors: Sequence[Any], *, first: bool) -> None:
         """Add popcount(row XOR lane), four bits at a time from the table."""
         e, lanes = self.emitter, self.isa.lanes
         low = e.constant("uint8", 15, lanes)
@@ -145,7 +148,7 @@ class PopcountTile:
                     looked_up = T.call_llvm_pure_intrin(
                         f"uint8x{lanes}", self.isa.shuffle, counts, halves[b][half]
                     )
-                    self._add(r, b, looked_up)
+                    self._add(r, b, looked_up, first=first and half == 0)
 
     def _widen(self, *, first: bool) -> None:
         e, lanes = self.emitter, self.isa.lanes
