@@ -53,7 +53,7 @@ ISAS: dict[str, Isa] = {
         Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
         Isa("avx2-pshufb", 8, 32, 4, 3, 8, 4, 3, "llvm.x86.avx2.pshuf.b"),
         Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
-        Isa("neon-cnt", 8, 32, 4, 1, 4, 6, 4),
-        Isa("neon32-vcnt", 8, 16, 4, 2, 4, 4, 2),
+        Isa("neon-cnt", 8, 32, 2, 3, 4, 6, 4),
+        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 4, 2),
     )
 }
