@@ -1,15 +1,17 @@
 # make demo   train, export, compile, check and bench a small model on this machine and for 64-bit ARM
 # make test   run the tests
 # Both set up .venv by themselves.
+# make userland   fetch a 64-bit ARM userland (220 MB) in which the tests run TVM's RPC server under qemu
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QEMU := $(VENV)/qemu
+USERLAND := $(VENV)/userland
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
 
-.PHONY: demo test dev qemu lint types bench clean
+.PHONY: demo test dev qemu userland lint types bench clean
 
 demo: $(READY) qemu
 	vitc demo
@@ -34,6 +36,11 @@ qemu:
 	  { apt-get download -qq qemu-user-static || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq qemu-user-static; }; } && \
 	  dpkg-deb -x qemu-user-static_*.deb . && rm -f qemu-user-static_*.deb; } || \
 	  echo "qemu-user is missing, so ARM artefacts cannot run here: install it with 'apt install qemu-user'."
+
+userland: $(USERLAND)/python3
+
+$(USERLAND)/python3: tests/devices/userland.sh constraints.txt | $(READY)
+	tests/devices/userland.sh $(USERLAND) $(BIN)/python constraints.txt
 
 lint: $(READY)
 	ruff check .

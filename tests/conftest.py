@@ -1,4 +1,4 @@
-"""What the tests share: golden files, and qemu and sshd where they are required."""
+"""What the tests share: golden files; qemu, sshd and an ARM userland where they are required."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
+USERLAND = Path(__file__).parents[1] / ".venv" / "userland"
 
 
 def _absent(what: str, variable: str) -> None:
@@ -47,3 +48,13 @@ def need_sshd() -> str:
     if path is None or shutil.which("ssh") is None:
         _absent("the OpenSSH server is not installed", "VITC_REQUIRE_SSH")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def need_userland(need_emulator: Callable[[str], str]) -> Path:
+    """The Python of an emulated 64-bit ARM machine that has the TVM runtime."""
+    need_emulator("aarch64")
+    python = USERLAND / "python3"
+    if not python.exists():
+        _absent(f"no ARM userland at {USERLAND}, `make userland` makes it", "VITC_REQUIRE_USERLAND")
+    return python

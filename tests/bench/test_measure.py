@@ -40,7 +40,8 @@ class FakeDevice:
         assert artefact is ARTEFACT
         self.seen.append(("artefact", request.repeat, inputs.shape, len(os.sched_getaffinity(0))))
         times = tuple(2_000_000 for _ in range(request.repeat))
-        return DeviceRun(np.zeros((2, 10), np.float32), times, 5_000_000, facts={"emulator": "e"})
+        facts = {"emulator": "e"} if self.emulated else {}
+        return DeviceRun(np.zeros((2, 10), np.float32), times, 5_000_000, facts=facts)
 
 
 class FakeSession:

@@ -223,6 +223,7 @@ def bench(
                 session.times(chosen.warmup)
                 theirs += session.times(repeat)
         steps = profile(opened, device, chosen.threads, say) if chosen.profile else None
+    emulated = _is_emulated(device, ran_on)
     warnings = list(_warnings(chosen, device, conditions, own, theirs))
     instructions, modelled = None, None
     if device.emulated or chosen.estimate is not None:
@@ -240,7 +241,7 @@ def bench(
         artefact=str(opened.path),
         target=str(opened.manifest["target"]["name"]),
         device=device.name,
-        emulated=device.emulated,
+        emulated=emulated,
         threads=chosen.threads,
         batch=int(opened.manifest["batch"]),
         runs=len(own),
@@ -282,7 +283,14 @@ def _machine(
     if device.remote:
         return there
     # During the runs this process was pinned, so what it says of cores is of before.
-    return {**here, **there} if device.emulated else {**there, **here}
+    if device.emulated:
+        return {**here, **there, "cores": here["cores"], "load": here["load"]}
+    return {**there, **here}
+
+
+def _is_emulated(device: Device, facts: Mapping[str, Any]) -> bool:
+    """Whether times mean nothing: a server elsewhere may itself run under an emulator."""
+    return device.emulated or "emulator" in facts
 
 
 def _rounds(runs: int, rounds: int) -> list[int]:
@@ -311,7 +319,7 @@ def _warnings(
     own: Sequence[int],
     theirs: Sequence[int],
 ) -> Iterator[str]:
-    if device.emulated:
+    if _is_emulated(device, conditions[-1]):
         yield "emulated: the times say nothing about the device, and there is no ratio"
         return
     facts = conditions[-1]

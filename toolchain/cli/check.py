@@ -9,7 +9,7 @@ import typer
 
 from vitc.cli.options import Data, DeviceName, JsonTo, ReportTo, Seed, Threads
 from vitc.cli.output import Output, table
-from vitc.cli.report import artefact_sizes, machine_of, write_report
+from vitc.cli.report import artefact_sizes, write_report
 from vitc.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check(
             report_to,
             f"Check of {candidate}",
             report.to_dict(),
-            machine=machine_of(device),
+            machine=report.machine,
             sizes=artefact_sizes(candidate),
         )
     if not report.equal:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vitc.errors import VitcError
 
-__all__ = ["artefact_sizes", "machine_of", "write_report"]
+__all__ = ["artefact_sizes", "write_report"]
 
 _TEMPLATE: Final = "report.html"
 
@@ -73,18 +73,6 @@ def artefact_sizes(path: Path) -> Mapping[str, Any]:
 
     sizes = Artefact.open(path, verify=False).manifest.get("sizes")
     return sizes if isinstance(sizes, Mapping) else {}
-
-
-def machine_of(device: str) -> Mapping[str, Any]:
-    """Facts about the machine of a device, as far as it can be asked."""
-    from vitc.devices import AdbDevice, SshDevice, parse_device
-    from vitc.devices.machine import machine
-    from vitc.devices.remote import remote_machine
-
-    chosen = parse_device(device)
-    if isinstance(chosen, SshDevice | AdbDevice):
-        return remote_machine(chosen).to_dict()
-    return {"device": device} if chosen.remote else machine().to_dict()
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.machine import machine
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
 
@@ -54,7 +55,8 @@ class QemuDevice:
         self.supports(artefact)
         emulator = self.emulator(artefact)
         done = run_runner(artefact, inputs, request, prefix=(emulator, "-cpu", "max"))
-        return replace(done, facts={"emulator": emulator, "cpu": "max"})
+        emulated = {"emulator": emulator, "cpu": "max"}
+        return replace(done, facts={**machine().to_dict(), **done.facts, **emulated})
 
     def emulator(self, artefact: Artefact) -> str:
         """Path of the emulator of an artefact; a `VitcError` if it is not installed."""

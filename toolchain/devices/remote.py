@@ -32,7 +32,7 @@ from vitc.errors import VitcError
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["CONNECT_S", "TRANSFER_S", "Link", "remote_machine", "run_remotely", "supports_remotely"]
+__all__ = ["CONNECT_S", "TRANSFER_S", "Link", "run_remotely", "supports_remotely"]
 
 CONNECT_S: Final = 20.0
 """Seconds in which a connection has to stand."""
@@ -242,7 +242,11 @@ def run_remotely(
 
 def supports_remotely(link: Link, artefact: Artefact) -> None:
     """Raise the `VitcError` of a machine that is not there or of another architecture."""
-    _refuse_another(link, artefact, remote_machine(link))
+    with (
+        tempfile.TemporaryDirectory(prefix="vitc-") as name,
+        _leased(link, Path(name), CONNECT_S) as session,
+    ):
+        _refuse_another(link, artefact, session.facts)
 
 
 def _refuse_another(link: Link, artefact: Artefact, facts: Machine) -> None:
@@ -253,15 +257,6 @@ def _refuse_another(link: Link, artefact: Artefact, facts: Machine) -> None:
             f"{link.name} is an {found} machine, the artefact is for {artefact.target.name}.",
             "Compile for it: see `vitc targets`.",
         )
-
-
-def remote_machine(link: Link) -> Machine:
-    """Facts about another machine; what it does not say is empty or None."""
-    with (
-        tempfile.TemporaryDirectory(prefix="vitc-") as name,
-        _leased(link, Path(name), CONNECT_S) as session,
-    ):
-        return session.facts
 
 
 @contextmanager

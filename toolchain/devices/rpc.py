@@ -117,6 +117,7 @@ class RpcDevice:
                 "tracker": self._is_tracker(),
                 "timeout_s": seconds,
                 "library": str(artefact.library.resolve()),
+                "architecture": artefact.target.machine[0],
                 "batch": artefact.batch,
                 "classes": artefact.classes,
                 "bytes": sum(step["bytes"] for step in artefact.manifest["steps"]),
@@ -128,14 +129,8 @@ class RpcDevice:
             (folder / REQUEST).write_text(json.dumps(wanted))
             output = self._talk(folder, seconds)
             done = read_run(artefact, request, len(inputs), output, folder)
-        facts = json.loads(output.strip().splitlines()[-1]).get("facts", {})
-        triple = str(facts.get("triple", ""))
-        machine = {
-            "architecture": triple.partition("-")[0],
-            "cpu": facts.get("cpu") or "unknown",
-            "system": triple,
-        }
-        return replace(done, facts=machine)
+        machine = json.loads(output.strip().splitlines()[-1])["machine"]
+        return replace(done, facts={**machine, **done.facts})
 
     def _talk(self, folder: Path, seconds: float) -> str:
         """Run the client; its output."""

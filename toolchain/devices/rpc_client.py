@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from vitc.devices.kernel_files import Read, describe_machine, read_condition
 from vitc.devices.runner import INPUT, OUTPUT, TRACE
 
 __all__ = ["CONNECTED", "REQUEST"]
@@ -24,10 +25,7 @@ CONNECTED: Final = "connected"
 """Line that says that the device is ours from now on."""
 
 REQUEST: Final = "request.json"
-_FACTS: Final = {
-    "cpu": "target.llvm_get_system_cpu",
-    "triple": "target.llvm_get_system_triple",
-}
+_TEXT_BYTES: Final = 4096  # what vitc_read takes and gives
 
 
 def _connect(request: dict[str, Any]) -> Any:
@@ -63,6 +61,8 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     device, threads = session.cpu(0), int(request["threads"])
     output = tvm.runtime.empty((batch, int(request["classes"])), "float32", device)
     run = module["vitc_run"]
+    read = _reader(module, device)
+    before = read_condition(read)
     # One call before the clock starts is the evaluator's own.
     clock = module.time_evaluator("vitc_run", device, number=1, repeat=int(request["repeat"]))
     logits, latencies = [], []
@@ -84,18 +84,30 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "latency_ns": [round(value) for value in ordered.tolist()],
         "load_ns": load_ns,
-        "facts": _facts(session),
+        "conditions": {"before": before, "after": read_condition(read)},
+        "machine": describe_machine(read, str(request["architecture"])),
     }
 
 
-def _facts(session: Any) -> dict[str, str]:
-    found = {}
-    for name, function in _FACTS.items():
-        try:
-            found[name] = str(session.get_function(function)())
-        except Exception:  # noqa: S112 - a runtime without a compiler has no such function
-            continue
-    return found
+def _reader(module: Any, device: Any) -> Read:
+    """Reads a file of the machine that the library was loaded on."""
+    import tvm
+
+    try:
+        function = module["vitc_read"]
+    except AttributeError:  # of a library that was made before there was one
+        return lambda _: ""
+
+    def read(path: str) -> str:
+        text = tvm.runtime.tensor(_padded(path), device)
+        function(text)
+        return bytes(text.numpy()).rstrip(b"\0").decode(errors="replace")
+
+    return read
+
+
+def _padded(path: str) -> NDArray[np.uint8]:
+    return np.frombuffer(path.encode().ljust(_TEXT_BYTES, b"\0"), np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitc.devices import Device, RunRequest
+from vitc.devices import Device, DeviceRun, RunRequest
+from vitc.devices.machine import machine
 from vitc.exporter import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ class Candidate(Protocol):
     def device(self) -> str:
         """Where it runs, for the report."""
 
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        """Facts about where it ran last; empty before that."""
+
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Images [B, 3, H, W] to logits [B, classes]."""
 
@@ -47,6 +53,11 @@ class OnnxCandidate:
     path: Path
     model: ir.Model
     device: str = "onnxruntime"
+
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        """See `Candidate.machine`."""
+        return machine().to_dict()
 
     @cached_property
     def _plain(self) -> onnxruntime.InferenceSession:
@@ -65,13 +76,14 @@ class OnnxCandidate:
         return run_with_taps(self._traced, images)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ArtefactCandidate:
     """A compiled artefact on a device."""
 
     artefact: Artefact
     on: Device
     threads: int = 1
+    machine: Mapping[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def path(self) -> Path:
@@ -85,10 +97,14 @@ class ArtefactCandidate:
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Candidate.logits`."""
-        return self.on.run(self.artefact, images, RunRequest(threads=self.threads)).logits
+        return self._run(images, RunRequest(threads=self.threads)).logits
 
     def trace(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """See `Candidate.trace`."""
-        request = RunRequest(threads=self.threads, trace=True)
-        done = self.on.run(self.artefact, images, request)
+        done = self._run(images, RunRequest(threads=self.threads, trace=True))
         return {**(done.trace or {}), "logits": done.logits}
+
+    def _run(self, images: NDArray[np.float32], request: RunRequest) -> DeviceRun:
+        done = self.on.run(self.artefact, images, request)
+        self.machine = done.facts
+        return done

@@ -130,6 +130,7 @@ def compare(
     return CheckReport(
         candidate=str(candidate.path),
         device=candidate.device,
+        machine=candidate.machine,
         images=len(images.pixels),
         layer_images=len(chosen),
         layers=comparison.layers,

@@ -132,6 +132,7 @@ class CheckReport:
         top1_agreement: Share of images with the same class.
         accuracy: Of both, where the images have labels.
         differing_images: Images worth a look.
+        machine: Facts about where it ran.
         zero_weights: Binary weights whose centred latent weight is exactly 0, by layer.
         faults: Sentences about anything else that is wrong, such as a file that changed.
         onnx: The report on the artefact's own ONNX file; None if the candidate is one.
@@ -151,6 +152,7 @@ class CheckReport:
     parameters: tuple[ConstantDifference, ...] = ()
     accuracy: Accuracy | None = None
     differing_images: tuple[DifferingImage, ...] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
     zero_weights: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     onnx: CheckReport | None = None
@@ -174,6 +176,7 @@ class CheckReport:
             else {"reference": self.accuracy.reference, "candidate": self.accuracy.candidate},
             "candidate": self.candidate,
             "device": self.device,
+            "machine": dict(self.machine),
             "images": self.images,
             "layer_images": self.layer_images,
             "logit_tolerance": self.logit_tolerance,
