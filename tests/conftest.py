@@ -9,6 +9,14 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = (
+    # One that imports another comes after it.
+    "tests.devices.sshd",
+    "tests.devices.fake_adb",
+    "tests.devices.rpc_processes",
+    "tests.devices.arm_userland",
+)
+
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 USERLAND = Path(__file__).parents[1] / ".venv" / "userland"
 

@@ -18,39 +18,13 @@ from vitc.devices import RunRequest, parse_device
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
 
-# /data/local/tmp becomes a folder of the test in whatever is asked.
-FAKE = r"""#!/bin/bash
-echo "$@" | head -1 | cut -c1-80 >>{log}
-[ "$1" = -s ] || exit 9
-[ "$2" = SERIAL-1 ] || {{ echo "adb: device '$2' not found" >&2; exit 1; }}
-case "$3" in
-  shell) eval "${{4//\/data\/local\/tmp/{data}}}" ;;
-  push) cp "$4" "${{5//\/data\/local\/tmp/{data}}}" && echo "$4: 1 file pushed" ;;
-  pull) cp "${{4//\/data\/local\/tmp/{data}}}" "$5" && echo "1 file pulled" ;;
-  *) exit 9 ;;
-esac
-"""
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The device's folder, with the fake in PATH."""
-    folder, programs = tmp_path / "data", tmp_path / "bin"
-    folder.mkdir()
-    programs.mkdir()
-    program = programs / "adb"
-    program.write_text(FAKE.format(data=str(folder).replace("/", r"\/"), log=tmp_path / "log"))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/local/bin:/usr/bin:/bin")
-    return folder
-
 
 def cleaned(folder: Path) -> Callable[[], bool]:
     return lambda: not list(folder.iterdir())
 
 
 def test_a_run_pushes_runs_pulls_and_cleans_up(
-    data: Path, compiled: Artefact, images: NDArray[np.float32]
+    adb_data: Path, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
     device = parse_device("adb://SERIAL-1")
     device.supports(compiled)
@@ -60,31 +34,33 @@ def test_a_run_pushes_runs_pulls_and_cleans_up(
     assert len(done.latencies_ns) == 2 * 3
     assert done.trace is not None
     assert done.facts["architecture"]
-    log = (data.parent / "log").read_text()
+    log = (adb_data.parent / "log").read_text()
     order = [line.split()[2] for line in log.splitlines() if line.startswith("-s SERIAL-1")]
     assert order == ["shell", "shell", "push", "push", "push", "shell", "pull", "pull"]
-    assert cleaned(data)()
+    assert cleaned(adb_data)()
 
 
-def test_an_unknown_serial_is_an_error_with_the_next_step(data: Path, compiled: Artefact) -> None:
+def test_an_unknown_serial_is_an_error_with_the_next_step(
+    adb_data: Path, compiled: Artefact
+) -> None:
     with pytest.raises(VitcError, match=r"device 'SERIAL-2' not found.*adb devices"):
         parse_device("adb://SERIAL-2").supports(compiled)
 
 
 def test_a_run_that_takes_too_long_is_stopped_there(
-    data: Path, compiled: Artefact, images: NDArray[np.float32]
+    adb_data: Path, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
     with pytest.raises(VitcError, match="took longer than 1 s"):
         parse_device("adb://SERIAL-1").run(
             compiled, images, RunRequest(repeat=1_000_000, timeout_s=1)
         )
     end = time.monotonic() + 10
-    while not cleaned(data)() and time.monotonic() < end:
+    while not cleaned(adb_data)() and time.monotonic() < end:
         time.sleep(0.1)
-    assert cleaned(data)()
+    assert cleaned(adb_data)()
 
 
-def test_a_failing_runner_gives_its_message(data: Path, compiled: Artefact) -> None:
+def test_a_failing_runner_gives_its_message(adb_data: Path, compiled: Artefact) -> None:
     wrong = np.zeros((1, 3, 8, 8), np.float32)
     with pytest.raises(VitcError, match="the model wants 3 x 12 x 12"):
         parse_device("adb://SERIAL-1").run(compiled, wrong, RunRequest())

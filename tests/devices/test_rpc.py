@@ -1,107 +1,33 @@
-"""A real TVM RPC server and tracker as processes, started by the command line on loopback."""
+"""Runs over TVM RPC, against a real server and tracker as processes."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.devices.rpc_processes import START_S
+from tests.devices.sshd import free_port
 from vitc.compiler.link import run_zig
 from vitc.devices import LocalDevice, RpcDevice, RunRequest, parse_device
 from vitc.devices.serve import ServeOptions, TrackerOptions
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
 
-START_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class Command:
-    """A `vitc device ...` that runs until it is stopped; what it said first is in `said`."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "vitc.cli", "device", *arguments]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        watchdog = threading.Timer(START_S, self.stop)
-        watchdog.start()
-        assert self.process.stdout is not None
-        self.said = ""
-        while "--device" not in self.said:
-            line = self.process.stdout.readline().decode()
-            assert line, f"it ended: {self.said}"
-            self.said += line
-        watchdog.cancel()
-
-    def stop(self) -> None:
-        with_children = os.getpgid(self.process.pid)
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(with_children, signal.SIGKILL)
-            self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[..., Command]]:
-    started: list[Command] = []
-
-    def run(*arguments: str) -> Command:
-        started.append(Command(*arguments))
-        return started[-1]
-
-    yield run
-    for command in started:
-        command.stop()
-
-
-@pytest.fixture(scope="module")
-def server(start: Callable[..., Command]) -> str:
-    port = free_port()
-    said = start("serve", "--port", str(port)).said
-    assert f"ssh -N -L {port}:127.0.0.1:{port} " in said
-    found = re.search(r"--device '(rpc://\S+)'", said)
-    assert found is not None
-    return found[1]
-
-
-@pytest.fixture(scope="module")
-def farm(start: Callable[..., Command]) -> str:
-    port, board = free_port(), free_port()
-    start("tracker", "--port", str(port))
-    tracker = ("--tracker", f"127.0.0.1:{port}")
-    said = start("serve", "--port", str(board), "--key", "board", *tracker).said
-    found = re.search(r"--device '(rpc://\S+)'", said)
-    assert found is not None
-    assert found[1] == f"rpc://127.0.0.1:{port}?key=board&tracker=1"
-    return found[1]
-
 
 def test_a_run_over_rpc_gives_the_bits_and_the_trace_of_a_local_one(
-    server: str, compiled: Artefact, images: NDArray[np.float32]
+    rpc_server: str, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
-    device = parse_device(server)
+    device = parse_device(rpc_server)
     device.supports(compiled)
     request = RunRequest(threads=2, repeat=3, warmup=1, trace=True)
 
@@ -121,7 +47,7 @@ def test_a_run_over_rpc_gives_the_bits_and_the_trace_of_a_local_one(
 
 
 def test_a_server_outlives_a_library_that_crashes(
-    server: str, compiled: Artefact, images: NDArray[np.float32], tmp_path: Path
+    rpc_server: str, compiled: Artefact, images: NDArray[np.float32], tmp_path: Path
 ) -> None:
     shutil.copytree(compiled.path, tmp_path / "crashing")
     crashing = dataclasses.replace(compiled, path=tmp_path / "crashing")
@@ -135,24 +61,24 @@ def test_a_server_outlives_a_library_that_crashes(
     run_zig(made, tmp_path)
 
     with pytest.raises(VitcError, match=r"rpc://127\.0\.0\.1:\d+ failed"):
-        parse_device(server).run(crashing, images, RunRequest())
+        parse_device(rpc_server).run(crashing, images, RunRequest())
 
-    done = parse_device(server).run(compiled, images, RunRequest())
+    done = parse_device(rpc_server).run(compiled, images, RunRequest())
     np.testing.assert_array_equal(done.logits, compiled(images))
 
 
 def test_what_the_library_says_there_is_the_error_here(
-    server: str, compiled: Artefact, images: NDArray[np.float32]
+    rpc_server: str, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
     with pytest.raises(VitcError, match=r"failed: .*thread count is not 1 to 64\. "):
-        parse_device(server).run(compiled, images, RunRequest(threads=65))
+        parse_device(rpc_server).run(compiled, images, RunRequest(threads=65))
 
 
 def test_a_tracker_hands_out_its_board_in_turns(
-    farm: str, compiled: Artefact, images: NDArray[np.float32]
+    rpc_farm: str, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
     # The tracker is recognised without being named.
-    device = parse_device(farm.removesuffix("&tracker=1"))
+    device = parse_device(rpc_farm.removesuffix("&tracker=1"))
     expected, got = compiled(images), []
 
     def run() -> None:
@@ -169,10 +95,10 @@ def test_a_tracker_hands_out_its_board_in_turns(
 
 
 def test_a_tracker_names_the_boards_it_has(
-    farm: str, compiled: Artefact, images: NDArray[np.float32]
+    rpc_farm: str, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
     with pytest.raises(VitcError, match="no device with key 'toaster'; it has board"):
-        parse_device(farm.replace("=board", "=toaster")).run(compiled, images, RunRequest())
+        parse_device(rpc_farm.replace("=board", "=toaster")).run(compiled, images, RunRequest())
 
 
 def test_a_peer_that_never_answers_is_given_up(
