@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class FakeCandidate:
     without: tuple[str, ...] = ()
     path: Path = Path("fake")
     device: str = "nowhere"
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     def trace(self, images: np.ndarray) -> dict[str, Any]:
         seen: dict[str, Any] = {}

@@ -51,7 +51,8 @@ umask 077
 trap '' HUP PIPE
 echo "system=$(uname -s) $(uname -r)"
 echo "architecture=$(uname -m)"
-echo "cores=$(nproc 2>/dev/null)"
+# nproc heeds variables of OpenMP.
+echo "cores=$(unset OMP_NUM_THREADS OMP_THREAD_LIMIT; nproc 2>/dev/null)"
 echo "governor=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null)"
 echo "load=$(cat /proc/loadavg 2>/dev/null)"
 cat /proc/cpuinfo 2>/dev/null
