@@ -12,11 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import numpy_helper
 from PIL import Image
@@ -193,23 +197,54 @@ def test_a_device_that_is_not_there_is_exit_code_1_and_the_next_step(
     assert next_step in done.err
 
 
-def test_an_interrupted_run_leaves_nothing_there(
-    built: Any, images: Path, ssh_server: Server, tmp_path: Path
+def test_an_interrupted_run_over_ssh_leaves_nothing_anywhere(
+    built: Any, ssh_server: Server, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "vitc.cli", "bench", built.artefact, "--runs", "900000"]
+    with endless_bench(built.artefact, ssh_server.url, tmp_path) as process:
+        assert wait_for(lambda: any("vitc-run" in e for e in ssh_server.leftovers()), 60)
+        interrupt(process)
+
+    assert wait_for(lambda: ssh_server.leftovers() == []), ssh_server.leftovers()
+    assert not list(tmp_path.glob("vitc-*"))
+
+
+def test_an_interrupted_run_over_rpc_frees_the_server(
+    vitc: Any, built: Any, images: Path, rpc_server: str, tmp_path: Path
+) -> None:
+    def connected() -> bool:
+        return any(
+            connection.status == psutil.CONN_ESTABLISHED
+            for client in psutil.Process(process.pid).children(recursive=True)
+            for connection in client.net_connections()
+        )
+
+    with endless_bench(built.artefact, rpc_server, tmp_path) as process:
+        assert wait_for(connected, 60)
+        time.sleep(2)  # for the library to be there and run
+        interrupt(process)
+
+    done = vitc("run", built.artefact, images, "--device", f"{rpc_server}?wait=60")
+    assert done.code == 0, done.err
+    assert not list(tmp_path.glob("vitc-*"))
+
+
+@contextmanager
+def endless_bench(artefact: Path, device: str, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "vitc.cli", "bench", str(artefact), "--runs", "1900000"]
     process = subprocess.Popen(
-        [*map(str, command), "--device", ssh_server.url],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        [*command, "--device", device],
+        env={**os.environ, "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
     )
     try:
-        assert wait_for(lambda: any("vitc-run" in e for e in ssh_server.leftovers()), 60)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        yield process
     finally:
         process.kill()
+        process.wait()
 
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in said
-    assert wait_for(lambda: ssh_server.leftovers() == []), ssh_server.leftovers()
-    assert not list(tmp_path.glob("vitc-*"))

@@ -60,7 +60,7 @@ def test_a_server_outlives_a_library_that_crashes(
     made = ["-target", triple, "-shared", "-fPIC", str(source), "-o", str(crashing.library)]
     run_zig(made, tmp_path)
 
-    with pytest.raises(VitcError, match=r"rpc://127\.0\.0\.1:\d+ failed"):
+    with pytest.raises(VitcError, match=r"rpc://127\.0\.0\.1:\d+ failed: the library crashed"):
         parse_device(rpc_server).run(crashing, images, RunRequest())
 
     done = parse_device(rpc_server).run(compiled, images, RunRequest())
@@ -72,6 +72,19 @@ def test_what_the_library_says_there_is_the_error_here(
 ) -> None:
     with pytest.raises(VitcError, match=r"failed: .*thread count is not 1 to 64\. "):
         parse_device(rpc_server).run(compiled, images, RunRequest(threads=65))
+
+
+def test_a_run_that_takes_too_long_is_stopped_there(
+    rpc_server: str, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    request = RunRequest(repeat=1_000_000, timeout_s=1)
+    started = time.monotonic()
+    with pytest.raises(VitcError, match="took longer than 1 s and was stopped"):
+        parse_device(rpc_server).run(compiled, images, request)
+    assert time.monotonic() - started < 60
+
+    done = parse_device(rpc_server).run(compiled, images, RunRequest())
+    np.testing.assert_array_equal(done.logits, compiled(images))
 
 
 def test_a_tracker_hands_out_its_board_in_turns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -153,7 +154,8 @@ def test_a_killed_vitc_leaves_nothing(
         "parse_device(sys.argv[1]).run(Artefact.open(sys.argv[2]), images, request)"
     )
     given = [ssh_server.url, str(compiled.path), str(tmp_path / "x.npy")]
-    process = subprocess.Popen([sys.executable, "-c", program, *given])
+    here = {**os.environ, "TMPDIR": str(tmp_path)}  # what it leaves behind when it is killed
+    process = subprocess.Popen([sys.executable, "-c", program, *given], env=here)
     try:
         assert wait_for(lambda: any("vitc-run" in entry for entry in ssh_server.leftovers()), 30)
     finally:

@@ -146,16 +146,17 @@ class RpcDevice:
                         "Somebody else uses it, or its server hangs; wait longer with wait=SECONDS "
                         "in the URL, or see `python -m tvm.exec.query_rpc_tracker`.",
                     )
+                started = time.monotonic()
                 output, _ = process.communicate(timeout=seconds + TRANSFER_S)
             except subprocess.TimeoutExpired as error:
-                raise VitcError(
-                    f"The run on {self.name} took longer than {seconds:g} s and was stopped.",
-                    "Run fewer images, or a smaller model, on this device.",
-                ) from error
+                raise self._too_long(seconds) from error
             finally:
                 process.kill()
                 process.wait()
             if process.returncode:
+                # The server ends the session then, whatever TVM makes of that here.
+                if time.monotonic() - started >= seconds:
+                    raise self._too_long(seconds)
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines()
                 reason = said[-1].removesuffix(".") if said else "its client died"
@@ -164,6 +165,12 @@ class RpcDevice:
                     "See what its server printed, and `vitc targets` for what fits which machine.",
                 )
         return output.decode(errors="replace")
+
+    def _too_long(self, seconds: float) -> VitcError:
+        return VitcError(
+            f"The run on {self.name} took longer than {seconds:g} s and was stopped.",
+            "Run fewer images, or a smaller model, on this device.",
+        )
 
     def _silent(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for a device; whether none was given to us and the client is still waiting."""

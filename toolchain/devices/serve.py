@@ -20,6 +20,7 @@ from vitc.errors import VitcError
 __all__ = ["ServeOptions", "TrackerOptions", "serve", "track"]
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_ALL: Final = ("", "0.0.0.0", "::")  # noqa: S104 - named, not bound to
 _DANGER: Final = (
     "whoever reaches that port can run any code as this user; there is no password and no "
     "encryption"
@@ -144,7 +145,7 @@ def _start(make: Callable[[], Any], host: str, port: int, ready: Callable[[], No
         said = str(error).strip().splitlines()
         raise VitcError(
             f"Cannot listen at {host}:{port}: {said[-1] if said else type(error).__name__}.",
-            "Choose another port with --port.",
+            "Choose another --port, or for --host an address of this machine.",
         ) from error
     # Without this a `kill` would leave the server process behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -167,7 +168,7 @@ def _how_to_reach(options: ServeOptions) -> str:
         host = "127.0.0.1"
     else:
         lines += [f"warning: {_DANGER}"]
-        host = options.host
+        host = platform.node() if options.host in _ALL else options.host
     if options.tracker is not None:
         host, port = options.tracker_address or (host, options.port)
         lines += [f"  vitc bench DIR --device 'rpc://{host}:{port}{query}&tracker=1'"]
