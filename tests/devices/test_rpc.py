@@ -42,7 +42,10 @@ def test_a_run_over_rpc_gives_the_bits_and_the_trace_of_a_local_one(
         np.testing.assert_array_equal(done.trace[name], value)
     assert len(done.latencies_ns) == 2 * 3
     assert all(0 < value < 1e9 for value in done.latencies_ns)
-    assert done.facts["architecture"] == here.facts["architecture"]
+    for fact in ("architecture", "cpu", "features", "cores", "governor", "system"):
+        assert done.facts[fact] == here.facts[fact]
+    assert done.facts["conditions"].keys() == {"before", "after"}
+    assert "emulator" not in done.facts
     assert device.remote
 
 

@@ -16,7 +16,7 @@ Read: TypeAlias = Callable[[str], str]
 
 _CPU: Final = "/sys/devices/system/cpu"
 _GOVERNOR: Final = f"{_CPU}/cpu0/cpufreq/scaling_governor"
-_MOST: Final = 64
+_MOST: Final = 256
 
 
 def describe_machine(read: Read, architecture: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_condition(read: Read) -> dict[str, Any]:
     """Temperature, clock and throttling now, as ``vitc-run`` reads and names them."""
     zones = _numbers(read, "/sys/class/thermal/thermal_zone{}/temp")
     found: dict[str, Any] = {
-        "temperature_c": max((zone / 1000 for zone in zones), default=None),
+        "temperature_c": max((zone // 100 / 10 for zone in zones), default=None),
         "governor": _line(read, _GOVERNOR) or None,
         "frequency_khz": _number(_line(read, f"{_CPU}/cpu0/cpufreq/scaling_cur_freq")),
         "cooling": _cooling(read),
