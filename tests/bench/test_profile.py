@@ -99,11 +99,19 @@ def test_emulated_times_are_refused(compiled: Callable[[str], Artefact]) -> None
         profile(compiled("arm"), QemuDevice(), threads=1)
 
 
-def test_times_of_another_machine_have_no_peaks_here(
-    compiled: Callable[[str], Artefact],
+def test_steps_on_another_machine_have_times_and_no_peaks(
+    compiled: Callable[[str], Artefact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(VitcError, match="not of ssh"):
-        profile(compiled("arm"), FakeDevice(1, name="ssh://board", remote=True), threads=1)
+    monkeypatch.delattr(module, "PeakLoops")
+    artefact = compiled("arm")
+    device = FakeDevice(len(artefact.manifest["steps"]), name="ssh://board", remote=True)
+
+    found = profile(artefact, device, threads=1)
+
+    assert device.rounds == 2
+    assert found.peaks is None
+    assert {step.milliseconds for step in found.steps} == {0.5}
+    assert {layer.peak for layer in found.layers()} == {None}
 
 
 def test_an_artefact_of_this_machine_is_profiled_beside_measured_peaks(

@@ -166,6 +166,25 @@ def test_bench_reports_latency_and_the_machine(
     assert_describes(report, found["machine"], f"--device {shlex.quote(device)}")
 
 
+@on_every("ssh", "adb")
+def test_bench_reports_the_latency_of_each_layer_there(
+    vitc: Any, built: Any, tmp_path: Path, device: str
+) -> None:
+    report = tmp_path / "bench.html"
+
+    done = vitc(
+        "bench", built.artefact, "--device", device, "--runs", 30, "--profile",
+        "--json", "-", "--report", report,
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    layers = done.json["profile"]["layers"]
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1)
+    assert done.json["peaks"] is None
+    text = Page(report).text
+    assert all(layer["name"] in text for layer in layers)
+
+
 def assert_describes(report: Path, machine: dict[str, Any], command: str) -> None:
     """A report tells the facts of a machine and the command that made it."""
     assert machine.keys() >= FACTS

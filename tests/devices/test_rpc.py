@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tests.devices.rpc_processes import START_S
 from tests.devices.sshd import free_port
+from vitc.bench.profile import profile
 from vitc.compiler.link import run_zig
 from vitc.devices import LocalDevice, RpcDevice, RunRequest, parse_device
 from vitc.devices.serve import ServeOptions, TrackerOptions
@@ -138,6 +139,8 @@ def test_nobody_there_names_the_command_to_start(compiled: Artefact) -> None:
 def test_there_is_no_profile_over_rpc(compiled: Artefact, images: NDArray[np.float32]) -> None:
     with pytest.raises(VitcError, match="no profile over RPC"):
         parse_device("rpc://127.0.0.1:9090").run(compiled, images, RunRequest(profile=True))
+    with pytest.raises(VitcError, match="no profile over RPC"):
+        profile(compiled, parse_device("rpc://127.0.0.1:9090"), threads=1)
 
 
 @pytest.mark.parametrize(

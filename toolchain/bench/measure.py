@@ -146,6 +146,7 @@ class BenchReport:
                 "title": title,
                 "latency_ms": asdict(self.baseline_latency),
             }
+        peaks = None if self.profile is None else self.profile.peaks
         return {
             "latency_ms": asdict(self.latency),
             "threads": self.threads,
@@ -162,7 +163,7 @@ class BenchReport:
             "warnings": list(self.warnings),
             "instructions_per_image": self.instructions,
             "profile": None if self.profile is None else self.profile.to_dict(),
-            "peaks": None if self.profile is None else self.profile.peaks.to_dict(),
+            "peaks": None if peaks is None else peaks.to_dict(),
             "estimate": None if self.estimate is None else self.estimate.to_dict(),
         }
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.bench.peaks import PeakLoops, Peaks
-from vitc.devices import Device, RunRequest
+from vitc.devices import Device, RpcDevice, RunRequest
+from vitc.devices.rpc import no_profile
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = ["LayerTime", "Profile", "profile", "supports_profile"]
 
 _ROUNDS: Final = 10
 _RUNS: Final = 6
+_REMOTE_ROUNDS: Final = 2
+_REMOTE_RUNS: Final = 30  # each round copies everything there again
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LayerTime:
         milliseconds: For one image.
         macs: For one image.
         peak: Fraction of the peak of popcount or multiply-add, by all threads; None for a step
-            without MACs.
+            without MACs, and on another machine.
     """
 
     name: str
@@ -56,13 +59,13 @@ class Profile:
     Attributes:
         threads: Threads of the library.
         runs: Runs of a batch.
-        peaks: Of one core.
+        peaks: Of one core; None on another machine.
         steps: Every step, in order.
     """
 
     threads: int
     runs: int
-    peaks: Peaks
+    peaks: Peaks | None
     steps: tuple[LayerTime, ...]
 
     @property
@@ -116,14 +119,15 @@ def profile(
     threads: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> Profile:
-    """Time each step of an artefact on this machine.
+    """Time each step of an artefact.
 
-    Steps and peaks are measured in turns. Other work on the machine only ever adds time, so of ten
-    rounds a step counts with its fastest (the mean over the runs of the round), as a peak does.
+    On this machine, steps and peaks are measured in turns. Other work on the machine only ever adds
+    time, so of the rounds a step counts with its fastest (the mean over the runs of the round), as
+    a peak does.
 
     Args:
         artefact: The artefact.
-        device: A device that is this machine.
+        device: Where it runs.
         threads: Threads of the library.
         say: Told what is being done.
 
@@ -132,45 +136,45 @@ def profile(
     """
     supports_profile(device)
     device.supports(artefact)
-    say("measuring the peaks")
-    loops = PeakLoops(artefact.target)
-    peaks = loops.measure()
+    loops, peaks, rounds, runs = None, None, _REMOTE_ROUNDS, _REMOTE_RUNS
+    if not device.remote:
+        say("measuring the peaks")
+        loops, rounds, runs = PeakLoops(artefact.target), _ROUNDS, _RUNS
+        peaks = loops.measure()
     images = np.random.default_rng(0).standard_normal(
         (artefact.batch, *artefact.image_shape), dtype=np.float32
     )
     taps = [step["tap"] for step in artefact.manifest["steps"]]
     macs = step_macs(taps, artefact.manifest["config"])
     fastest = np.full(len(taps), np.inf)
-    for number in range(_ROUNDS):
-        say(f"profile: round {number + 1} of {_ROUNDS}")
-        request = RunRequest(threads=threads, repeat=_RUNS, warmup=1, profile=True)
+    for number in range(rounds):
+        say(f"profile: round {number + 1} of {rounds}")
+        request = RunRequest(threads=threads, repeat=runs, warmup=1, profile=True)
         times = device.run(artefact, images, request).step_ns or ()
         if len(times) != len(taps):
             raise VitcError(
                 f"The runner of {artefact.path} timed {len(times)} steps of {len(taps)}.",
                 "Compile the artefact again.",
             )
-        fastest = np.minimum(fastest, np.asarray(times) / (1e6 * _RUNS * artefact.batch))
-        peaks = peaks.faster(loops.measure())
+        fastest = np.minimum(fastest, np.asarray(times) / (1e6 * runs * artefact.batch))
+        if peaks is not None and loops is not None:
+            peaks = peaks.faster(loops.measure())
     steps = tuple(
         LayerTime(tap, 1, float(time), each, _fraction(each, float(time), peaks, threads))
         for tap, time, each in zip(taps, fastest, macs, strict=True)
     )
-    return Profile(threads, _ROUNDS * _RUNS, peaks, steps)
+    return Profile(threads, rounds * runs, peaks, steps)
 
 
 def supports_profile(device: Device) -> None:
-    """Raise unless a device is this machine, whose peaks can be measured."""
+    """Raise if the times of steps on a device mean nothing."""
     if device.emulated:
         raise VitcError(
             f"The times of {device.name} are emulated, so a profile of them says nothing.",
             "Run `vitc bench --profile` on the machine itself, or `vitc bench --estimate` here.",
         )
-    if device.remote:
-        raise VitcError(
-            f"A profile is a fraction of the peaks of this machine, not of {device.name}.",
-            "Run `vitc bench --profile` on the machine itself, or `vitc-run --profile` there.",
-        )
+    if isinstance(device, RpcDevice):
+        raise no_profile()
 
 
 def _kind(tap: str) -> str:
@@ -178,9 +182,11 @@ def _kind(tap: str) -> str:
     return ".".join([parts[0], "*", *parts[2:]]) if parts[0] == "blocks" else tap
 
 
-def _fraction(macs: StepMacs, milliseconds: float, peaks: Peaks, threads: int) -> float | None:
+def _fraction(
+    macs: StepMacs, milliseconds: float, peaks: Peaks | None, threads: int
+) -> float | None:
     """Fraction of the time that the peak of the busier unit would take on as many cores."""
-    if not (macs.binary or macs.fp) or milliseconds <= 0:
+    if peaks is None or not (macs.binary or macs.fp) or milliseconds <= 0:
         return None
     at_peak = macs.binary / peaks.popcount_gmacs + macs.fp / peaks.fma_gmacs
     return at_peak / threads / 1e6 / milliseconds

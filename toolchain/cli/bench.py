@@ -108,6 +108,9 @@ def _show_profile(output: Output, profile: Profile) -> None:
     rows = [_layer(layer, profile.milliseconds) for layer in profile.layers()]
     output.show(table("", columns, [*rows, _layer(profile.binary(), profile.milliseconds)]))
     peaks = profile.peaks
+    if peaks is None:
+        output.note("peaks are measured on this machine only, so there are no fractions of them")
+        return
     output.show(
         f"peaks of one core ({peaks.isa}): {peaks.popcount_gmacs:.0f} G binary MAC/s, "
         f"{peaks.fma_gmacs:.1f} G fp32 MAC/s"

@@ -31,7 +31,7 @@ from vitc.errors import VitcError
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["SYNTAX", "RpcDevice"]
+__all__ = ["SYNTAX", "RpcDevice", "no_profile"]
 
 SYNTAX: Final = "rpc://host:port[?key=K&tracker=1&wait=SECONDS]"
 _WAIT_S: Final = 600.0
@@ -102,10 +102,7 @@ class RpcDevice:
     ) -> DeviceRun:
         """See `vitc.devices.Device.run`; the time is that of TVM's time_evaluator there."""
         if request.profile:
-            raise VitcError(
-                "TVM's time_evaluator times whole runs, so there is no profile over RPC.",
-                "Run it over ssh or adb, or on the device itself.",
-            )
+            raise no_profile()
         seconds = ceil(request.timeout_s)
         with tempfile.TemporaryDirectory(prefix="vitc-rpc-") as name:
             folder = Path(name)
@@ -207,3 +204,11 @@ class RpcDevice:
                 f"Nobody answers at {self.name}: {error.strerror or error}.",
                 "Start `vitc device serve` there, and the ssh tunnel that it prints here.",
             ) from error
+
+
+def no_profile() -> VitcError:
+    """The error of asking for the time of each step."""
+    return VitcError(
+        "TVM's time_evaluator times whole runs, so there is no profile over RPC.",
+        "Run it over ssh or adb, or on the device itself.",
+    )
