@@ -219,7 +219,7 @@ def test_a_device_that_is_not_there_is_exit_code_1_and_the_next_step(
 def test_an_interrupted_run_over_ssh_leaves_nothing_anywhere(
     built: Any, ssh_server: Server, tmp_path: Path
 ) -> None:
-    with endless_bench(built.artefact, ssh_server.url, tmp_path) as process:
+    with long_bench(built.artefact, ssh_server.url, 1_900_000, tmp_path) as process:
         assert wait_for(lambda: any("vitc-run" in e for e in ssh_server.leftovers()), 60)
         interrupt(process)
 
@@ -237,7 +237,7 @@ def test_an_interrupted_run_over_rpc_frees_the_server(
             for connection in client.net_connections()
         )
 
-    with endless_bench(built.artefact, rpc_server, tmp_path) as process:
+    with long_bench(built.artefact, rpc_server, 60_000_000, tmp_path) as process:
         assert wait_for(connected, 60)
         time.sleep(2)  # for the library to be there and run
         interrupt(process)
@@ -248,8 +248,11 @@ def test_an_interrupted_run_over_rpc_frees_the_server(
 
 
 @contextmanager
-def endless_bench(artefact: Path, device: str, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "vitc.cli", "bench", str(artefact), "--runs", "1900000"]
+def long_bench(
+    artefact: Path, device: str, runs: int, scratch: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A bench that takes minutes and keeps its temporary files in `scratch`."""
+    command = [sys.executable, "-m", "vitc.cli", "bench", str(artefact), "--runs", str(runs)]
     process = subprocess.Popen(
         [*command, "--device", device],
         env={**os.environ, "TMPDIR": str(scratch)},
