@@ -44,6 +44,8 @@ def test_an_array_is_taken_as_it_is(tmp_path: Path) -> None:
         (b"\x93NUMPY", "not a whole"),
         (b"", "not a whole"),
         (b"PK\x03\x04 no archive", "not a whole"),
+        # Found by fuzzing: a dictionary without an end is an error of the tokenizer.
+        (b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'\n", "not a whole"),
     ],
 )
 def test_a_damaged_array_is_an_error(tmp_path: Path, content: bytes, words: str) -> None:
@@ -66,6 +68,32 @@ def test_a_truncated_image_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
 
     with pytest.raises(VitcError, match="cannot be decoded"):
+        read_inputs([path], CONFIG, SHOWN)
+
+
+def test_a_file_that_would_start_another_program_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (32, 32)).save(path, "eps")
+
+    with pytest.raises(VitcError, match="is not an image"):
+        read_inputs([path], CONFIG, SHOWN)
+
+
+def test_an_image_that_grows_beyond_memory_when_it_is_resized_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("L", (1, 200_000)).save(path)
+
+    with pytest.raises(VitcError, match="1 x 200000 would become"):
+        read_inputs([path], CONFIG, SHOWN)
+
+
+def test_an_array_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((1, 3, 32, 32), np.float32))
+    with path.open("r+b") as file:
+        file.truncate((1 << 30) + 8192)
+
+    with pytest.raises(VitcError, match="up to 1 GiB"):
         read_inputs([path], CONFIG, SHOWN)
 
 

@@ -86,6 +86,14 @@ def test_the_loader_maps_the_whole_library(opener, artefact):
     assert run(opener, artefact.library).stdout == "whole\n"
 
 
+def test_a_name_that_cannot_be_printed_is_not_printed(opener, artefact, tmp_path):
+    # Found by fuzzing: names of a damaged library went to the terminal as they were.
+    library = tmp_path / "x.so"
+    library.write_bytes(artefact.library.read_bytes().replace(b"\0strcmp\0", b"\0\x1btrcmp\0"))
+    said = run(opener, library).stdout
+    assert said == f"{library}: the name of a function it needs is damaged\n"
+
+
 def regions(data: bytes) -> list[tuple[int, int]]:
     """Where the headers and the tables that the loader reads lie in a library."""
     (start,) = struct.unpack_from("<Q", data, 32)

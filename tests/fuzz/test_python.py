@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
 from contextlib import suppress
@@ -13,12 +14,15 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import vitc
 from vitc.compiler.compile import compile_model
 from vitc.compiler.lowering import lower_graph
+from vitc.devices.inputs import read_inputs
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
+from vitc.models.config import Preprocessing
 from vitc.runtime import Artefact
 from vitc.targets import find
 
@@ -173,6 +177,20 @@ def test_bytes_of_a_pickled_checkpoint(pickle_bytes, tmp_path, changes):
     path.write_bytes(edits.damaged(pickle_bytes, changes))
     with suppress(VitcError):
         vitc.load(path)
+
+
+@shared.examples(150)
+@given(edits.edits(), st.sampled_from(["npy", "png"]))
+def test_bytes_of_an_input(tmp_path, changes, suffix):
+    whole = io.BytesIO()
+    if suffix == "npy":
+        np.save(whole, np.zeros((1, 3, 4, 4), np.float32))
+    else:
+        Image.new("RGB", (5, 4)).save(whole, "png")
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(edits.damaged(whole.getvalue(), changes))
+    with suppress(VitcError):
+        read_inputs([path], shared.CONFIG, Preprocessing.for_image_size(4))
 
 
 @shared.examples(200)

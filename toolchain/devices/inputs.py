@@ -13,10 +13,13 @@ from PIL import Image, UnidentifiedImageError
 
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.picture import FORMATS, open_picture
 
 __all__ = ["Inputs", "read_inputs", "validated"]
 
 _SAVE: Final = "Save it with np.save('x.npy', x.astype(np.float32)), already normalised."
+_LARGEST_ARRAY: Final = (1 << 30) + 4096
+"""Bytes, header included: what the runner reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,24 +82,30 @@ def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> ND
 
 
 def _array(path: Path) -> NDArray[np.generic]:
+    if not path.is_file():
+        raise VitcError(f"There is no file {path}.", "Check the path.")
+    if path.stat().st_size > _LARGEST_ARRAY:
+        raise VitcError(
+            f"{path} has {path.stat().st_size} bytes; vitc reads arrays of up to 1 GiB.",
+            "Split it.",
+        )
     try:
         # A map checks the length that the header claims before anything is allocated.
         mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError as error:
-        raise VitcError(f"There is no file {path}.", "Check the path.") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise VitcError(f"{path} is not a whole .npy file ({error}).", _SAVE) from error
+    except Exception as error:  # whatever a damaged header makes NumPy and its parser raise
+        first = str(error).strip().partition("\n")[0]
+        raise VitcError(f"{path} is not a whole .npy file ({first}).", _SAVE) from error
     return np.array(mapped)
 
 
 def _image(path: Path) -> Image.Image:
-    hint = "Give a picture that Pillow reads, such as PNG or JPEG, or an .npy file."
+    hint = "Give a picture, such as PNG or JPEG, or an .npy file."
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise VitcError(f"There is no file {path}.", "Check the path.") from error
     except UnidentifiedImageError as error:
-        raise VitcError(f"{path} is not an image.", hint) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise VitcError(f"{path} is not an image ({', '.join(FORMATS)}).", hint) from error
+    except Exception as error:  # whatever a damaged file makes a decoder raise
         raise VitcError(f"{path} cannot be decoded ({error}).", hint) from error

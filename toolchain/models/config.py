@@ -33,6 +33,9 @@ _LARGEST: Final = 1 << 20
 _MOST_VALUES: Final = 1 << 28
 """Tokens times width."""
 
+_MOST_PIXELS: Final = 1 << 26
+"""Of a resized image, before its centre is cut out."""
+
 
 def _shown(value: object) -> str:
     text = repr(value)
@@ -247,7 +250,11 @@ class Preprocessing:
         return self.normalise(np.asarray(self.crop_centre(image)))
 
     def crop_centre(self, image: Image.Image) -> Image.Image:
-        """The RGB image of crop x crop pixels that `apply` normalises."""
+        """The RGB image of crop x crop pixels that `apply` normalises.
+
+        Raises:
+            VitcError: If the image is so long and narrow that resizing it takes a gigabyte.
+        """
         rgb = image.convert("RGB")
         short = min(rgb.size)
         # torchvision's rule: the shorter side is exact, the longer one truncated.
@@ -255,6 +262,12 @@ class Preprocessing:
             self.resize if rgb.width == short else int(self.resize * rgb.width / short),
             self.resize if rgb.height == short else int(self.resize * rgb.height / short),
         )
+        if math.prod(size) > _MOST_PIXELS:
+            raise VitcError(
+                f"An image of {rgb.width} x {rgb.height} would become {size[0]} x {size[1]} when "
+                f"its shorter side is resized to {self.resize}.",
+                "Crop it first.",
+            )
         if rgb.size != size:
             rgb = rgb.resize(size, _INTERPOLATION[self.interpolation])
         left = round((rgb.width - self.crop) / 2)

@@ -64,6 +64,13 @@ static const char *name_of(const vitc_library *library, const ElfW(Sym) *symbol)
   return symbol->st_name < library->string_bytes ? library->strings + symbol->st_name : "";
 }
 
+/* Whether a name can stand in a sentence on a terminal. */
+static int printable(const char *name) {
+  for (; *name; name++)
+    if (*name <= ' ' || *name > '~') return 0;
+  return 1;
+}
+
 static void *lookup(const vitc_library *library, const vitc_symbol *imports, uint32_t index,
                     int *weak) {
   const ElfW(Sym) *symbol = &library->symbols[index];
@@ -107,8 +114,9 @@ static const char *relocate(vitc_library *library, const vitc_symbol *imports, u
     int weak;
     void *address = lookup(library, imports, index, &weak);
     if (!address && !weak) {
-      snprintf(text, text_size, "it needs the function %s, which vitc-run does not offer",
-               name_of(library, &library->symbols[index]));
+      const char *name = name_of(library, &library->symbols[index]);
+      if (!printable(name)) return "the name of a function it needs is damaged";
+      snprintf(text, text_size, "it needs the function %s, which vitc-run does not offer", name);
       return text;
     }
     value = (uintptr_t)address + (type == R_ABSOLUTE ? addend : 0);

@@ -23,6 +23,7 @@ from torch.utils import data as torch_data
 
 from vitc.errors import VitcError
 from vitc.models.config import Preprocessing
+from vitc.models.picture import open_picture
 
 __all__ = ["DIGITS", "Dataset", "Split", "load_dataset"]
 
@@ -112,7 +113,9 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         try:
             with entry.open() as image:
                 pixels = np.asarray(self.preprocessing.crop_centre(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except VitcError:
+            raise
+        except Exception as error:  # whatever a damaged file makes a decoder raise
             raise VitcError(
                 f"The image {entry.name} cannot be read: {error}.", "Remove or replace the file."
             ) from error
@@ -274,4 +277,4 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _file_entry(file: Path, target: int | None) -> _Entry:
-    return _Entry(str(file), target, lambda: Image.open(file))
+    return _Entry(str(file), target, lambda: open_picture(file))
