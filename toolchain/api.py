@@ -50,6 +50,8 @@ class CompileOptions:
         batch: Images the library takes at once, 1 to 64.
         dump_ir: Folder for the program after each phase; None for none.
         force: Replace an existing artefact.
+        allow_external_data: Whether the ONNX file keeps data in other files, which are then read
+            from its own folder only.
         check: Whether to compare the library with the ONNX file. Where this machine can neither
             run nor emulate the target, the manifest says that it was skipped.
         tiles: Register tiles for some kernels, as `vitc tune` finds them.
@@ -59,6 +61,7 @@ class CompileOptions:
     batch: int = 1
     dump_ir: Path | None = None
     force: bool = False
+    allow_external_data: bool = False
     check: bool = True
     tiles: Mapping[str, Tile] = field(default_factory=dict)
 
@@ -204,6 +207,7 @@ def compile(  # noqa: A001 - named like the command
         batch=chosen.batch,
         dump_ir=chosen.dump_ir,
         force=chosen.force,
+        allow_external_data=chosen.allow_external_data,
         check=check if chosen.check else None,
         tiles=chosen.tiles,
         progress=say,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitc.bench.account import Account, account
-from vitc.devices.source import Description, describe_onnx
+from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig
 from vitc.runtime.artefact import Artefact
@@ -62,11 +62,12 @@ class Inspection:
         }
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) -> Inspection:
     """Account for a network.
 
     Args:
         path: A checkpoint, an exported ``.onnx`` file or an artefact folder.
+        allow_external_data: Whether an ONNX file keeps data in other files of its folder.
 
     Raises:
         VitcError: If it is none of these, or damaged.
@@ -77,13 +78,18 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             f"There is no {place}.", "Name a checkpoint, an .onnx file or an artefact folder."
         )
     kernels: dict[str, str] = {}
+    if place.suffix != ".onnx":
+        refuse_external_data(place, allow_external_data)
     if place.is_dir():
         kind, artefact = "artefact", Artefact.open(place)
         config = Description.of_artefact(artefact).config
         kernels = _kernels(artefact)
         files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
     elif place.suffix == ".onnx":
-        kind, config = "onnx", describe_onnx(place).config
+        from vitc.exporter import load_onnx
+
+        _, facts = load_onnx(place, allow_external_data=allow_external_data)
+        kind, config = "onnx", Description.of_onnx(place, facts).config
         files = {place.name: place.stat().st_size}
     else:
         from vitc.models.checkpoint import load

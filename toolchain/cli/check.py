@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import Data, DeviceName, JsonTo, ReportTo, Seed, Threads
+from vitc.cli.options import AllowExternalData, Data, DeviceName, JsonTo, ReportTo, Seed, Threads
 from vitc.cli.output import Output, table
 from vitc.cli.report import artefact_sizes, write_report
 from vitc.errors import ExitCode
@@ -35,6 +35,7 @@ def check(
     threads: Threads = 1,
     device: DeviceName = "local",
     seed: Seed = 0,
+    allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
     report_to: ReportTo = None,
 ) -> None:
@@ -46,7 +47,14 @@ def check(
     from vitc.verify import check as check_candidate
 
     output = Output(json_to)
-    options = CheckOptions(data=data, device=device, images=images, seed=seed, threads=threads)
+    options = CheckOptions(
+        data=data,
+        device=device,
+        images=images,
+        seed=seed,
+        threads=threads,
+        allow_external_data=allow_external_data,
+    )
     with output.working(f"reading {candidate}") as say:
         report = check_candidate(candidate, reference, options, say=say)
     for part in (report.onnx, report):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import Force, SkipCheck
+from vitc.cli.options import AllowExternalData, Force, SkipCheck
 from vitc.cli.output import Output, megabytes
 
 __all__ = ["compile_"]
@@ -39,6 +39,7 @@ def compile_(
         typer.Option("--dump-ir", metavar="DIR", help="Write the program after each phase."),
     ] = None,
     force: Force = False,
+    allow_external_data: AllowExternalData = False,
     no_check: SkipCheck = False,
 ) -> None:
     """Compile an ONNX file to a native library with its runner and manifest.
@@ -51,7 +52,12 @@ def compile_(
 
     output = Output()
     options = CompileOptions(
-        target=target, batch=batch, dump_ir=dump_ir, force=force, check=not no_check
+        target=target,
+        batch=batch,
+        dump_ir=dump_ir,
+        force=force,
+        allow_external_data=allow_external_data,
+        check=not no_check,
     )
     with output.working(f"compiling {onnx_file} for {target}") as say:
         artefact = compile_file(onnx_file, out, options, say=say)

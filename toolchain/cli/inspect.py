@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import JsonTo
+from vitc.cli.options import AllowExternalData, JsonTo
 from vitc.cli.output import Output, megabytes, table
 
 __all__ = ["inspect"]
@@ -20,13 +20,14 @@ def inspect(
             metavar="CKPT|M.onnx|DIR", help="A checkpoint, an exported file or an artefact folder."
         ),
     ],
+    allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
 ) -> None:
     """Account for layers, bits, bytes and multiply-accumulates, and say what is not binary."""
     from vitc.bench import inspect as inspect_path
 
     output = Output(json_to)
-    found = inspect_path(path)
+    found = inspect_path(path, allow_external_data=allow_external_data)
     cost = found.account
     rows = [
         (

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 __all__ = [
+    "AllowExternalData",
     "Data",
     "DeviceName",
     "Force",
@@ -40,6 +41,13 @@ ReportTo: TypeAlias = Annotated[
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 SkipCheck: TypeAlias = Annotated[
     bool, typer.Option("--no-check", help="Skip the short check of the result.")
+]
+AllowExternalData: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-external-data",
+        help="Read constants that the ONNX file keeps in other files of its own folder.",
+    ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Seed of all randomness.")]
 Threads: TypeAlias = Annotated[int, typer.Option("--threads", min=1, help="Threads to use.")]

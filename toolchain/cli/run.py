@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import DeviceName, JsonTo, Threads
+from vitc.cli.options import AllowExternalData, DeviceName, JsonTo, Threads
 from vitc.cli.output import Output, table
 
 __all__ = ["run"]
@@ -29,13 +29,16 @@ def run(
     topk: Annotated[int, typer.Option("--topk", min=1, help="Classes to show an image.")] = 5,
     threads: Threads = 1,
     device: DeviceName = "local",
+    allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
 ) -> None:
     """Classify images, or run an array."""
     from vitc.devices.prediction import PredictOptions, predict, write_logits
 
     output = Output(json_to)
-    options = PredictOptions(threads=threads, device=device)
+    options = PredictOptions(
+        threads=threads, device=device, allow_external_data=allow_external_data
+    )
     with output.working(f"running {model}"):
         prediction = predict(model, inputs, options)
     if out is not None:

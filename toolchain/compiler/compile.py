@@ -62,6 +62,7 @@ def compile_model(
     batch: int = 1,
     dump_ir: str | Path | None = None,
     force: bool = False,
+    allow_external_data: bool = False,
     check: Check | None = None,
     tiles: Mapping[str, Tile] | None = None,
     progress: Progress = lambda _: None,
@@ -78,6 +79,8 @@ def compile_model(
         batch: Images of one run, 1 to 64.
         dump_ir: Folder for the text of each phase.
         force: Replace an existing artefact.
+        allow_external_data: Whether the file keeps data in other files of its folder; the
+            artefact's copy of it holds everything.
         check: Called with the finished artefact before it gets its name; raises to refuse it.
             Without one the manifest says that the check was skipped.
         tiles: Register tiles for some kernels (`vitc.compiler.plan.Plan.identities`), in place of
@@ -102,7 +105,7 @@ def compile_model(
     if (folder / MANIFEST).is_file() and not force:
         raise VitcError(f"{folder} holds an artefact already.", "Replace it with --force.")
     progress("reading the graph")
-    model, facts = load_onnx(source)
+    model, facts = load_onnx(source, allow_external_data=allow_external_data)
     if facts.scheme != "packed":
         raise VitcError(
             f"{source} was exported with scheme {facts.scheme}; only packed files are compiled.",
@@ -115,7 +118,8 @@ def compile_model(
         built, work = scratch / "artefact", scratch / "work"
         built.mkdir()
         work.mkdir()
-        shutil.copyfile(source, built / ONNX)
+        # Not the file again, which may be another one by now.
+        (built / ONNX).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
         with ThreadPoolExecutor(1) as pool:
             # The first runner of a target takes long: zig builds a C library for it.
             runner = pool.submit(_link_runner, work / "runner", built / RUNNER, machine)

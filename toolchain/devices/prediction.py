@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitc.devices.device import RunRequest
 from vitc.devices.inputs import read_inputs
-from vitc.devices.source import Description, describe_onnx
+from vitc.devices.source import Description, refuse_external_data
 from vitc.devices.table import parse_device
 from vitc.errors import VitcError
 from vitc.runtime.artefact import Artefact
@@ -28,10 +28,12 @@ class PredictOptions:
     Attributes:
         threads: Threads of the library or of ONNX Runtime.
         device: Where an artefact runs, as behind ``--device``.
+        allow_external_data: Whether an ONNX file keeps data in other files of its folder.
     """
 
     threads: int = 1
     device: str = "local"
+    allow_external_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def predict(
     chosen = options or PredictOptions()
     path = Path(model)
     if path.is_dir():
+        refuse_external_data(path, chosen.allow_external_data)
         artefact = Artefact.open(path)
         description = Description.of_artefact(artefact)
         read = read_inputs(inputs, description.config, description.preprocessing)
@@ -112,9 +115,10 @@ def predict(
             )
         from vitc.exporter import load_onnx, run_with_taps
 
-        description = describe_onnx(path)
+        graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
+        description = Description.of_onnx(path, facts)
         read = read_inputs(inputs, description.config, description.preprocessing)
-        logits = run_with_taps(load_onnx(path)[0], read.pixels, ["logits"])["logits"]
+        logits = run_with_taps(graph, read.pixels, ["logits"])["logits"]
     return Prediction(read.names, logits, description.labels)
 
 

@@ -11,9 +11,23 @@ from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
 
 if TYPE_CHECKING:
+    from vitc.exporter import ModelFacts
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["Description", "describe_onnx"]
+__all__ = ["Description", "refuse_external_data"]
+
+
+def refuse_external_data(path: Path, allowed: bool) -> None:
+    """Refuse leave to read the external data of something that is no ONNX file.
+
+    Raises:
+        VitcError: If it was given.
+    """
+    if allowed:
+        raise VitcError(
+            f"{path} is no ONNX file; an artefact and a checkpoint keep no data in other files.",
+            "Leave --allow-external-data away.",
+        )
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,15 @@ class Description:
         )
 
     @classmethod
+    def of_onnx(cls, path: Path, facts: ModelFacts) -> Description:
+        """What an exported file says.
+
+        Raises:
+            VitcError: If it does not hold together.
+        """
+        return cls._read(path, facts.config, facts.preprocessing, facts.labels)
+
+    @classmethod
     def _read(cls, path: Path, config: Any, preprocessing: Any, labels: Any) -> Description:
         if not isinstance(config, Mapping) or not config:
             raise VitcError(
@@ -61,15 +84,3 @@ class Description:
                 "Export the checkpoint again.",
             )
         return cls(sizes, shown, names)
-
-
-def describe_onnx(path: Path) -> Description:
-    """What an exported file says.
-
-    Raises:
-        VitcError: If it is missing, damaged, or no file of vitc.
-    """
-    from vitc.exporter import load_onnx
-
-    _, facts = load_onnx(path)
-    return Description._read(path, facts.config, facts.preprocessing, facts.labels)

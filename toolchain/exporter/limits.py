@@ -28,7 +28,7 @@ MOST_NODES = 100_000
 """Nodes of the graph, its subgraphs and its function bodies; deit-base in scheme int8 has 1,500."""
 
 MOST_INITIALIZERS = 100_000
-"""Constants of the graph and its subgraphs."""
+"""Constants, wherever they are."""
 
 MOST_FUNCTIONS = 256
 """Model-local functions."""

@@ -27,6 +27,7 @@ from vitc.dialect.metadata import (
     VERSION_KEY,
 )
 from vitc.errors import VitcError
+from vitc.exporter.external_data import embed_external_data, is_external, tensors
 from vitc.exporter.limits import (
     IR_VERSIONS,
     LARGEST_FILE,
@@ -73,23 +74,27 @@ class ModelFacts:
     passes: tuple[str, ...]
 
 
-def load_onnx(path: str | os.PathLike[str]) -> tuple[ir.Model, ModelFacts]:
+def load_onnx(
+    path: str | os.PathLike[str], *, allow_external_data: bool = False
+) -> tuple[ir.Model, ModelFacts]:
     """Read an ONNX file that vitc wrote.
 
     Args:
         path: The file.
+        allow_external_data: Whether its constants are in other files, which are in its folder
+            (`vitc.exporter.external_data`).
 
     Returns:
         The model, in memory, and what it says about itself.
 
     Raises:
         VitcError: The file is missing, unreadable, truncated, no ONNX file, not of vitc, of an
-            unknown dialect version, uses unknown operators or external data, or is beyond a limit
-            of `vitc.exporter.limits`.
+            unknown dialect version, uses unknown operators, keeps data in other files and that was
+            not allowed, or the other way round, or is beyond a limit of `vitc.exporter.limits`.
     """
     file = Path(path)
     try:
-        return _load(file)
+        return _load(file, allow_external_data)
     except VitcError:
         raise
     except Exception as error:  # whatever a damaged graph makes onnx and onnx_ir raise
@@ -97,7 +102,7 @@ def load_onnx(path: str | os.PathLike[str]) -> tuple[ir.Model, ModelFacts]:
         raise VitcError(f"{file} is not a valid vitc model: {first}", _EXPORT) from error
 
 
-def _load(file: Path) -> tuple[ir.Model, ModelFacts]:
+def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
     proto = _parse(file, _read(file))
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if DIALECT_KEY not in metadata or SCHEME_KEY not in metadata:
@@ -107,8 +112,8 @@ def _load(file: Path) -> tuple[ir.Model, ModelFacts]:
     _check_sizes(file, proto)
     _check_operators(file, proto)
     _check_calls(file, proto)
-    if any(_external(tensor) for tensor in _tensors(proto)):
-        raise VitcError(f"{file} keeps weights in other files, which vitc does not read.", _EXPORT)
+    _settle_external_data(file, proto, allow_external_data)
+    _check_lengths(file, proto)
     inputs, outputs = (
         [v.name for v in values] for values in (proto.graph.input, proto.graph.output)
     )
@@ -235,16 +240,30 @@ def _check_sizes(file: Path, proto: onnx.ModelProto) -> None:
     _check_nesting(file, everything)
     counts = {
         "nodes": (sum(1 for _ in _nodes(everything)), MOST_NODES),
-        "constants": (sum(1 for _ in _tensors(proto)), MOST_INITIALIZERS),
+        "constants": (sum(1 for _ in tensors(proto)), MOST_INITIALIZERS),
         "functions": (len(proto.functions), MOST_FUNCTIONS),
     }
     for what, (found, most) in counts.items():
         if found > most:
             raise VitcError(f"{file} has {found} {what}; vitc reads up to {most}.", _EXPORT)
-    for tensor in _tensors(proto):
+    for tensor in tensors(proto):
         if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > LARGEST_TENSOR:
             raise VitcError(
                 f"{file}: the constant {tensor.name} has shape {list(tensor.dims)}.", _EXPORT
+            )
+
+
+def _check_lengths(file: Path, proto: onnx.ModelProto) -> None:
+    """Refuse constants with more or fewer bytes than their shapes need; onnx minds fewer only."""
+    for tensor in tensors(proto):
+        if not tensor.HasField("raw_data"):
+            continue
+        wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
+        if len(tensor.raw_data) != wanted:
+            raise VitcError(
+                f"{file} is not valid ONNX: the constant {tensor.name} has "
+                f"{len(tensor.raw_data)} bytes, its shape {list(tensor.dims)} needs {wanted}.",
+                _EXPORT,
             )
 
 
@@ -303,17 +322,15 @@ def _check_operators(file: Path, proto: onnx.ModelProto) -> None:
             raise VitcError(f"{file} uses {node.op_type}, which {DOMAIN} does not have.", _EXPORT)
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from proto.graph.initializer
-    bodies = (node for function in proto.functions for node in function.node)
-    for node in _nodes((*proto.graph.node, *bodies)):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for graph in _graphs(node):
-            yield from graph.initializer
-
-
-def _external(tensor: onnx.TensorProto) -> bool:
-    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data)
+def _settle_external_data(file: Path, proto: onnx.ModelProto, allowed: bool) -> None:
+    external = [tensor for tensor in tensors(proto) if is_external(tensor)]
+    if external and not allowed:
+        raise VitcError(
+            f"{file} keeps weights in other files, which vitc does not read unasked.",
+            "If they belong to it and are in its folder, add --allow-external-data.",
+        )
+    if allowed and not external:
+        raise VitcError(
+            f"{file} keeps no data in other files.", "Leave --allow-external-data away."
+        )
+    embed_external_data(file, proto)

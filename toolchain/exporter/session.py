@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from vitc.dialect.metadata import TAP_KEY
 from vitc.errors import VitcError
+from vitc.exporter.external_data import is_external, tensors
 
 __all__ = ["run_with_taps", "session", "tap_names"]
 
@@ -128,6 +129,10 @@ def _proto(model: str | os.PathLike[str] | ir.Model) -> onnx.ModelProto:
         raise VitcError(f"{model} cannot be read: {error.strerror or error}.") from error
     except DecodeError as error:
         raise VitcError(f"{model} is truncated or no ONNX file.") from error
+    if any(is_external(tensor) for tensor in tensors(proto)):
+        raise VitcError(
+            f"{model} keeps weights in other files.", "Read it with vitc.exporter.load_onnx."
+        )
     return proto
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vitc.devices import parse_device
-from vitc.devices.source import Description, describe_onnx
+from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import build, differing_constants, load_onnx
 from vitc.models.checkpoint import load
@@ -25,6 +25,9 @@ from vitc.verify.portable import check_against_onnx
 from vitc.verify.report import CheckReport, ConstantDifference
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from vitc.exporter import ModelFacts
     from vitc.training.data import Split
 
 __all__ = ["CheckOptions", "check", "check_fresh_export"]
@@ -44,6 +47,7 @@ class CheckOptions:
         images: How many images are compared layer by layer.
         seed: Of the probe images.
         threads: Threads of the artefact.
+        allow_external_data: Whether an ONNX file keeps data in other files of its folder.
     """
 
     data: str | None = None
@@ -51,6 +55,7 @@ class CheckOptions:
     images: int = 4
     seed: int = 0
     threads: int = 1
+    allow_external_data: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.threads < 1:
@@ -91,7 +96,9 @@ def check(
                 f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
                 "Compile it, and check the artefact there.",
             )
-        return _check_onnx(path, model, _images(model, chosen), say)
+        loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
+        return _check_onnx(path, loaded, model, _images(model, chosen), say)
+    refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
     changed = artefact.changed_files()
     _same_network(artefact.path, Description.of_artefact(artefact), model)
@@ -101,7 +108,7 @@ def check(
     inner = None
     if artefact.onnx.is_file():
         say("checking the artefact's ONNX file")
-        inner = _check_onnx(artefact.onnx, model, _few(images), say)
+        inner = _check_onnx(artefact.onnx, load_onnx(artefact.onnx), model, _few(images), say)
     say(f"checking the artefact on {device.name}")
     report = compare(
         ArtefactCandidate(artefact, device, chosen.threads),
@@ -147,10 +154,14 @@ def check_fresh_export(path: Path, model: SIBiViT, *, images: int) -> CheckRepor
 
 
 def _check_onnx(
-    path: Path, model: SIBiViT, images: Images, say: Callable[[str], None]
+    path: Path,
+    found: tuple[ir.Model, ModelFacts],
+    model: SIBiViT,
+    images: Images,
+    say: Callable[[str], None],
 ) -> CheckReport:
-    loaded, facts = load_onnx(path)
-    _same_network(path, describe_onnx(path), model)
+    loaded, facts = found
+    _same_network(path, Description.of_onnx(path, facts), model)
     say("comparing every parameter")
     again, _ = build(model, scheme=facts.scheme)
     parameters = [

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
 from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
+from vitc.exporter import load_onnx
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import CheckReport, LayerReport
@@ -51,7 +53,7 @@ def check_against_onnx(
     pixels = probe_images(images, artefact.image_shape[1], seed=seed)
     done = device.run(artefact, pixels, RunRequest(trace=True))
     trace = {**(done.trace or {}), "logits": done.logits}
-    model = onnx.load(artefact.onnx)
+    model = ir.to_proto(load_onnx(artefact.onnx)[0])
     expected = _run(forced(model, trace), pixels, trace)
     layers = tuple(
         _compare(name, expected[name], trace[name])
