@@ -34,11 +34,14 @@ class ExportOptions:
         scheme: ``packed`` (which is what `compile` reads), ``int8`` or ``float``.
         check: Whether to compare the file with the model before it gets its name.
         dump: Folder for the graph after each pass; None for none.
+        allow_float: Binary layers that may be in float, or modules that hold some. `compile` has no
+            kernels for a file with such layers; ONNX Runtime runs it.
     """
 
     scheme: str = "packed"
     check: bool = True
     dump: Path | None = None
+    allow_float: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def export(
         out,
         scheme=chosen.scheme,
         dump=chosen.dump,
+        allow_float=chosen.allow_float,
         check=check if chosen.check else None,
     )
 

@@ -41,6 +41,8 @@ class Inspection:
         account: Its cost by layer.
         files: Name to size in bytes of what it is made of.
         kernels: For an artefact, layer to kernel.
+        float_layers: For an exported file, binary layers that were allowed to be in float: to
+            reason.
     """
 
     path: str
@@ -49,6 +51,7 @@ class Inspection:
     account: Account
     files: Mapping[str, int]
     kernels: Mapping[str, str] = field(default_factory=dict)
+    float_layers: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -58,6 +61,7 @@ class Inspection:
             "config": self.config.to_dict(),
             "files": dict(self.files),
             "kernels": dict(self.kernels),
+            "float_layers": dict(self.float_layers),
             **self.account.to_dict(),
         }
 
@@ -78,6 +82,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
             f"There is no {place}.", "Name a checkpoint, an .onnx file or an artefact folder."
         )
     kernels: dict[str, str] = {}
+    in_float: dict[str, str] = {}
     if place.suffix != ".onnx":
         refuse_external_data(place, allow_external_data)
     if place.is_dir():
@@ -89,6 +94,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         from vitc.exporter import load_onnx
 
         _, facts = load_onnx(place, allow_external_data=allow_external_data)
+        in_float = facts.float_layers
         kind, config = "onnx", Description.of_onnx(place, facts).config
         files = {place.name: place.stat().st_size}
     else:
@@ -96,7 +102,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
 
         kind, config = "checkpoint", load(place).config
         files = {place.name: place.stat().st_size}
-    return Inspection(str(place), kind, config, account(config), files, kernels)
+    return Inspection(str(place), kind, config, account(config), files, kernels, in_float)
 
 
 def _kernels(artefact: Artefact) -> dict[str, str]:

@@ -20,6 +20,14 @@ def export(
         OnnxScheme, typer.Option("--scheme", help="packed is what `vitc compile` reads.")
     ] = OnnxScheme.PACKED,
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,
+    allow_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-float",
+            metavar="LAYER",
+            help="A binary layer, or a module of some, that may be in float; may be repeated.",
+        ),
+    ] = None,
     no_check: SkipCheck = False,
 ) -> None:
     """Export a checkpoint to an ONNX file that any ONNX Runtime runs.
@@ -31,8 +39,12 @@ def export(
     from vitc.models.checkpoint import load
 
     output = Output()
-    options = ExportOptions(scheme=scheme.value, check=not no_check)
+    options = ExportOptions(
+        scheme=scheme.value, check=not no_check, allow_float=tuple(allow_float or ())
+    )
     with output.working(f"reading {checkpoint}") as say:
         model = load(checkpoint, ema=ema)
-        export_file(model, out, options, say=say)
+        done = export_file(model, out, options, say=say)
+    for layer, why in done.float_layers.items():
+        output.note(f"in float: {layer} ({why})")
     output.note(f"wrote {out} ({megabytes(out.stat().st_size)})")

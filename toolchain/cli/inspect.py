@@ -61,4 +61,7 @@ def inspect(
     ]
     totals += [(name, megabytes(size)) for name, size in found.files.items()]
     output.show(table("", ("total", ">"), totals))
+    if found.float_layers:
+        rows = [(layer, why) for layer, why in found.float_layers.items()]
+        output.show(table("", ("in float, as --allow-float said", "why"), rows))
     output.result(found.to_dict())

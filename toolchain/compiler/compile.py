@@ -111,6 +111,13 @@ def compile_model(
             f"{source} was exported with scheme {facts.scheme}; only packed files are compiled.",
             "Export it with `vitc export --scheme packed`.",
         )
+    if facts.float_layers:
+        layer, why = next(iter(facts.float_layers.items()))
+        raise VitcError(
+            f"{source} has {len(facts.float_layers)} layers in float, which no kernel computes, "
+            f"such as {layer}: {why}.",
+            "Run it with ONNX Runtime (`vitc run M.onnx`), or export it without --allow-float.",
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     dump = _Dump(Path(dump_ir) if dump_ir is not None else None)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CONFIG_KEY",
     "DIALECT_KEY",
+    "FLOAT_KEY",
     "LABELS_KEY",
     "LAYER_KEY",
     "MODULE_KEY",
@@ -28,6 +29,7 @@ PREPROCESSING_KEY = "vitc.preprocessing"
 LABELS_KEY = "vitc.labels"
 SOURCE_KEY = "vitc.source_sha256"
 PASSES_KEY = "vitc.passes"
+FLOAT_KEY = "vitc.float_layers"
 
 LAYER_KEY = "vitc.layer"
 """On a node: the tap name it works for, without its last part."""

@@ -18,6 +18,7 @@ from vitc.dialect import DOMAIN, OPS, VERSION
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
+    FLOAT_KEY,
     LABELS_KEY,
     PASSES_KEY,
     PREPROCESSING_KEY,
@@ -62,6 +63,7 @@ class ModelFacts:
         labels: Class names, possibly none.
         source_sha256: SHA-256 of the checkpoint, or None.
         passes: Names of the rewrites that ran.
+        float_layers: Binary layers that were allowed to be in float: name to reason.
     """
 
     version: str
@@ -72,6 +74,7 @@ class ModelFacts:
     labels: tuple[str, ...]
     source_sha256: str | None
     passes: tuple[str, ...]
+    float_layers: dict[str, str]
 
 
 def load_onnx(
@@ -186,6 +189,9 @@ def read_facts(metadata: dict[str, str], where: str = "The model") -> ModelFacts
         labels=tuple(_json(metadata, LABELS_KEY, list, where)),
         source_sha256=metadata.get(SOURCE_KEY) or None,
         passes=tuple(_json(metadata, PASSES_KEY, list, where)),
+        float_layers={
+            name: str(why) for name, why in _json(metadata, FLOAT_KEY, dict, where).items()
+        },
     )
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
+    FLOAT_KEY,
     LABELS_KEY,
     MODULE_KEY,
     PREPROCESSING_KEY,
@@ -33,6 +34,13 @@ from vitc.dialect.metadata import (
 )
 from vitc.errors import VitcError
 from vitc.exporter.capture import capture
+from vitc.exporter.coverage import (
+    check_modules,
+    fallen_layers,
+    known_layers,
+    settle_float_layers,
+    wide_layers,
+)
 from vitc.exporter.limits import LARGEST_FILE
 from vitc.exporter.taps import name_constants, name_layers, name_modules, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
@@ -42,8 +50,6 @@ from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
 __all__ = ["ExportResult", "build", "export"]
 
 logger = logging.getLogger(__name__)
-
-_LINEARS = frozenset({"BinaryLinear", "BinaryLinearThreshold", "BinaryLinearResidual"})
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class ExportResult:
         binary_operators: Binary linear operators they became.
         operators: Operator type and number, standard and dialect.
         passes: What each pass did.
+        float_layers: Binary layers that are in float because they were allowed to: to reason.
     """
 
     path: Path
@@ -71,6 +78,7 @@ class ExportResult:
     binary_operators: int
     operators: dict[str, int]
     passes: tuple[PassReport, ...]
+    float_layers: dict[str, str]
 
 
 def build(
@@ -79,6 +87,7 @@ def build(
     scheme: str = "packed",
     example: torch.Tensor | None = None,
     dump: Path | None = None,
+    allow_float: Collection[str] = (),
 ) -> tuple[ir.Model, tuple[PassReport, ...]]:
     """Make the ONNX model in memory; the same model gives the same bytes.
 
@@ -87,16 +96,24 @@ def build(
         scheme: packed, int8 or float.
         example: An input [B, ...]; by default zeros [2, 3, S, S] with S = model.config.image_size.
         dump: Folder for the model after each pass, or None.
+        allow_float: Layers that may be in float, or modules that hold some; not in scheme float.
 
     Returns:
         The model and what each pass did.
 
     Raises:
-        VitcError: The scheme is unknown, the model cannot be traced, or a binary layer was lost.
+        VitcError: The scheme is unknown, the model cannot be traced, a binary layer was lost or
+            falls back to float and may not, or a name in `allow_float` allows nothing.
     """
     if scheme not in SCHEMES:
         raise VitcError(f"Unknown scheme {scheme!r}.", f"Choose one of {', '.join(SCHEMES)}.")
-    frozen = freeze(model)
+    if scheme == "float" and allow_float:
+        raise VitcError(
+            "Scheme float stores bits as signs, which a layer in float does not read.",
+            "Allow layers in float with --scheme packed or int8.",
+        )
+    in_float = wide_layers(model)
+    frozen = freeze(model, keep=in_float)
     onnx_model = capture(frozen, _example(model) if example is None else example)
     graph = onnx_model.graph
     graph.name = "vitc"
@@ -110,12 +127,14 @@ def build(
     if dump is not None:
         _dump(onnx_model, dump / "00_captured.onnx")
     reports = run_phases(onnx_model, PHASES, dump)
-    _check_modules(graph, frozen)
+    check_modules(graph, frozen)
+    in_float |= fallen_layers(graph)
+    settle_float_layers(in_float, known_layers(graph, frozen), allow_float)
     _type_packed(graph)
     reports += run_phases(onnx_model, LOWERINGS[scheme], dump)
     name_layers(graph)
     name_constants(graph, frozen.state_dict().keys())
-    _finish(onnx_model, model, scheme)
+    _finish(onnx_model, model, scheme, in_float)
     return onnx_model, reports
 
 
@@ -126,6 +145,7 @@ def export(
     scheme: str = "packed",
     example: torch.Tensor | None = None,
     dump: Path | None = None,
+    allow_float: Collection[str] = (),
     check: Callable[[Path], object] | None = None,
 ) -> ExportResult:
     """Write `model` as an ONNX file.
@@ -138,6 +158,7 @@ def export(
         scheme: packed (dialect, packed weights), int8 or float (standard operators only).
         example: As in `build`.
         dump: As in `build`.
+        allow_float: As in `build`.
         check: Called with the written file before it gets its name; an exception leaves nothing.
 
     Returns:
@@ -148,7 +169,9 @@ def export(
             cannot be written.
     """
     path = Path(out)
-    onnx_model, reports = build(model, scheme=scheme, example=example, dump=dump)
+    onnx_model, reports = build(
+        model, scheme=scheme, example=example, dump=dump, allow_float=allow_float
+    )
     weight_bytes, constant_bytes = _sizes(onnx_model.graph)
     if weight_bytes + constant_bytes > LARGEST_FILE:
         raise VitcError(
@@ -158,7 +181,7 @@ def export(
         )
     data = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
     _write(path, data, check)
-    modules = binary_modules(model)
+    modules = binary_modules(model).keys() - wide_layers(model).keys()
     result = ExportResult(
         path=path,
         scheme=scheme,
@@ -169,6 +192,7 @@ def export(
         binary_operators=sum(MODULE_KEY in node.metadata_props for node in onnx_model.graph),
         operators=dict(sorted(Counter(node.op_type for node in onnx_model.graph).items())),
         passes=reports,
+        float_layers=json.loads(onnx_model.metadata_props.get(FLOAT_KEY, "{}")),
     )
     logger.info("wrote %s, %d bytes", path, result.file_bytes)
     return result
@@ -184,29 +208,6 @@ def _example(model: nn.Module) -> torch.Tensor:
     return torch.zeros(2, 3, size, size)
 
 
-def _check_modules(graph: ir.Graph, frozen: nn.Module) -> None:
-    """Check that binary modules and binary operators correspond exactly."""
-    modules = binary_modules(frozen)
-    found = Counter(
-        node.metadata_props.get(MODULE_KEY, "")
-        for node in graph
-        if node.domain == DOMAIN and node.op_type in _LINEARS
-    )
-    for name, module in modules.items():
-        if found[name] != module.parts:
-            raise VitcError(
-                f"The binary layer {name} became {found[name]} binary operators instead of "
-                f"{module.parts}.",
-                "Run with --dump-ir and look for the pass in which it vanishes.",
-            )
-    strangers = sorted(set(found) - set(modules))
-    if strangers:
-        raise VitcError(
-            f"A binary operator belongs to no binary layer of the model: {strangers[0] or '?'}.",
-            "Binary weights must be buffers of BinaryLinear modules.",
-        )
-
-
 def _type_packed(graph: ir.Graph) -> None:
     for node in graph:
         bits, packed = node.inputs[0] if node.inputs else None, node.outputs[0]
@@ -219,7 +220,9 @@ def _type_packed(graph: ir.Graph) -> None:
                 )
 
 
-def _finish(onnx_model: ir.Model, model: nn.Module, scheme: str) -> None:
+def _finish(
+    onnx_model: ir.Model, model: nn.Module, scheme: str, in_float: Mapping[str, str]
+) -> None:
     version = importlib.metadata.version("vitc")
     set_functions(onnx_model)
     onnx_model.producer_name, onnx_model.producer_version = "vitc", version
@@ -234,6 +237,8 @@ def _finish(onnx_model: ir.Model, model: nn.Module, scheme: str) -> None:
             SOURCE_KEY: str(getattr(model, "source_sha256", None) or ""),
         }
     )
+    if in_float:
+        onnx_model.metadata_props[FLOAT_KEY] = json.dumps(in_float)
 
 
 def _json(described: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,22 +28,37 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class LinearOutput:
-    """What a linear adds up: `product` [.., O] (scale times integer) and `bias` [O]."""
+    """What a linear adds up.
+
+    Attributes:
+        product: [.., O], scale times integer; with 32-bit weights a sum of floats.
+        bias: [O].
+        terms: Of that sum of floats; 0 if the sum is an integer, which is exact.
+        largest: [O], the sum of the absolute values of those terms; None for an integer.
+    """
 
     product: Tensor
     bias: Tensor
+    terms: int = 0
+    largest: Tensor | None = None
 
     def value(self) -> Tensor:
         """The output [.., O]."""
         return self.product + self.bias
 
     def magnitude(self) -> Tensor:
-        """Sum of the absolute values of the two terms [.., O]."""
-        return self.product.abs() + self.bias.abs()
+        """Sum of the absolute values of the terms [.., O]."""
+        largest = self.product.abs() if self.largest is None else self.largest
+        return largest.expand_as(self.product) + self.bias.abs()
 
 
 def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:
     return LinearOutput(ops.binary_linear(bits, sign_bits).to(scale.dtype) * scale, bias)
+
+
+def _sections(rows: Tensor, parts: int) -> list[slice]:
+    size = rows.shape[0] // parts
+    return [slice(part * size, (part + 1) * size) for part in range(parts)]
 
 
 class BinaryLinear(nn.Module):
@@ -93,16 +109,20 @@ class BinaryLinear(nn.Module):
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits [.., K] through each of the `parts` row sections, in eval mode."""
-        biases = self.bias.chunk(self.parts)
+        rows = _sections(self.bias, self.parts)
         if self.weight_bits == 32:
             signs = bits.to(self.weight.dtype) * 2 - 1
             return [
-                LinearOutput(F.linear(signs, weight), bias)
-                for weight, bias in zip(self.weight.chunk(self.parts), biases, strict=True)
+                LinearOutput(
+                    F.linear(signs, self.weight[r]),
+                    self.bias[r],
+                    self.weight.shape[1],
+                    self.weight[r].abs().sum(dim=1),
+                )
+                for r in rows
             ]
         sign_bits, scale = self.constants()
-        rows = zip(sign_bits.chunk(self.parts), scale.chunk(self.parts), biases, strict=True)
-        return [_scaled(bits, *section) for section in rows]
+        return [_scaled(bits, sign_bits[r], scale[r], self.bias[r]) for r in rows]
 
     def forward(self, signs: Tensor) -> Tensor:
         """Signs {-1, +1} [.., K] to floats [.., O], with straight-through gradients."""
@@ -143,8 +163,7 @@ class FrozenBinaryLinear(nn.Module):
         """Bits [.., K] through each of the `parts` row sections."""
         if self.parts == 1:
             return [_scaled(bits, self.sign_bits, self.scale, self.bias)]
-        size = self.scale.shape[0] // self.parts
-        rows = [slice(part * size, (part + 1) * size) for part in range(self.parts)]
+        rows = _sections(self.scale, self.parts)
         return [_scaled(bits, self.sign_bits[r], self.scale[r], self.bias[r]) for r in rows]
 
     def train(self, mode: bool = True) -> FrozenBinaryLinear:
@@ -174,14 +193,18 @@ def binary_modules(model: nn.Module) -> dict[str, BinaryLinear | FrozenBinaryLin
     }
 
 
-def freeze(model: _Model) -> _Model:
+def freeze(model: _Model, keep: Collection[str] = ()) -> _Model:
     """A deep copy in eval mode whose binary linears hold constants instead of latent weights.
+
+    Args:
+        model: The model.
+        keep: Names of binary linears that stay as they are.
 
     Raises:
         VitcError: If the model has 32-bit weights.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     for name, module in binary_modules(frozen).items():
-        if isinstance(module, BinaryLinear):
+        if isinstance(module, BinaryLinear) and name not in keep:
             frozen.set_submodule(name, FrozenBinaryLinear(module))
     return frozen

@@ -29,6 +29,7 @@ __all__ = ["MASK_RATIO", "SIBiViT"]
 MASK_RATIO: Final = 0.25
 """A key is attended from this share of the row's largest probability on."""
 
+_SUM_TERMS: Final = 4
 _NORM_TERMS: Final = 8
 _HIDDEN_TERMS: Final = 8
 
@@ -105,6 +106,7 @@ class Attention(nn.Module):
             "bits",
             lambda: pre.transpose(1, 2),
             lambda: (torch.unflatten(output.magnitude(), -1, heads) + shift.abs()).transpose(1, 2),
+            terms=_SUM_TERMS + output.terms,
         )
 
     def attend(self, u: Tensor, magnitude: Callable[[], Tensor]) -> LinearOutput:
@@ -186,7 +188,10 @@ class TwoLayer(nn.Module):
         first = self.fc1.sections(bits)[0]
         pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(first.value()))))
         hidden = binarize(
-            pre, f"{self.name}.hidden", lambda: self._hidden_magnitude(first), _HIDDEN_TERMS
+            pre,
+            f"{self.name}.hidden",
+            lambda: self._hidden_magnitude(first),
+            _HIDDEN_TERMS + first.terms,
         )
         return self.fc2.sections(hidden)[0]
 
@@ -241,12 +246,14 @@ class Block(nn.Module):
             f"{self.name}.attn.output",
             x + attended.value(),
             magnitude=lambda: x.abs() + attended.magnitude(),
+            terms=_SUM_TERMS + attended.terms,
         )
         mixed = self.mlp.mix(self.norm2(after), lambda: self.norm2.magnitude(after))
         out = tap(
             f"{self.name}.mlp.output",
             after + mixed.value(),
             magnitude=lambda: after.abs() + mixed.magnitude(),
+            terms=_SUM_TERMS + mixed.terms,
         )
         if not self.has_si:
             return out
@@ -257,7 +264,7 @@ class Block(nn.Module):
             f"{self.name}.si.output",
             out + gain * spatial.value().transpose(1, 2),
             magnitude=lambda: out.abs() + gain.abs() * spatial.magnitude().transpose(1, 2),
-            terms=6,
+            terms=6 + spatial.terms,
         )
 
 

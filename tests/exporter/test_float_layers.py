@@ -1,0 +1,155 @@
+"""A binary layer that falls back to float is an error, or named, listed and exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import vitc
+from vitc.bench import inspect
+from vitc.compiler import compile_model
+from vitc.errors import VitcError
+from vitc.exporter import build, export, load_onnx, session
+from vitc.models import SIBiViT, save
+from vitc.models.binary_linear import BinaryLinear
+from vitc.models.initialise import random_model
+from vitc.models.schemes import BIBERT
+from vitc.models.taps import binarize, tap
+from vitc.verify import check
+
+
+@pytest.fixture(scope="module")
+def wide(model) -> SIBiViT:
+    """A model of the first training step: binary activations, 32-bit weights."""
+    return random_model(model.config.replace(weight_bits=32), 4)
+
+
+@pytest.fixture(scope="module", params=["packed", "int8"])
+def file(request, wide, trace_once, tmp_path_factory):
+    out = tmp_path_factory.mktemp("wide") / "m.onnx"
+    return export(wide, out, scheme=request.param, allow_float=["blocks"]).path
+
+
+class Sine(nn.Module):
+    """What follows the first layer's integers is no threshold; the second layer is binary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second = BinaryLinear(19, 6, BIBERT), BinaryLinear(6, 19, BIBERT)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bits = binarize(self.norm(x), "net.input")
+        hidden = binarize(torch.sin(self.first.sections(bits)[0].value()), "net.hidden")
+        return tap("net.output", x + self.second.sections(hidden)[0].value())
+
+
+def test_a_layer_with_32_bit_weights_is_named(wide, trace_once):
+    with pytest.raises(
+        VitcError, match=r"blocks\.0\.attn\.qkv would fall back .* 32-bit"
+    ) as caught:
+        build(wide)
+    assert "--allow-float blocks.0.attn.qkv" in caught.value.hint
+    with pytest.raises(VitcError, match=r"blocks\.1\.attn\.qkv would fall back"):
+        build(wide, allow_float=["blocks.0"])
+
+
+def test_an_allowed_file_computes_what_the_model_computes_and_says_what_is_float(wide, file):
+    _, facts = load_onnx(file)
+    assert len(facts.float_layers) == 12
+    assert facts.float_layers["blocks.1.mlp.fc2"] == "it has 32-bit weights"
+    assert inspect(file).float_layers == facts.float_layers
+    report = check(file, wide)
+    assert report.equal
+    assert sum(layer.values for layer in report.layers if layer.kind == "bits") > 1000
+
+
+def test_a_fault_in_a_float_layer_is_named(wide, file, tmp_path):
+    # Bounds that grew with the layer's sums would be no use if they let everything pass.
+    proto = onnx.load(file)
+    shape = (wide.config.width, wide.config.hidden)
+    weight = next(
+        t for t in proto.graph.initializer
+        if tuple(t.dims) in (shape, shape[::-1]) and t.data_type == onnx.TensorProto.FLOAT
+    )  # fmt: skip
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0, 0] += np.float32(0.05)
+    weight.raw_data = values.tobytes()
+    damaged = tmp_path / "m.onnx"
+    damaged.write_bytes(proto.SerializeToString())
+    report = check(damaged, wide)
+    assert not report.equal
+    assert any(not layer.equal for layer in report.layers)
+    assert weight.name.startswith(str(report.first_difference))
+
+
+def test_the_compiler_says_that_it_has_no_kernel(file, tmp_path):
+    words = "12 layers in float, which no kernel computes"
+    if load_onnx(file)[1].scheme != "packed":
+        words = "only packed files are compiled"
+    with pytest.raises(VitcError, match=words):
+        compile_model(file, "x86-64-v2", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_hides_its_float_layers_is_not_compiled_and_not_equal(wide, file, tmp_path):
+    proto = onnx.load(file)
+    kept = [entry for entry in proto.metadata_props if entry.key != "vitc.float_layers"]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    hidden = tmp_path / "m.onnx"
+    hidden.write_bytes(proto.SerializeToString())
+    with pytest.raises(VitcError):
+        compile_model(hidden, "x86-64-v2", tmp_path / "out")
+    with pytest.raises(VitcError, match="would fall back to float"):
+        check(hidden, wide)
+
+
+def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(tmp_path):
+    net, x = Sine().eval(), torch.randn(5, 4, 19)
+    with pytest.raises(VitcError, match=r"The layer first would fall back to float: no rewrite"):
+        build(net, example=x[:2])
+    result = export(net, tmp_path / "net.onnx", example=x[:2], allow_float=["first"])
+    assert list(result.float_layers) == ["first"]
+    assert (result.operators["BinaryLinear"], result.operators["BinaryLinearResidual"]) == (1, 1)
+    own = session(result.path).run(None, {"input": x.numpy()})[0]
+    np.testing.assert_allclose(own, net(x).detach().numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says"),
+    [
+        ("second", "second is binary in the file"),
+        ("norm", "no binary layer 'norm'.*there are first, second"),
+        ("fir", "no binary layer 'fir'"),
+    ],
+)
+def test_a_name_that_allows_nothing_is_an_error(allowed, says):
+    with pytest.raises(VitcError, match=says):
+        build(Sine().eval(), example=torch.zeros(2, 4, 19), allow_float=["first", allowed])
+
+
+def test_a_mask_that_keeps_its_softmax_is_named(model, trace_once, monkeypatch):
+    from vitc.exporter import onnx_export
+    from vitc.passes import PHASES
+
+    left = tuple(phase for phase in PHASES if phase.name != "softmax_to_row_best")
+    monkeypatch.setattr(onnx_export, "PHASES", left)
+    with pytest.raises(VitcError, match=r"The layer blocks\.0\.attn would fall back"):
+        build(model)
+
+
+def test_scheme_float_has_no_layers_to_allow(wide):
+    with pytest.raises(VitcError, match="stores bits as signs"):
+        build(wide, scheme="float", allow_float=["blocks"])
+
+
+def test_the_api_exports_a_checkpoint_with_float_layers(wide, tmp_path):
+    save(wide, tmp_path / "m.safetensors")
+    options = vitc.ExportOptions(allow_float=("blocks",))
+    done = vitc.export(tmp_path / "m.safetensors", tmp_path / "m.onnx", options)
+    assert len(done.float_layers) == 12
