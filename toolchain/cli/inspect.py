@@ -62,6 +62,6 @@ def inspect(
     totals += [(name, megabytes(size)) for name, size in found.files.items()]
     output.show(table("", ("total", ">"), totals))
     if found.float_layers:
-        rows = [(layer, why) for layer, why in found.float_layers.items()]
-        output.show(table("", ("in float, as --allow-float said", "why"), rows))
+        columns = ("in float, as --allow-float said", "why")
+        output.show(table("", columns, [*found.float_layers.items()]))
     output.result(found.to_dict())

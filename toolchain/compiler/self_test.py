@@ -39,8 +39,8 @@ def write_self_test(folder: Path, model: ir.Model) -> None:
         folder: Of the artefact.
         model: The ONNX graph that was compiled, with inputs of a known image size.
     """
-    opened = session(model, ["logits"])
-    shape = [int(size) for size in opened.get_inputs()[0].shape[1:]]
+    opened = session(model, ["logits"], confined=True)
+    shape = [int(str(size)) for size in opened.get_inputs()[0].shape[1:]]
 
     def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return run_with_taps(opened, images)["logits"].astype(np.float32)
@@ -73,7 +73,7 @@ def settle_self_test(folder: Path, run: Logits) -> bool:
         return True
     from vitc.exporter import load_onnx
 
-    opened = session(load_onnx(folder / "model.onnx")[0], ["logits"])
+    opened = session(load_onnx(folder / "model.onnx")[0], ["logits"], confined=True)
     for other in _candidates(list(image.shape[1:])):
         expected = run_with_taps(opened, other)["logits"].astype(np.float32)
         if agrees(run(other), expected):

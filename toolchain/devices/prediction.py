@@ -113,12 +113,13 @@ def predict(
                 f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
                 "Compile it, and run the artefact there.",
             )
-        from vitc.exporter import load_onnx, run_with_taps
+        from vitc.exporter import load_onnx, run_with_taps, session
 
         graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
         description = Description.of_onnx(path, facts)
         read = read_inputs(inputs, description.config, description.preprocessing)
-        logits = run_with_taps(graph, read.pixels, ["logits"])["logits"]
+        opened = session(graph, ["logits"], chosen.threads, confined=True)
+        logits = run_with_taps(opened, read.pixels)["logits"]
     return Prediction(read.names, logits, description.labels)
 
 

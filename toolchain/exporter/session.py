@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from vitc.dialect.metadata import TAP_KEY
 from vitc.errors import VitcError
+from vitc.exporter.confined import ConfinedSession
 from vitc.exporter.external_data import is_external, tensors
 
 __all__ = ["run_with_taps", "session", "tap_names"]
@@ -33,17 +34,41 @@ def tap_names(model: ir.Model) -> list[str]:
     ]
 
 
+@overload
 def session(
     model: str | os.PathLike[str] | ir.Model,
     outputs: Sequence[str] | None = None,
     threads: int = 1,
-) -> onnxruntime.InferenceSession:
+    *,
+    confined: Literal[False] = False,
+) -> onnxruntime.InferenceSession: ...
+
+
+@overload
+def session(
+    model: str | os.PathLike[str] | ir.Model,
+    outputs: Sequence[str] | None = None,
+    threads: int = 1,
+    *,
+    confined: Literal[True],
+) -> ConfinedSession: ...
+
+
+def session(
+    model: str | os.PathLike[str] | ir.Model,
+    outputs: Sequence[str] | None = None,
+    threads: int = 1,
+    *,
+    confined: bool = False,
+) -> onnxruntime.InferenceSession | ConfinedSession:
     """Open a model in ONNX Runtime.
 
     Args:
         model: A file, or a model in memory (which is not changed).
         outputs: Names of values to compute; None for the outputs of the model.
         threads: Threads inside an operator.
+        confined: Whether to open it in a process with limits (`vitc.exporter.confined`), as befits
+            a graph that is not known to be of this vitc.
 
     Returns:
         A session on the CPU.
@@ -54,6 +79,8 @@ def session(
     proto = _proto(model)
     if outputs is not None:
         _set_outputs(proto, outputs)
+    if confined:
+        return ConfinedSession(proto.SerializeToString(), threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -70,7 +97,7 @@ def session(
 
 
 def run_with_taps(
-    model: str | os.PathLike[str] | ir.Model | onnxruntime.InferenceSession,
+    model: str | os.PathLike[str] | ir.Model | onnxruntime.InferenceSession | ConfinedSession,
     images: Array,
     names: Sequence[str] | None = None,
     threads: int = 1,
@@ -89,7 +116,7 @@ def run_with_taps(
     Raises:
         VitcError: As in `session`; or the images do not fit the model, or its shapes each other.
     """
-    if isinstance(model, onnxruntime.InferenceSession):
+    if isinstance(model, onnxruntime.InferenceSession | ConfinedSession):
         opened = model
         wanted = [output.name for output in opened.get_outputs()] if names is None else list(names)
     else:
@@ -108,6 +135,8 @@ def run_with_taps(
         )
     try:
         arrays = opened.run(wanted, {feed.name: np.ascontiguousarray(images, dtype=np.float32)})
+    except VitcError:
+        raise
     except Exception as error:  # as above
         raise VitcError(
             f"ONNX Runtime cannot run the model: {_first_line(error)}",

@@ -17,8 +17,8 @@ from vitc.exporter import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    import onnxruntime
 
+    from vitc.exporter.confined import ConfinedSession
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["ArtefactCandidate", "Candidate", "OnnxCandidate"]
@@ -60,12 +60,13 @@ class OnnxCandidate:
         return machine().to_dict()
 
     @cached_property
-    def _plain(self) -> onnxruntime.InferenceSession:
-        return session(self.model, ["logits"])
+    def _plain(self) -> ConfinedSession:
+        return session(self.model, ["logits"], confined=True)
 
     @cached_property
-    def _traced(self) -> onnxruntime.InferenceSession:
-        return session(self.model, list(dict.fromkeys((*tap_names(self.model), "logits"))))
+    def _traced(self) -> ConfinedSession:
+        names = list(dict.fromkeys((*tap_names(self.model), "logits")))
+        return session(self.model, names, confined=True)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Candidate.logits`."""

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
 from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx
+from vitc.exporter.confined import ConfinedSession
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import CheckReport, LayerReport
@@ -105,26 +105,26 @@ def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.Mod
 def _run(
     model: onnx.ModelProto, pixels: NDArray[np.float32], taps: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        inputs = [entry.name for entry in session.get_inputs()]
+        opened = ConfinedSession(model.SerializeToString())
+        inputs = [entry.name for entry in opened.get_inputs()]
         feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
-        image = next(name for name in inputs if not name.endswith(_SUFFIX))
-        names = [entry.name for entry in session.get_outputs()]
-        return dict(zip(names, session.run(names, {**feed, image: pixels}), strict=True))
-    except Exception as error:  # ONNX Runtime's exceptions share no base class.
-        first = str(error).strip().partition("\n")[0]
+        feed |= {name: pixels for name in inputs if not name.endswith(_SUFFIX)}
+        names = [entry.name for entry in opened.get_outputs()]
+        return dict(zip(names, opened.run(names, feed), strict=True))
+    except VitcError as error:
         raise VitcError(
-            f"The ONNX file does not run on what the artefact handed out: {first}",
+            f"The ONNX file does not run on what the artefact handed out: {error.message}",
             "Export and compile the model again.",
         ) from error
 
 
 def _compare(name: str, expected: NDArray[Any], found: NDArray[Any]) -> LayerReport:
+    if expected.shape != found.shape:
+        raise VitcError(
+            f"The ONNX file makes {name} {list(expected.shape)}, the artefact {list(found.shape)}.",
+            "Export and compile the model again.",
+        )
     if expected.dtype.kind == "f":
         error = np.nan_to_num(np.abs(found - expected.astype(np.float64)), nan=np.inf)
         limit = _FLOAT_TOLERANCE * float(np.abs(expected).max())
