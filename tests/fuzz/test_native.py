@@ -94,6 +94,26 @@ def test_a_name_that_cannot_be_printed_is_not_printed(opener, artefact, tmp_path
     assert said == f"{library}: the name of a function it needs is damaged\n"
 
 
+@pytest.mark.parametrize("field", [16, 32], ids=["address", "bytes in the file"])
+def test_segments_that_overlap_or_are_empty_are_never_read_through(
+    opener, artefact, tmp_path, field
+):
+    # Found by fuzzing: tables were looked for in a segment over which nothing was mapped.
+    whole = artefact.library.read_bytes()
+    (start,) = struct.unpack_from("<Q", whole, 32)
+    (count,) = struct.unpack_from("<H", whole, 56)
+    files = []
+    for number in range(count):
+        for value in (0, 1, 4096):
+            data = bytearray(whole)
+            struct.pack_into("<Q", data, start + 56 * number + field, value)
+            files.append(tmp_path / f"{number}-{value}.so")
+            files[-1].write_bytes(data)
+    done = run(opener, *files)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == len(files)
+
+
 def regions(data: bytes) -> list[tuple[int, int]]:
     """Where the headers and the tables that the loader reads lie in a library."""
     (start,) = struct.unpack_from("<Q", data, 32)

@@ -161,14 +161,15 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
       close(file);
       return fail(error, error_size, path, "the file is truncated");
     }
-    if (segment->p_vaddr > LARGEST || segment->p_memsz > LARGEST ||
+    /* In order and on pages of their own, so that none is mapped over another. */
+    if ((segment->p_vaddr & ~(page - 1)) < ((span + page - 1) & ~(page - 1)) ||
+        segment->p_vaddr > LARGEST || segment->p_memsz > LARGEST ||
         segment->p_filesz > segment->p_memsz ||
         (segment->p_filesz < segment->p_memsz && !(segment->p_flags & PF_W))) {
       close(file);
       return fail(error, error_size, path, "its segments are damaged");
     }
-    uintptr_t end = segment->p_vaddr + segment->p_memsz;
-    if (end > span) span = end;
+    span = segment->p_vaddr + segment->p_memsz;
   }
   if (!dynamic || !span) {
     close(file);
@@ -189,7 +190,7 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
     if (segment->p_type != PT_LOAD) continue;
     uintptr_t start = library->base + segment->p_vaddr, first = start & ~(page - 1);
     uintptr_t file_end = start + segment->p_filesz, end = start + segment->p_memsz;
-    uintptr_t mapped = (file_end + page - 1) & ~(page - 1);
+    uintptr_t mapped = segment->p_filesz ? (file_end + page - 1) & ~(page - 1) : first;
     int writable = protection(segment->p_flags);
     off_t offset = (off_t)(segment->p_offset - (start - first));
     if (segment->p_filesz &&
@@ -198,16 +199,13 @@ vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, ch
       close(file);
       return fail(error, error_size, path, strerror(errno));
     }
-    if (end <= file_end) continue;
-    if (end > mapped && mapped >= first) {
-      uintptr_t fresh = segment->p_filesz ? mapped : first;
-      if (mmap((void *)fresh, end - fresh, writable, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1,
-               0) == MAP_FAILED) {
-        close(file);
-        return fail(error, error_size, path, strerror(errno));
-      }
+    if (end > mapped && mmap((void *)mapped, end - mapped, writable,
+                             MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) {
+      close(file);
+      return fail(error, error_size, path, strerror(errno));
     }
-    if (segment->p_filesz) memset((void *)file_end, 0, (mapped < end ? mapped : end) - file_end);
+    if (segment->p_filesz && end > file_end)
+      memset((void *)file_end, 0, (mapped < end ? mapped : end) - file_end);
   }
   close(file);
 
