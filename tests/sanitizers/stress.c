@@ -59,6 +59,16 @@ static void *call_shared(void *unused) {
   return NULL;
 }
 
+static void *call_until_destroyed(void *unused) {
+  (void)unused;
+  float *output = outputs();
+  vitc_status status;
+  while ((status = vitc_run(shared, input, output)) == VITC_OK) need_right(output, "a wrong answer at the end");
+  need(status == VITC_ERROR_ARGUMENT, "a run after the end");
+  free(output);
+  return NULL;
+}
+
 static void on_threads(void *(*body)(void *)) {
   pthread_t threads[CALLERS];
   for (size_t i = 0; i < CALLERS; i++)
@@ -104,6 +114,41 @@ static void misuse(void) {
   free(output);
 }
 
+/* Destroyed from within a run, and twice more from elsewhere: freed once, when the run has ended. */
+static void destroy_in_flight(void *user, int32_t image, int32_t step, const char *name, const void *data,
+                              size_t bytes) {
+  (void)name, (void)data, (void)bytes;
+  if (image || step) return;
+  vitc_destroy(*(vitc_model **)user);
+  vitc_destroy(*(vitc_model **)user);
+}
+
+static void *destroy_shared(void *unused) {
+  (void)unused;
+  vitc_destroy(shared);
+  return NULL;
+}
+
+static void destroyed(void) {
+  float *output = outputs();
+  vitc_model *model;
+  for (int32_t threads = 1; threads < 4; threads++) {
+    need(vitc_create(threads, &model) == VITC_OK, "create to destroy");
+    need(vitc_run_observed(model, input, output, destroy_in_flight, &model) == VITC_OK, "a run that is destroyed");
+    need_right(output, "a wrong answer of a destroyed run");
+    need(vitc_run(model, input, output) == VITC_ERROR_ARGUMENT, "a run after it was destroyed");
+    vitc_destroy(model);
+  }
+  free(output);
+  for (int i = 0; i < LOOPS; i++) {
+    pthread_t runner;
+    need(vitc_create(2, &shared) == VITC_OK, "create to destroy on threads");
+    need(pthread_create(&runner, NULL, call_until_destroyed, NULL) == 0, "pthread_create");
+    on_threads(destroy_shared);
+    pthread_join(runner, NULL);
+  }
+}
+
 int main(void) {
   vitc_get_info(&info);
   size_t count = (size_t)info.batch * (size_t)info.channels * (size_t)info.height * (size_t)info.width;
@@ -130,6 +175,7 @@ int main(void) {
   need(vitc_create(2, &shared) == VITC_OK, "create to share");
   on_threads(call_shared);
   vitc_destroy(shared);
+  destroyed();
   free(input);
   free(expected);
   puts("fine");

@@ -6,6 +6,7 @@ the sanitizer intercepts it, by valgrind everywhere.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -67,13 +68,13 @@ def parts(tmp_path_factory) -> Path:
     return kept
 
 
-def build(parts: Path, out: Path, *options: str) -> Path:
+def build(parts: Path, out: Path, *options: str, program: str = "stress.c") -> Path:
     gcc(
         *STRICT,
         "-g",
         "-O1",
         *options,
-        Path(__file__).with_name("stress.c"),
+        Path(__file__).with_name(program),
         RUNTIME / "vitc_driver.c",
         parts / "tables.c",
         parts / "weights.S",
@@ -94,9 +95,14 @@ def run(*command: object, timeout: float = 120) -> None:
     assert done.stdout == "fine\n"
 
 
+PROGRAMS = ["stress.c", "stress_tvm.c"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])
-def test_careless_use_is_clean_under(parts, tmp_path, kind):
-    run(build(parts, tmp_path / "stress", f"-fsanitize={kind}", "-fno-sanitize-recover=all"))
+def test_careless_use_is_clean_under(parts, tmp_path, kind, program):
+    flags = (f"-fsanitize={kind}", "-fno-sanitize-recover=all")
+    run(build(parts, tmp_path / "stress", *flags, program=program))
 
 
 def test_a_fault_is_seen_by_the_sanitizer(parts, tmp_path):
@@ -138,9 +144,14 @@ def test_the_header_is_c_plus_plus_too(tmp_path):
         RUNTIME / "vitc_model.h")  # fmt: skip
 
 
-def test_valgrind_finds_nothing(parts, tmp_path):
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_valgrind_finds_nothing(parts, tmp_path, program):
     valgrind = shutil.which("valgrind")
     if valgrind is None:
+        if os.environ.get("VITC_REQUIRE_VALGRIND"):
+            pytest.fail("valgrind is not installed")
         pytest.skip("valgrind is not installed")
-    program = build(parts, tmp_path / "stress")
-    run(valgrind, "--quiet", "--error-exitcode=9", "--leak-check=full", program, timeout=300)
+    built = build(parts, tmp_path / "stress", program=program)
+    # Threads that spin for each other get nowhere unless each has its turn.
+    options = ("--quiet", "--error-exitcode=9", "--leak-check=full", "--fair-sched=yes")
+    run(valgrind, *options, built, timeout=300)

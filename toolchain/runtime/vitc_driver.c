@@ -26,8 +26,9 @@ struct vitc_model {
   _Alignas(CACHE_LINE) atomic_uint epoch; /* counts runs; workers sleep on it */
   _Alignas(CACHE_LINE) atomic_uint arrived;
   _Alignas(CACHE_LINE) atomic_uint phase;
-  _Alignas(CACHE_LINE) atomic_flag busy;
-  atomic_int stopping;
+  _Alignas(CACHE_LINE) atomic_int stopping;
+  vitc_model *next; /* of the handles that are alive; this and the next two belong to `handles` */
+  int busy, doomed; /* running; to be freed when it has run */
   int32_t threads;
   int32_t started; /* workers to join */
   unsigned char *workspace;
@@ -200,6 +201,35 @@ static void *work(void *seat_pointer) {
   }
 }
 
+/* --- handles -----------------------------------------------------------------------------------------------------
+ * A handle is looked up before it is touched, so that one that was destroyed is an error, whoever still has it. */
+
+static atomic_flag handles_in_use = ATOMIC_FLAG_INIT;
+static vitc_model *handles;
+
+static void lock_handles(void) {
+  while (atomic_flag_test_and_set_explicit(&handles_in_use, memory_order_acquire)) sched_yield();
+}
+
+static void unlock_handles(void) {
+  atomic_flag_clear_explicit(&handles_in_use, memory_order_release);
+}
+
+/* Where the list holds `model`; the place of its end if it does not. */
+static vitc_model **find_handle(const vitc_model *model) {
+  vitc_model **place = &handles;
+  while (*place && *place != model) place = &(*place)->next;
+  return place;
+}
+
+static vitc_status begin_run(vitc_model *model) {
+  lock_handles();
+  vitc_status status = !*find_handle(model) ? VITC_ERROR_ARGUMENT : model->busy ? VITC_ERROR_BUSY : VITC_OK;
+  if (!status) model->busy = 1;
+  unlock_handles();
+  return status;
+}
+
 /* --- interface --------------------------------------------------------------------------------------------------- */
 
 void vitc_get_info(vitc_info *info) {
@@ -209,7 +239,7 @@ void vitc_get_info(vitc_info *info) {
 const char *vitc_status_text(vitc_status status) {
   switch (status) {
     case VITC_OK: return "No error.";
-    case VITC_ERROR_ARGUMENT: return "A pointer is null or the thread count is not 1 to 64.";
+    case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, or the thread count is not 1 to 64.";
     case VITC_ERROR_MEMORY: return "There is not enough memory for the workspace.";
     case VITC_ERROR_CPU: return missing_feature_text;
     case VITC_ERROR_THREAD: return "A thread could not be started.";
@@ -218,8 +248,7 @@ const char *vitc_status_text(vitc_status status) {
   return "Unknown status.";
 }
 
-void vitc_destroy(vitc_model *model) {
-  if (!model) return;
+static void free_model(vitc_model *model) {
   if (model->started) {
     atomic_store(&model->stopping, 1);
     wake_workers(model);
@@ -227,6 +256,19 @@ void vitc_destroy(vitc_model *model) {
   }
   free(model->workspace);
   free(model);
+}
+
+void vitc_destroy(vitc_model *model) {
+  if (!model) return;
+  lock_handles();
+  vitc_model **place = find_handle(model);
+  int known = *place != NULL, running = 0;
+  if (known) {
+    *place = model->next;
+    running = model->doomed = model->busy;
+  }
+  unlock_handles();
+  if (known && !running) free_model(model);
 }
 
 vitc_status vitc_create(int32_t threads, vitc_model **result) {
@@ -238,7 +280,6 @@ vitc_status vitc_create(int32_t threads, vitc_model **result) {
   if (posix_memalign(&memory, CACHE_LINE, sizeof(vitc_model))) return VITC_ERROR_MEMORY;
   memset(memory, 0, sizeof(vitc_model));
   vitc_model *model = memory;
-  atomic_flag_clear(&model->busy);
   model->threads = threads;
   void *workspace = NULL;
   if (posix_memalign(&workspace, CACHE_LINE, vitc_model_info.workspace_bytes)) {
@@ -252,11 +293,15 @@ vitc_status vitc_create(int32_t threads, vitc_model **result) {
     model->seat[i].model = model;
     model->seat[i].index = i;
     if (pthread_create(&model->worker[i], NULL, work, &model->seat[i])) {
-      vitc_destroy(model);
+      free_model(model);
       return VITC_ERROR_THREAD;
     }
     model->started = i;
   }
+  lock_handles();
+  model->next = handles;
+  handles = model;
+  unlock_handles();
   *result = model;
   return VITC_OK;
 }
@@ -264,15 +309,19 @@ vitc_status vitc_create(int32_t threads, vitc_model **result) {
 vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
                               vitc_observer observer, void *user) {
   if (!model || !input || !output) return VITC_ERROR_ARGUMENT;
-  if (atomic_flag_test_and_set_explicit(&model->busy, memory_order_acquire))
-    return VITC_ERROR_BUSY;
+  vitc_status status = begin_run(model);
+  if (status) return status;
   model->input = input;
   model->output = output;
   model->observer = observer;
   model->user = user;
   if (model->threads > 1) wake_workers(model);
   run_share(model, 0);
-  atomic_flag_clear_explicit(&model->busy, memory_order_release);
+  lock_handles();
+  model->busy = 0;
+  int doomed = model->doomed;
+  unlock_handles();
+  if (doomed) free_model(model);
   return VITC_OK;
 }
 

@@ -23,7 +23,7 @@ extern "C" {
 
 typedef enum {
   VITC_OK = 0,
-  VITC_ERROR_ARGUMENT = 1, /* a null pointer, or a thread count outside 1..VITC_MAX_THREADS */
+  VITC_ERROR_ARGUMENT = 1, /* a null pointer, a handle that was destroyed, or a wrong thread count */
   VITC_ERROR_MEMORY = 2,   /* the workspace could not be allocated */
   VITC_ERROR_CPU = 3,      /* this CPU lacks a feature; vitc_status_text names it */
   VITC_ERROR_THREAD = 4,   /* a thread could not be started */
@@ -62,7 +62,8 @@ VITC_API vitc_status vitc_run(vitc_model *model, const float *input, float *outp
 VITC_API vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
                                        vitc_observer observer, void *user);
 
-/* Stop the threads and free the handle; null is allowed. */
+/* Stop the threads and free the handle, after the run that it is in, if any. Null, and a handle that was destroyed
+ * before, are ignored (unless a new handle lies at its address by now). */
 VITC_API void vitc_destroy(vitc_model *model);
 
 /* One sentence for a status; never null. */

@@ -80,7 +80,7 @@ static void *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t 
     tensor = argument->value.pointer;
   else if (argument->type_index == TYPE_TENSOR && argument->value.pointer)
     tensor = (const dl_tensor *)((const char *)argument->value.pointer + sizeof(tvm_object));
-  if (!tensor || tensor->ndim != ndim || tensor->device.device_type != DEVICE_CPU ||
+  if (!tensor || !tensor->data || tensor->ndim != ndim || tensor->device.device_type != DEVICE_CPU ||
       tensor->dtype.code != code || tensor->dtype.bits != bits || tensor->dtype.lanes != 1)
     return NULL;
   int64_t expected = 1;
