@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ __all__ = ["MAX_BATCH", "compile_model", "kernel_identities"]
 MAX_BATCH = 64
 HEADER = "vitc_model.h"
 ONNX = "model.onnx"
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 Progress = Callable[[str], None]
 Check = Callable[[Artefact], dict[str, Any] | str]
@@ -255,18 +258,35 @@ def _seal(built: Path, manifest: dict[str, Any]) -> None:
     }
     (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     for path in [*built.iterdir(), built]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(path)
 
 
 def _replace(built: Path, folder: Path) -> None:
-    """Move a finished artefact to its place; an old one is moved out of the way first."""
-    if folder.exists():
+    """Move a finished artefact to its place, which an old one leaves in the same moment."""
+    if not folder.exists():
+        built.rename(folder)
+    elif not _exchange(built, folder):
         folder.rename(built.parent / "old")
-    built.rename(folder)
+        built.rename(folder)
+    _sync(folder.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names at once; false where the system or its C library cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = (os.fsencode(path) for path in (one, other))
+    first, second = (ctypes.c_char_p(name) for name in names)
+    return bool(rename(_HERE, first, _HERE, second, ctypes.c_uint(_EXCHANGE)) == 0)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def describe(plan: Plan) -> str:
