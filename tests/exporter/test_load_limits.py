@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from vitc.dialect import DOMAIN
 from vitc.errors import VitcError
 from vitc.exporter import load, load_onnx
+from vitc.exporter.parts import has_more_parts
 
 
 @pytest.fixture
@@ -48,6 +49,31 @@ def test_an_opset_out_of_range_is_refused_also_in_bodies(proto, refusal, version
 def test_more_than_a_limit_is_refused(proto, refusal, monkeypatch, limit, says):
     monkeypatch.setattr(load, limit, 3)
     assert f"{says}; vitc reads up to 3" in refusal(proto)
+
+
+@pytest.mark.parametrize("where", ["nodes", "strings", "unknown"])
+def test_millions_of_empty_parts_are_refused_before_they_are_made(tmp_path, where):
+    parts = (b"\x0a\x00" if where != "unknown" else b"\xf8\x01\x01") * 1_100_000
+    if where == "strings":
+        parts = b"\x0a" + _varint(len(parts)) + parts
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x3a" + _varint(len(parts)) + parts)
+    with pytest.raises(VitcError, match="more than 1000000 parts"):
+        load_onnx(path)
+
+
+def _varint(number: int) -> bytes:
+    more, last = divmod(number, 128)
+    return bytes([last]) if not more else bytes([last | 128]) + _varint(more)
+
+
+@pytest.mark.parametrize("end", [1, 2, 7, 100, 1000])
+def test_parts_are_counted_as_far_as_a_damaged_file_goes(proto, end):
+    data = proto.SerializeToString()
+    assert has_more_parts(data, 1000)
+    assert not has_more_parts(data, 100_000)
+    assert not has_more_parts(data[:end], 100_000)
+    assert not has_more_parts(b"\xff" * end, 100_000)
 
 
 def test_functions_that_call_themselves_are_refused(proto, refusal):

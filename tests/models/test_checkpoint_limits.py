@@ -160,3 +160,16 @@ def test_an_archive_with_a_damaged_directory_is_refused(state, tmp_path):
     data[start : start + 46] = b"\xff" * 46
     path.write_bytes(data)
     refusal(path)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_pickle_of_too_many_steps_is_refused_before_it_is_read(
+    state, tmp_path, monkeypatch, legacy
+):
+    path = tmp_path / "m.pth"
+    extra = {"state_dict": state, "lists": [[] for _ in range(4000)]}
+    torch.save(extra, path, _use_new_zipfile_serialization=not legacy)
+    assert load(path).config.depth > 0
+    monkeypatch.setattr(checkpoints, "_MAX_OPERATIONS", 4000)
+    monkeypatch.setattr(torch, "load", None)
+    assert "more than 4000 steps" in refusal(path)

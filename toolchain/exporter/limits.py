@@ -12,6 +12,7 @@ __all__ = [
     "MOST_INITIALIZERS",
     "MOST_NESTED",
     "MOST_NODES",
+    "MOST_PARTS",
     "OPSETS",
 ]
 
@@ -26,6 +27,9 @@ LARGEST_IMAGE = 1 << 26
 
 MOST_NODES = 100_000
 """Nodes of the graph, its subgraphs and its function bodies; deit-base in scheme int8 has 1,500."""
+
+MOST_PARTS = 1_000_000
+"""Fields of all messages, counted before they are made; deit-small in scheme int8 has 30,000."""
 
 MOST_INITIALIZERS = 100_000
 """Constants, wherever they are."""

@@ -39,8 +39,10 @@ from vitc.exporter.limits import (
     MOST_INITIALIZERS,
     MOST_NESTED,
     MOST_NODES,
+    MOST_PARTS,
     OPSETS,
 )
+from vitc.exporter.parts import has_more_parts
 
 __all__ = ["ModelFacts", "load_onnx", "read_facts"]
 
@@ -149,6 +151,8 @@ def _read(file: Path) -> bytes:
 
 
 def _parse(file: Path, data: bytes) -> onnx.ModelProto:
+    if has_more_parts(data, MOST_PARTS):
+        raise VitcError(f"{file} has more than {MOST_PARTS} parts.", _EXPORT)
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError as error:

@@ -14,13 +14,15 @@ import json
 import math
 import os
 import pickle
+import pickletools
 import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +41,12 @@ METADATA_KEY: Final = "vitc"
 _MAX_BYTES: Final = 4 << 30
 _MAX_HEADER: Final = 64 << 20
 _MAX_BLOCKS: Final = 256
+_MAX_OPERATIONS: Final = 1_000_000
+"""Of a pickle; the official checkpoints, with their optimizer, have some 50,000."""
+
+_LEGACY_PICKLES: Final = 5
+"""At the start of a file that is no archive: magic, version, system, tensors, their keys."""
+
 _LISTED: Final = 12
 _FLOATS: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _TORCH_SUFFIXES: Final = (".pth.tar", ".pth", ".pt")
@@ -283,6 +291,11 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
                 f"{file} unpacks to {unpacked} bytes; vitc reads up to {_MAX_BYTES}.",
                 "Drop the optimizer state from it.",
             )
+    if _has_more_operations(file):
+        raise VitcError(
+            f"{file} describes its tensors in more than {_MAX_OPERATIONS} steps.",
+            "Save its state dict alone with torch.save, or as .safetensors.",
+        )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -296,6 +309,27 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
     except Exception as error:  # whatever a damaged pickle makes the unpickler raise
         raise VitcError(f"{file} is not a whole PyTorch checkpoint.", _GET_ONE) from error
     return _state_dict(file, content, ema)
+
+
+def _has_more_operations(file: Path) -> bool:
+    """Whether the pickles of a file are beyond the limit, counted without unpickling them."""
+    count = 0
+    with ExitStack() as opened:
+        streams: list[IO[bytes]]
+        if zipfile.is_zipfile(file):
+            archive = opened.enter_context(zipfile.ZipFile(file))
+            names = [name for name in archive.namelist() if name.endswith(".pkl")]
+            streams = [opened.enter_context(archive.open(name)) for name in names]
+        else:
+            streams = [opened.enter_context(file.open("rb"))] * _LEGACY_PICKLES
+        for stream in streams:
+            # What is damaged here ends the unpickler at the same place.
+            with suppress(Exception):
+                for _ in pickletools.genops(stream):
+                    count += 1
+                    if count > _MAX_OPERATIONS:
+                        return True
+    return False
 
 
 def _state_dict(file: Path, content: object, ema: bool) -> _Contents:
