@@ -67,6 +67,21 @@ _X86_V3 = replace(
     features=("avx2", "bmi2", "fma"),
     isa="avx2-pshufb",
 )
+_X86_AVX512 = replace(
+    _X86_V3,
+    name="x86-avx512",
+    description="x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
+    cpu="icelake-server",
+    features=(
+        *_X86_V3.features,
+        "avx512f",
+        "avx512bw",
+        "avx512dq",
+        "avx512vl",
+        "avx512_vpopcntdq",
+    ),
+    isa="avx512-vpopcntdq",
+)
 _ARM64 = Target(
     name="arm",
     description="any 64-bit ARM Linux (ARMv8-A, NEON)",
@@ -116,20 +131,16 @@ TARGETS: dict[str, Target] = {
         ),
         _X86_V2,
         _X86_V3,
+        _X86_AVX512,
         replace(
-            _X86_V3,
-            name="x86-avx512",
-            description="x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
-            cpu="icelake-server",
-            features=(
-                *_X86_V3.features,
-                "avx512f",
-                "avx512bw",
-                "avx512dq",
-                "avx512vl",
-                "avx512_vpopcntdq",
-            ),
-            isa="avx512-vpopcntdq",
+            _X86_AVX512,
+            name="x86-amx",
+            description="x86 with AMX-INT8 (Sapphire Rapids and later)",
+            # Not sapphirerapids, whose 16-bit floats LLVM uses to move 16-bit integers: AMX aside,
+            # the kernels run where x86-avx512 runs, and that is where they can be tested.
+            attributes=("+amx-tile", "+amx-int8"),
+            features=(*_X86_AVX512.features, "amx_tile", "amx_int8"),
+            isa="avx512-amx",
         ),
     )
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from vitc.compiler.link import run_zig
+from vitc.targets.table import TARGETS, host_features
 
 pytest_plugins = (
     # One that imports another comes after it.
@@ -66,3 +70,15 @@ def need_userland(need_emulator: Callable[[str], str]) -> Path:
     if not python.exists():
         _absent(f"no ARM userland at {USERLAND}, `make userland` makes it", "VITC_REQUIRE_USERLAND")
     return python
+
+
+@pytest.fixture(scope="session")
+def amx(tmp_path_factory) -> ctypes.CDLL | None:
+    """Lets this process execute AMX: by the processor (None), or by the emulator of tests/amx."""
+    if host_features().issuperset(TARGETS["x86-amx"].features):
+        return None
+    folder = tmp_path_factory.mktemp("amx")
+    source = Path(__file__).parent / "amx" / "amx_emulator.c"
+    strict = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
+    run_zig([*strict, "-shared", "-fPIC", "-o", "emulator.so", str(source)], folder)
+    return ctypes.CDLL(str(folder / "emulator.so"))

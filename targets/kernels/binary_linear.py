@@ -1,32 +1,33 @@
-"""Binary linear kernels: popcount tiles whose epilogue leaves bits, or the residual stream.
+"""Binary linear kernels: products whose epilogue leaves bits, or the residual stream.
 
-Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile. Layouts: rows and lanes of
-vitc.targets.layouts.
-
-With p = popcount(a XOR w) and I = K - 2p, the threshold `scale * I >= offset + upper` is evaluated
-as `(p - K/2) * (-2 scale) >= offset + upper`. p - K/2 is exact in fp32 and a factor of -2 does not
-round, so both sides have the bits of the dialect's expression. Neither side multiplies and adds, so
-nothing can be contracted.
+Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile for popcounts, 32 x 32 for AMX. Layouts:
+rows (or their signs, for AMX) and lanes of vitc.targets.layouts.
 
 The vector lanes hold outputs (a linear layer: activations are broadcast, weights fill the lanes) or
-positions (the spatial interaction branch: weights are broadcast, activations fill the lanes). Where
-bits must run along the rows of a tile, one bit a row is shifted into the lane's element; no bit
-matrix is ever transposed.
+positions (the spatial interaction branch: weights are broadcast, activations fill the lanes). The
+epilogues (vitc.targets.kernels.epilogue) do not know which engine made their sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
-from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
+from vitc.targets.kernels.amx_tile import BLOCK, AmxProduct, BlockEpilogue, fits_panel
+from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
+from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
+from vitc.targets.kernels.signs import TILE_ROWS
 from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up
 
-__all__ = ["LinearShape", "residual_kernel", "threshold_kernel"]
+__all__ = ["LinearShape", "residual_kernel", "scale_factor", "threshold_kernel", "uses_tiles"]
+
+_BLOCK_ROWS = BLOCK * TILE_ROWS
+_BLOCK_LANES = BLOCK * HALF
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class LinearShape:
 
     Attributes:
         rows: Rows of the broadcast operand.
-        lanes: Vectors in the lanes operand (outputs, or positions in the transposed form).
+        lanes: Vectors in the lanes operand (outputs, or positions in the transposed form); for AMX
+            a multiple of 32.
         k: True contracted length.
         elements: Elements of one packed vector, padding included.
     """
@@ -59,16 +61,24 @@ class LinearShape:
         return round_up(self.rows, isa.row_tile) // isa.row_tile
 
 
-def _decide(
-    e: Emitter, popcount: Any, shape: LinearShape, scale: Any, offset: Any, upper: Any, lower: Any
-) -> Any:
-    """Vector of booleans: the dialect's threshold on `HALF` popcounts."""
-    centred = e.cast("float32", popcount, HALF) - e.constant("float32", shape.k / 2, HALF)
-    value = centred * scale
-    above = value >= offset + upper
-    if lower is None:
-        return above
-    return T.bitwise_or(above, value <= offset + lower)
+class _Epilogue(Protocol):
+    @property
+    def constants(self) -> Constants: ...
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None: ...
+
+
+def uses_tiles(isa: Isa, elements: int) -> bool:
+    """Whether the kernels of an instruction set run a product of so many elements on AMX tiles.
+
+    Their broadcast operand is then the signs of the rows (vitc.targets.kernels.signs).
+    """
+    return isa.tiles and fits_panel(elements)
+
+
+def scale_factor(isa: Isa, elements: int) -> int:
+    """Factor that the `scale` argument of a kernel contains."""
+    return 1 if uses_tiles(isa, elements) else -2
 
 
 def threshold_kernel(
@@ -82,11 +92,12 @@ def threshold_kernel(
     group: Axis | None = None,
     head: Axis | None = None,
 ) -> Kernel:
-    """Build popcount + threshold.
+    """Build product + threshold.
 
-    Arguments of the C function: broadcast operand, lanes operand, scale times -2, offset, upper,
-    [lower,] output, begin, end. `scale` and `offset` follow the outputs, `upper` and `lower` the
-    positions: [groups, positions] if `group` is given. Rows are padded to `ROW_PADDING`.
+    Arguments of the C function: broadcast operand, lanes operand, scale times `scale_factor`,
+    offset, upper, [lower,] output, begin, end. `scale` and `offset` follow the outputs, `upper` and
+    `lower` the positions: [groups, positions] if `group` is given. Rows are padded to
+    `ROW_PADDING`.
 
     Args:
         symbol: Name of the C function.
@@ -100,75 +111,80 @@ def threshold_kernel(
         head: Outputs by head, for "keys".
 
     Returns:
-        The kernel. Its tasks are row tiles, or lane tiles for "columns".
+        The kernel. Its tasks are row tiles; lane tiles for "columns"; panels for AMX.
     """
     emitter = Emitter(symbol)
+    positions = ("upper", "lower") if two_sided else ("upper",)
     names = {
-        "rows_in": isa.element,
+        "rows_in": _row_element(isa, shape),
         "lanes_in": isa.element,
-        "scale": "float32",
-        "offset": "float32",
-        "upper": "float32",
+        **dict.fromkeys(("scale", "offset", *positions), "float32"),
+        "out": {
+            "rows": "uint16",
+            "keys": "uint16" if isa.element_bits == WORD else "uint8",
+            "columns": isa.element,
+        }[output],
     }
-    if two_sided:
-        names["lower"] = "float32"
-    names["out"] = {
-        "rows": "uint16",
-        "keys": "uint16" if isa.element_bits == 32 else "uint8",
-        "columns": isa.element,
-    }[output]
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
-        table = nibble_table(e, isa)
+        stride = round_up(shape.rows, ROW_PADDING)
+        constants = Constants(e, buffers, ("scale", "offset"), positions, transposed, group, stride)
         if output == "columns":
-            tasks = _columns(e, isa, shape, buffers, table, transposed, group)
+            tasks = _columns(e, isa, shape, constants)
+        elif output == "keys":
+            keys = Keys(constants, isa, shape.rows, head or Axis(shape.lanes))
+            tasks = _along_lanes(e, isa, shape, keys)
         else:
-            keys = (head or Axis(shape.lanes)) if output == "keys" else None
-            tasks = _along_lanes(e, isa, shape, buffers, table, transposed, group, keys)
+            rows = Rows(constants, round_up(shape.lanes, WORD) // HALF)
+            tasks = _along_lanes(e, isa, shape, rows)
     return emitter.kernel(tasks)
 
 
-def _operands(
-    e: Emitter,
-    buffers: dict[str, Any],
-    *,
-    row: Any,
-    lane: Any,
-    transposed: bool,
-    position_base: Any,
-) -> tuple[Any, Any, Any, Any]:
-    """Load scale, offset, upper and lower of `HALF` lanes of one row."""
+def residual_kernel(
+    symbol: str, isa: Isa, shape: LinearShape, *, transposed: bool, gain: bool, stride: int
+) -> Kernel:
+    """Build product + scale + bias + residual: `out = residual + gain * (scale * I + bias)`, fp32.
 
-    def vector(name: str, index: Any, *, on_lanes: bool) -> Any:
-        if on_lanes:
-            return e.load(buffers[name], index, HALF)
-        return e.splat(buffers[name][index], HALF)
+    Arguments of the C function: broadcast operand, lanes operand, scale times `scale_factor`, bias,
+    [gain,] residual, output, begin, end.
 
-    outputs_on_lanes = not transposed
-    output_index = lane if outputs_on_lanes else row
-    position_index = position_base + (row if outputs_on_lanes else lane)
-    scale = vector("scale", output_index, on_lanes=outputs_on_lanes)
-    offset = vector("offset", output_index, on_lanes=outputs_on_lanes)
-    upper = vector("upper", position_index, on_lanes=not outputs_on_lanes)
-    lower = None
-    if "lower" in buffers:
-        lower = vector("lower", position_index, on_lanes=not outputs_on_lanes)
-    return scale, offset, upper, lower
+    Args:
+        symbol: Name of the C function.
+        isa: Instruction set.
+        shape: Geometry.
+        transposed: Positions fill the lanes and outputs are broadcast (the spatial interaction
+            branch), so that the product is transposed as it is written.
+        gain: Whether positions have a gain.
+        stride: Floats from one row of the residual stream to the next.
+
+    Returns:
+        The kernel. Its tasks are row tiles, or panels for AMX.
+    """
+    emitter = Emitter(symbol)
+    positions = ("gain",) if gain else ()
+    names = {
+        "rows_in": _row_element(isa, shape),
+        "lanes_in": isa.element,
+        **dict.fromkeys(("scale", "bias", *positions, "residual", "out"), "float32"),
+    }
+    with emitter.open() as e:
+        buffers = dict(zip(names, e.pointers(**names), strict=True))
+        constants = Constants(e, buffers, ("scale", "bias"), positions, transposed)
+        tasks = _along_lanes(e, isa, shape, Residual(constants, stride))
+    return emitter.kernel(tasks)
 
 
-def _along_lanes(
-    e: Emitter,
-    isa: Isa,
-    shape: LinearShape,
-    buffers: dict[str, Any],
-    table: Any,
-    transposed: bool,
-    group: Axis | None,
-    keys: Axis | None,
-) -> int:
+def _row_element(isa: Isa, shape: LinearShape) -> str:
+    return "int8" if uses_tiles(isa, shape.elements) else isa.element
+
+
+def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> int:
+    """Emit a product each row of which is finished by itself; returns the number of tasks."""
+    if uses_tiles(isa, shape.elements):
+        return _panels(e, shape, epilogue.constants, lambda lanes, _: _RowByRow(epilogue, lanes))
+    buffers = epilogue.constants.buffers
+    table = nibble_table(e, isa)
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
-    row_stride = round_up(shape.rows, ROW_PADDING)
-    out_halves = round_up(shape.lanes, WORD) // HALF
     with (
         e.loop(0, shape.blocks(isa) // tile) as lane_tile,
         e.loop(e.begin, e.end) as row_tile,
@@ -186,71 +202,28 @@ def _along_lanes(
             for b in range(tile):
                 for half in range(halves):
                     lane = e.let((first_block + b) * isa.lanes + half * HALF)
-                    base: Any = 0
-                    if group is not None:
-                        base = T.floordiv(lane, group.padded_group) * row_stride
-                    constants = _operands(
-                        e,
-                        buffers,
-                        row=first_row + r,
-                        lane=lane,
-                        transposed=transposed,
-                        position_base=base,
-                    )
-                    bits = e.let(mask_bits(_decide(e, sums.sums(r, b, half), shape, *constants)))
-                    if keys is None:
-                        index = (first_row + r) * out_halves + T.floordiv(lane, HALF)
-                        e.store(buffers["out"], index, bits)
-                    else:
-                        _store_key(e, isa, shape, buffers["out"], first_row + r, lane, bits, keys)
+                    value = sums.centred(r, b, half, shape.k)
+                    epilogue.finish(first_row + r, epilogue.constants.lanes(lane), value)
     return shape.row_tiles(isa)
 
 
-def _store_key(
-    e: Emitter, isa: Isa, shape: LinearShape, out: Any, row: Any, lane: Any, bits: Any, head: Axis
-) -> None:
-    """Store 16 bits of row `row` (a key) where the lanes layout of its head wants them."""
-    key_blocks = round_up(shape.rows, isa.lanes) // isa.lanes
-    elements = head.padded_group // isa.element_bits
-    in_head = T.floormod(lane, head.padded_group)
-    block = T.floordiv(lane, head.padded_group) * key_blocks + T.floordiv(row, isa.lanes)
-    slot = T.floormod(row, isa.lanes)
-    if isa.element_bits == 32:
-        word = block * elements + T.floordiv(in_head, 32)
-        half = T.floordiv(T.floormod(in_head, 32), HALF)
-        e.store(out, (word * isa.lanes + slot) * 2 + half, bits)
-        return
-    for byte in range(2):
-        element = block * elements + T.floordiv(in_head, 8) + byte
-        value = T.bitwise_and(T.shift_right(bits, T.uint16(8 * byte)), T.uint16(255))
-        e.store(out, element * isa.lanes + slot, e.cast("uint8", value))
-
-
-def _columns(
-    e: Emitter,
-    isa: Isa,
-    shape: LinearShape,
-    buffers: dict[str, Any],
-    table: Any,
-    transposed: bool,
-    group: Axis | None,
-) -> int:
+def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants) -> int:
+    """Emit a product whose bits run along the rows; returns the number of tasks."""
+    out_elements = round_up(shape.rows, WORD) // isa.element_bits
+    if uses_tiles(isa, shape.elements):
+        columns = Columns(constants, isa, out_elements, BLOCK)
+        return _panels(e, shape, constants, lambda *where: _Elements(columns, *where))
+    buffers, table = constants.buffers, nibble_table(e, isa)
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     bits = isa.element_bits
     row_tile = min(isa.row_tile, bits)
-    out_elements = round_up(shape.rows, WORD) // bits
-    row_stride = round_up(shape.rows, ROW_PADDING)
     used = -(-shape.rows // bits)
+    epilogue = Columns(constants, isa, out_elements, tile)
     with e.loop(e.begin, e.end) as lane_tile:
         first_block = e.let(lane_tile * tile)
-        for element in range(used, out_elements):
-            for b in range(tile):
-                index = ((first_block + b) * out_elements + element) * isa.lanes
-                e.store(buffers["out"], index, e.constant(isa.element, 0, isa.lanes), isa.lanes)
+        epilogue.clear(first_block, used)
         with e.loop(0, used) as element:
-            words = e.local(isa.element, tile * isa.lanes)
-            for b in range(tile):
-                e.store(words, b * isa.lanes, e.constant(isa.element, 0, isa.lanes), isa.lanes)
+            epilogue.begin()
             left = shape.rows - element * bits
             tiles = T.floordiv(T.min(left, bits) + (row_tile - 1), row_tile)
             with e.loop(0, tiles) as step:
@@ -273,93 +246,67 @@ def _columns(
                     )
                     for b in range(tile):
                         for half in range(halves):
-                            lane = e.let((first_block + b) * isa.lanes + half * HALF)
-                            base: Any = 0
-                            if group is not None:
-                                base = T.floordiv(lane, group.padded_group) * row_stride
-                            constants = _operands(
-                                e,
-                                buffers,
-                                row=first_row + r,
-                                lane=lane,
-                                transposed=transposed,
-                                position_base=base,
-                            )
-                            decided = _decide(e, sums.sums(r, b, half), shape, *constants)
                             slot = b * isa.lanes + half * HALF
-                            bit = T.Select(
-                                decided, e.splat(inside, HALF), e.constant(isa.element, 0, HALF)
-                            )
-                            e.store(words, slot, T.bitwise_or(e.load(words, slot, HALF), bit), HALF)
-            for b in range(tile):
-                index = ((first_block + b) * out_elements + element) * isa.lanes
-                for half in range(halves):
-                    part = e.load(words, b * isa.lanes + half * HALF, HALF)
-                    e.store(buffers["out"], index + half * HALF, part, HALF)
+                            lane = e.let((first_block + b) * isa.lanes + half * HALF)
+                            value = sums.centred(r, b, half, shape.k)
+                            lanes = constants.lanes(lane)
+                            epilogue.finish(first_row + r, lanes, value, slot, inside)
+            epilogue.end(first_block, element)
     return shape.blocks(isa) // tile
 
 
-def residual_kernel(
-    symbol: str, isa: Isa, shape: LinearShape, *, transposed: bool, gain: bool, stride: int
-) -> Kernel:
-    """Build popcount + scale + bias + residual: `out = residual + gain * (scale * I + bias)`, fp32.
+def _panels(
+    e: Emitter,
+    shape: LinearShape,
+    constants: Constants,
+    epilogue: Callable[[Sequence[Lanes], Any], BlockEpilogue],
+) -> int:
+    """Emit a product on AMX tiles; returns the number of tasks, which are panels of lanes."""
+    buffers = constants.buffers
+    product = AmxProduct(e, shape.rows, shape.elements)
+    with e.loop(e.begin, e.end) as panel:
+        product.expand(buffers["lanes_in"], panel * (BLOCK * shape.elements * HALF))
+        lanes = [
+            constants.lanes(e.let(panel * _BLOCK_LANES + tile * HALF), ahead=True)
+            for tile in range(BLOCK)
+        ]
+        product.multiply(buffers["rows_in"], epilogue(lanes, panel))
+    product.release()
+    return shape.lanes // _BLOCK_LANES
 
-    Arguments of the C function: broadcast operand, lanes operand, scale times -2, bias, [gain,]
-    residual, output, begin, end.
 
-    Args:
-        symbol: Name of the C function.
-        isa: Instruction set.
-        shape: Geometry.
-        transposed: Positions fill the lanes and outputs are broadcast (the spatial interaction
-            branch), so that the product is transposed as it is written.
-        gain: Whether positions have a gain.
-        stride: Floats from one row of the residual stream to the next.
+@dataclass(frozen=True)
+class _RowByRow:
+    """Finishes each row of an AMX block by itself."""
 
-    Returns:
-        The kernel. Its tasks are row tiles.
-    """
-    emitter = Emitter(symbol)
-    names = {"rows_in": isa.element, "lanes_in": isa.element, "scale": "float32", "bias": "float32"}
-    if gain:
-        names["gain"] = "float32"
-    names |= {"residual": "float32", "out": "float32"}
-    tile, halves = shape.lane_tile(isa), isa.lanes // HALF
-    with emitter.open() as e:
-        buffers = dict(zip(names, e.pointers(**names), strict=True))
-        table = nibble_table(e, isa)
+    epilogue: _Epilogue
+    lanes: Sequence[Lanes]
 
-        def constant(name: str, row: Any, lane: Any, *, on_lanes: bool) -> Any:
-            if on_lanes:
-                return e.load(buffers[name], lane, HALF)
-            return e.splat(buffers[name][row], HALF)
+    def begin(self) -> None:
+        pass
 
-        with (
-            e.loop(0, shape.blocks(isa) // tile) as lane_tile,
-            e.loop(e.begin, e.end) as row_tile,
-        ):
-            first_row = e.let(row_tile * isa.row_tile)
-            first_block = e.let(lane_tile * tile)
-            sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements, table)
-            sums.emit(
-                buffers["rows_in"],
-                lambda r: (first_row + r) * shape.elements,
-                buffers["lanes_in"],
-                lambda b: (first_block + b) * (shape.elements * isa.lanes),
-            )
-            for r in range(isa.row_tile):
-                for b in range(tile):
-                    for half in range(halves):
-                        lane = e.let((first_block + b) * isa.lanes + half * HALF)
-                        row = first_row + r
-                        popcount = e.cast("float32", sums.sums(r, b, half), HALF)
-                        centred = popcount - e.constant("float32", shape.k / 2, HALF)
-                        scale = constant("scale", row, lane, on_lanes=not transposed)
-                        bias = constant("bias", row, lane, on_lanes=not transposed)
-                        value = centred * scale + bias
-                        if gain:
-                            value = value * constant("gain", row, lane, on_lanes=transposed)
-                        index = row * stride + lane
-                        value = e.load(buffers["residual"], index, HALF) + value
-                        e.store(buffers["out"], index, value, HALF)
-    return emitter.kernel(shape.row_tiles(isa))
+    def finish(self, block: Any, row: int, tile: int, value: Any) -> None:
+        self.epilogue.finish(block * _BLOCK_ROWS + row, self.lanes[tile], value)
+
+    def end(self, block: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """Fills the elements of an AMX block, whose rows are as many as their bits."""
+
+    columns: Columns
+    lanes: Sequence[Lanes]
+    panel: Any
+
+    def begin(self) -> None:
+        self.columns.begin()
+
+    def finish(self, block: Any, row: int, tile: int, value: Any) -> None:
+        bit = T.uint32(1 << row)
+        where = block * _BLOCK_ROWS + row
+        self.columns.finish(where, self.lanes[tile], value, tile * HALF, bit)
+
+    def end(self, block: Any) -> None:
+        self.columns.end(self.panel * BLOCK, block)

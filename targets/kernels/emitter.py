@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -19,6 +20,8 @@ __all__ = ["HALF", "Emitter", "Kernel", "mask_bits"]
 
 HALF = 16
 """Lanes that an epilogue turns into one 16-bit mask."""
+
+CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,22 @@ class Emitter:
     def local(self, dtype: str, count: int) -> Any:
         """A buffer that lives in registers where all its indices are constants."""
         return T.alloc_buffer((count,), dtype, scope="local")
+
+    def scratch(self, dtype: str, count: int) -> Any:
+        """A buffer on the stack that begins a cache line.
+
+        The code generator aligns what is on the stack to 16 bytes only.
+        """
+        size = tvm.DataType(dtype).bits // 8
+        memory = T.alloc_buffer((count + CACHE_LINE // size,), dtype, scope="local")
+        behind = T.address_of(memory[CACHE_LINE // size - 1])
+        kind = T.handle(dtype, "local").ty
+        start = T.call_llvm_pure_intrin(kind, "llvm.ptrmask.p0.i64", behind, T.int64(-CACHE_LINE))
+        return T.decl_buffer((count,), dtype, data=T.bind(start), scope="local")
+
+    def perform(self, intrinsic: str, *arguments: Any) -> None:
+        """Call an LLVM intrinsic that returns nothing."""
+        T.evaluate(T.call_llvm_intrin("void", intrinsic, *arguments))
 
     def let(self, value: Any) -> Any:
         """Name a value, so that it is computed once."""

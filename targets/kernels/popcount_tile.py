@@ -167,3 +167,9 @@ class PopcountTile:
         """Popcounts of `HALF` lanes as `dtype`, from lane `half * HALF` of a block on."""
         index = (row * self.blocks + block) * self.isa.lanes + half * HALF
         return self.emitter.cast(dtype, self.emitter.load(self._total, index, HALF), HALF)
+
+    def centred(self, row: int, block: int, half: int, k: int) -> Any:
+        """Popcounts minus k / 2, as fp32: `HALF` lanes from lane `half * HALF` of a block on."""
+        e = self.emitter
+        popcount = e.cast("float32", self.sums(row, block, half), HALF)
+        return popcount - e.constant("float32", k / 2, HALF)

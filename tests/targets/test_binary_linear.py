@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
+from vitc.targets.kernels.binary_linear import (
+    LinearShape,
+    residual_kernel,
+    scale_factor,
+    threshold_kernel,
+    uses_tiles,
+)
 from vitc.targets.layouts import (
     ROW_PADDING,
     Axis,
@@ -18,6 +24,17 @@ from vitc.targets.layouts import (
 
 # positions, outputs, contracted length, heads: odd K, K over one 8-bit run, tails in every axis.
 CASES = [(197, 384, 192, 6), (17, 64, 64, 2), (17, 40, 197, 1), (5, 96, 768, 2), (33, 40, 17, 2)]
+
+
+def signs(bits, axis):
+    """Signs of rows in tiles of 16 rows x 64 bytes, as AMX products read them."""
+    values = np.where(bits, 1, -1).astype(np.int8)
+    padded = axis.pad(values, 1)
+    rows, columns = round_up(len(bits), 16), round_up(axis.padded, 64)
+    full = np.zeros((rows, columns), np.int8)
+    full[len(bits) :] = 77  # what lies in the rows behind the last one is nobody's business
+    full[: len(bits), : axis.padded] = padded
+    return full.reshape(rows // 16, 16, columns // 64, 64).transpose(0, 2, 1, 3)
 
 
 class Problem:
@@ -54,7 +71,10 @@ class Problem:
         packed = to_rows(bits, self.axis)
         full = np.zeros((round_up(len(bits), ROW_PADDING), packed.shape[1]), np.uint8)
         full[: len(bits)] = packed
-        return full
+        return signs(bits, self.axis) if uses_tiles(self.isa, self.elements) else full
+
+    def factored(self):
+        return scale_factor(self.isa, self.elements) * self.scale
 
     def lanes(self, bits):
         return to_lanes(bits, self.axis, self.isa.lanes, self.isa.element_bits)
@@ -77,7 +97,7 @@ def test_threshold_bits_are_exact_in_every_layout(call, isa, case, two_sided, ou
     operands = [
         problem.rows(problem.x),
         problem.lanes(group.pad(problem.w, 0)),
-        group.pad(-2 * problem.scale, 0, np.nan),
+        group.pad(problem.factored(), 0, np.nan),
         group.pad(problem.offset, 0, 0),
         problem.positions_constant(problem.upper),
     ]
@@ -142,7 +162,7 @@ def test_transposed_threshold_packs_along_outputs(call, isa, case, two_sided):
     operands = [
         problem.rows(problem.w),
         problem.lanes(problem.x),
-        on_rows(-2 * problem.scale),
+        on_rows(problem.factored()),
         on_rows(problem.offset),
         on_lanes(problem.upper),
     ]
@@ -176,12 +196,12 @@ def test_residual_is_added_within_three_roundings(call, isa, transposed, gain):
     if transposed:
         pair = [problem.rows(problem.w), problem.lanes(problem.x)]
         shape = LinearShape(outputs, stride, k, problem.elements)
-        constants = [padded(-2 * problem.scale, ROW_PADDING), padded(problem.offset, ROW_PADDING)]
+        constants = [padded(problem.factored(), ROW_PADDING), padded(problem.offset, ROW_PADDING)]
         gain_constant = padded(gains, 32)
     else:
         pair = [problem.rows(problem.x), problem.lanes(Axis(outputs).pad(problem.w, 0))]
         shape = LinearShape(positions, stride, k, problem.elements)
-        constants = [padded(-2 * problem.scale, 32), padded(problem.offset, 32)]
+        constants = [padded(problem.factored(), 32), padded(problem.offset, 32)]
         gain_constant = padded(gains, ROW_PADDING)
     kernel = residual_kernel("k", isa, shape, transposed=transposed, gain=gain, stride=stride)
     operands = [*pair, *constants, *([gain_constant] if gain else []), residual]

@@ -1,0 +1,235 @@
+"""Epilogues of binary linear products: what becomes of 16 finished sums of one row.
+
+Instruction set: any. Tile: 16 lanes. Both engines, popcounts and AMX tiles, end here.
+
+Popcounts give p - K/2 with p = popcount(a XOR w), tiles give I = K - 2p. So the threshold
+`scale * I >= offset + upper` is evaluated as `value * factor scale >= offset + upper` with a factor
+of -2 or 1 that is part of the constant. Both values are exact in fp32 and neither factor rounds, so
+both sides have the bits of the dialect's expression. Neither side multiplies and adds, so nothing
+can be contracted.
+
+The lanes hold outputs (a linear layer) or positions (the spatial interaction branch). Where bits
+must run along the rows of a tile, one bit a row is shifted into the lane's element; no bit matrix
+is ever transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import HALF, Emitter, mask_bits
+from vitc.targets.layouts import WORD, Axis, round_up
+
+__all__ = ["Columns", "Constants", "Keys", "Lanes", "Residual", "Rows"]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """16 lanes of the vector operand.
+
+    Attributes:
+        first: Number of the first lane.
+        base: Index of the first position of their group, among the constants of positions.
+        vectors: Constants that follow the lanes, by name.
+    """
+
+    first: Any
+    base: Any
+    vectors: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The constants of outputs and of positions.
+
+    Attributes:
+        emitter: Where the code goes.
+        buffers: Arguments of the kernel, by name.
+        outputs: Names of the constants that follow the outputs.
+        positions: Names of those that follow the positions.
+        transposed: Positions fill the lanes and outputs are broadcast.
+        group: Outputs by group, when constants of positions differ by group.
+        stride: Positions of one group, padding included.
+    """
+
+    emitter: Emitter
+    buffers: dict[str, Any]
+    outputs: tuple[str, ...]
+    positions: tuple[str, ...]
+    transposed: bool
+    group: Axis | None = None
+    stride: int = 0
+
+    def lanes(self, first: Any, *, ahead: bool = False) -> Lanes:
+        """Constants of 16 lanes; loaded here and now if `ahead`, else where they are used."""
+        e = self.emitter
+        base: Any = 0
+        if self.group is not None:
+            base = T.floordiv(first, self.group.padded_group) * self.stride
+            base = e.let(base) if ahead else base
+        vectors = {}
+        for name in self.positions if self.transposed else self.outputs:
+            vector = e.load(self.buffers[name], first, HALF)
+            vectors[name] = e.let(vector) if ahead else vector
+        return Lanes(first, base, vectors)
+
+    def vector(self, name: str, row: Any, lanes: Lanes) -> Any:
+        """One constant of 16 lanes of a row."""
+        if name in lanes.vectors:
+            return lanes.vectors[name]
+        index = row if self.transposed else lanes.base + row
+        index = row if name in self.outputs else index
+        return self.emitter.splat(self.buffers[name][index], HALF)
+
+    def decide(self, row: Any, lanes: Lanes, value: Any) -> Any:
+        """Vector of booleans: the dialect's threshold."""
+        scale, offset, upper = (self.vector(n, row, lanes) for n in ("scale", "offset", "upper"))
+        product = value * scale
+        above = product >= offset + upper
+        if "lower" not in self.positions:
+            return above
+        return T.bitwise_or(above, product <= offset + self.vector("lower", row, lanes))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Bits along the lanes, in rows layout.
+
+    Attributes:
+        constants: Thresholds.
+        halves: 16-bit elements of an output row.
+    """
+
+    constants: Constants
+    halves: int
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row."""
+        e = self.constants.emitter
+        bits = e.let(mask_bits(self.constants.decide(row, lanes, value)))
+        index = row * self.halves + T.floordiv(lanes.first, HALF)
+        e.store(self.constants.buffers["out"], index, bits)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Bits along the lanes, stored where the lanes layout of a head's keys wants them.
+
+    Attributes:
+        constants: Thresholds.
+        isa: Instruction set.
+        rows: Keys.
+        head: Outputs by head.
+    """
+
+    constants: Constants
+    isa: Isa
+    rows: int
+    head: Axis
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row."""
+        e, isa, head, lane = self.constants.emitter, self.isa, self.head, lanes.first
+        out = self.constants.buffers["out"]
+        bits = e.let(mask_bits(self.constants.decide(row, lanes, value)))
+        key_blocks = round_up(self.rows, isa.lanes) // isa.lanes
+        elements = head.padded_group // isa.element_bits
+        in_head = T.floormod(lane, head.padded_group)
+        block = T.floordiv(lane, head.padded_group) * key_blocks + T.floordiv(row, isa.lanes)
+        slot = T.floormod(row, isa.lanes)
+        if isa.element_bits == WORD:
+            word = block * elements + T.floordiv(in_head, WORD)
+            half = T.floordiv(T.floormod(in_head, WORD), HALF)
+            e.store(out, (word * isa.lanes + slot) * 2 + half, bits)
+            return
+        for byte in range(2):
+            element = block * elements + T.floordiv(in_head, 8) + byte
+            part = T.bitwise_and(T.shift_right(bits, T.uint16(8 * byte)), T.uint16(255))
+            e.store(out, element * isa.lanes + slot, e.cast("uint8", part))
+
+
+@dataclass
+class Columns:
+    """Bits along the rows, in lanes layout.
+
+    Attributes:
+        constants: Thresholds.
+        isa: Instruction set.
+        elements: Elements of one lane of the output.
+        blocks: Lane blocks whose elements are filled at once.
+    """
+
+    constants: Constants
+    isa: Isa
+    elements: int
+    blocks: int
+    _filling: Any = field(init=False)
+
+    def begin(self) -> None:
+        """Emit empty elements, one for each lane."""
+        e, isa = self.constants.emitter, self.isa
+        self._filling = e.local(isa.element, self.blocks * isa.lanes)
+        for block in range(self.blocks):
+            empty = e.constant(isa.element, 0, isa.lanes)
+            e.store(self._filling, block * isa.lanes, empty, isa.lanes)
+
+    def finish(self, row: Any, lanes: Lanes, value: Any, slot: int, bit: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row.
+
+        Args:
+            row: The row.
+            lanes: The lanes.
+            value: Sums.
+            slot: Place of the lanes among those of the blocks.
+            bit: Element with the bit of the row set, or 0 for a row behind the last.
+        """
+        e, element = self.constants.emitter, self.isa.element
+        decided = self.constants.decide(row, lanes, value)
+        one = T.Select(decided, e.splat(bit, HALF), e.constant(element, 0, HALF))
+        e.store(self._filling, slot, T.bitwise_or(e.load(self._filling, slot, HALF), one), HALF)
+
+    def end(self, first_block: Any, element: Any) -> None:
+        """Emit the stores of the filled elements."""
+        e, lanes = self.constants.emitter, self.isa.lanes
+        for block in range(self.blocks):
+            index = ((first_block + block) * self.elements + element) * lanes
+            for half in range(0, lanes, HALF):
+                part = e.load(self._filling, block * lanes + half, HALF)
+                e.store(self.constants.buffers["out"], index + half, part, HALF)
+
+    def clear(self, first_block: Any, start: int) -> None:
+        """Emit zeros for the elements from `start` on, which no row fills."""
+        e, isa = self.constants.emitter, self.isa
+        for element in range(start, self.elements):
+            for block in range(self.blocks):
+                index = ((first_block + block) * self.elements + element) * isa.lanes
+                empty = e.constant(isa.element, 0, isa.lanes)
+                e.store(self.constants.buffers["out"], index, empty, isa.lanes)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The residual stream plus `gain * (scale * I + bias)`, fp32.
+
+    Attributes:
+        constants: Scale, bias and gain.
+        stride: Floats from one row of the stream to the next.
+    """
+
+    constants: Constants
+    stride: int
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row."""
+        constants = self.constants
+        e, buffers = constants.emitter, constants.buffers
+        scale = constants.vector("scale", row, lanes)
+        added = value * scale + constants.vector("bias", row, lanes)
+        if "gain" in constants.positions:
+            added = added * constants.vector("gain", row, lanes)
+        index = row * self.stride + lanes.first
+        e.store(buffers["out"], index, e.load(buffers["residual"], index, HALF) + added, HALF)
