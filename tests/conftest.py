@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from vitc.compiler.link import run_zig
 from vitc.targets.table import TARGETS, host_features
 
 pytest_plugins = (
@@ -23,6 +22,8 @@ pytest_plugins = (
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 USERLAND = Path(__file__).parents[1] / ".venv" / "userland"
+AMX_EMULATOR = Path(__file__).parent / "amx" / "amx_emulator.c"
+_STRICT = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
 
 
 def _absent(what: str, variable: str) -> None:
@@ -77,8 +78,23 @@ def amx(tmp_path_factory) -> ctypes.CDLL | None:
     """Lets this process execute AMX: by the processor (None), or by the emulator of tests/amx."""
     if host_features().issuperset(TARGETS["x86-amx"].features):
         return None
+    from vitc.compiler.link import run_zig
+
     folder = tmp_path_factory.mktemp("amx")
-    source = Path(__file__).parent / "amx" / "amx_emulator.c"
-    strict = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
-    run_zig([*strict, "-shared", "-fPIC", "-o", "emulator.so", str(source)], folder)
+    run_zig([*_STRICT, "-shared", "-fPIC", "-o", "emulator.so", str(AMX_EMULATOR)], folder)
     return ctypes.CDLL(str(folder / "emulator.so"))
+
+
+@pytest.fixture(scope="session")
+def amx_runner(tmp_path_factory) -> Path | None:
+    """`vitc-run` with the emulator in it; None where the processor has AMX."""
+    if host_features().issuperset(TARGETS["x86-amx"].features):
+        return None
+    from vitc.compiler.link import run_zig, runtime_sources
+
+    folder = tmp_path_factory.mktemp("amx-runner")
+    runtime = runtime_sources()
+    sources = [AMX_EMULATOR, runtime / "vitc_run.c", runtime / "vitc_loader.c"]
+    options = ["-target", TARGETS["x86-amx"].runner, "-static", "-Dsyscall=amx_syscall"]
+    run_zig([*options, *_STRICT, f"-I{runtime}", *map(str, sources), "-o", "vitc-run"], folder)
+    return folder / "vitc-run"

@@ -171,9 +171,8 @@ class AmxProduct:
         """Emit the products of a block, and other work evenly between them."""
         e, depth = self.emitter, self._depth
         stride = T.int64(TILE_DEPTH)
-        sums = [
-            (row, tile, row * BLOCK + tile) for row in range(row_tiles) for tile in range(BLOCK)
-        ]
+        places = [(row, tile) for row in range(row_tiles) for tile in range(BLOCK)]
+        sums = [(row, tile, row * BLOCK + tile) for row, tile in places]
         for _, _, register in sums:
             e.perform("llvm.x86.tilezero", T.uint8(register))
         first = e.let(block * (BLOCK * depth * TILE_BYTES))

@@ -5,6 +5,7 @@
  * TDPBSSD, TDPBSUD, TDPBUSD, TDPBUUD), palette 1. What an AMX processor would refuse (#UD, #GP) ends the process with
  * a sentence. Load it into the process, or link it into a program. */
 #define _GNU_SOURCE
+#undef syscall /* see amx_syscall */
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>

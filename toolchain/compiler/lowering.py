@@ -25,10 +25,17 @@ from vitc.errors import VitcError
 from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.attention import MAX_BYTE_DISTANCE, AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
-from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
+from vitc.targets.kernels.binary_linear import (
+    LinearShape,
+    residual_kernel,
+    scale_factor,
+    threshold_kernel,
+    uses_tiles,
+)
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.head import HEAD_TILE, head_kernel
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
+from vitc.targets.kernels.signs import signs_bytes, signs_kernel
 from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
 from vitc.targets.table import Target
 from vitc.targets.tiles import Tile
@@ -141,6 +148,7 @@ class Lowering:
         self._streams: dict[str, Buffer] = {}
         self._packed: dict[tuple[str, str], Packed] = {}
         self._constants: dict[tuple[str, bytes], Constant] = {}
+        self._signs: dict[int, Buffer] = {}
         self._embedding = match_embedding(model)
         self.tokens, self.width = self._embedding.start.shape
         self.stride = round_up(self.width, WORD)
@@ -347,9 +355,9 @@ class Lowering:
         gains = _array(gain, "A gain").reshape(-1)
         has_gain = not bool(np.all(gains == 1))
         shape = self._linear_shape(source, outputs, len(scales))
-        operands: list[Operand] = self._operand_pair(node, source, outputs)
+        operands = self._operand_pair(node, source, outputs, str(node.outputs[0].name))
         operands += [
-            self._output_constant(-2 * scales, source, outputs, 0),
+            self._output_constant(self._factored(scales, shape), source, outputs, 0),
             self._output_constant(_array(bias, "A bias"), source, outputs, 0),
         ]
         if has_gain:
@@ -376,9 +384,35 @@ class Lowering:
             binary=True,
         )
 
-    def _operand_pair(self, node: ir.Node, source: Packed, outputs: Axis) -> list[Operand]:
+    def _factored(self, scales: Array, shape: LinearShape) -> Array:
+        return scale_factor(self.isa, shape.elements) * scales
+
+    def _operand_pair(
+        self, node: ir.Node, source: Packed, outputs: Axis, tap: str
+    ) -> list[Operand]:
+        """Broadcast operand and lanes operand of a product that writes `tap`."""
         weight = self._weight_operand(node, source, outputs)
-        return [weight, source.buffer] if source.on_lanes else [source.buffer, weight]
+        rows: Operand = weight if source.on_lanes else source.buffer
+        lanes: Operand = source.buffer if source.on_lanes else weight
+        if uses_tiles(self.isa, source.axis.padded // self.isa.element_bits):
+            count = len(_array(node.inputs[1], "A binary weight"))
+            name = f"{tap}.weight" if source.on_lanes else source.buffer.name.partition(":")[2]
+            rows = self._signs_of(
+                rows, count if source.on_lanes else source.positions, source.axis, name
+            )
+        return [rows, lanes]
+
+    def _signs_of(self, operand: Operand, rows: int, axis: Axis, name: str) -> Buffer:
+        """Return the signs of packed rows, expanding them once."""
+        if id(operand) not in self._signs:
+            kernel = self._kernel(
+                "signs", (rows, axis), lambda symbol, _: signs_kernel(symbol, rows, axis)
+            )
+            size = signs_bytes(rows, axis.padded // WORD)
+            self._signs[id(operand)] = self._emit(
+                kernel, [operand], size, f"{name}.signs", {"kind": "signs"}, binary=False
+            )
+        return self._signs[id(operand)]
 
     # --- bits ---------------------------------------------------------------------------------
 
@@ -589,9 +623,9 @@ class Lowering:
         shape = self._linear_shape(source, outputs, count)
         # A padding output must give bit 0 whatever its threshold: every comparison with NaN is
         # false.
-        operands = self._operand_pair(node, source, outputs)
+        operands = self._operand_pair(node, source, outputs, tap)
         operands += [
-            self._output_constant(-2 * scales, source, outputs, np.nan),
+            self._output_constant(self._factored(scales, shape), source, outputs, np.nan),
             self._output_constant(_array(node.inputs[3], "An offset"), source, outputs, 0),
         ]
         for side in (upper, lower) if two_sided else (upper,):

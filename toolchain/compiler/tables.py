@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Image, Plan
+from vitc.targets.isa import ISAS
 from vitc.targets.table import Target
 
 __all__ = ["ModelFacts", "Weights", "collect_weights", "write_tables"]
@@ -121,6 +122,7 @@ def write_tables(plan: Plan, weights: Weights, facts: ModelFacts, target: Target
             f"    {json.dumps(target.name)}}};",
             f"const size_t vitc_logits_offset = {plan.offsets[plan.logits.name]};",
             f"const char *const vitc_cpu_features[] = {{{features}}};",
+            f"const int vitc_uses_tiles = {int(ISAS[target.isa].tiles)};",
             "",
         ]
     )

@@ -7,6 +7,7 @@ A step's layout in the manifest is a dictionary:
 - `kind` "keys": packed lanes, one set a group of the outputs, each with `rows` rows of `size` bits;
 - `kind` "columns": packed lanes along the rows: `outputs` x `output_groups` lanes of `rows` bits;
   lanes are the first axis;
+- `kind` "signs": another step's bits once more, as int8 for AMX; not decoded;
 - `swap`: exchange the two axes; `head_first`: split columns into (heads, width) and put heads
   first;
 - `shape`: the producer's shape for one image, and `view`: reshapes and transposes from there to the
@@ -113,11 +114,16 @@ def decode_trace(
         for step in steps:
             chunk = flat[position : position + step["bytes"]].copy()
             try:
-                values[step["tap"]].append(decode(step["layout"], chunk))
+                if step["layout"]["kind"] != "signs":
+                    values[step["tap"]].append(decode(step["layout"], chunk))
             except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError) as error:
                 raise VitcError(
                     f"The manifest's layout of {step['tap']} does not fit its buffer ({error}).",
                     "Compile the model again with this version of vitc.",
                 ) from error
             position += step["bytes"]
-    return {name: np.stack(parts) for name, parts in values.items() if math.prod(parts[0].shape)}
+    return {
+        name: np.stack(parts)
+        for name, parts in values.items()
+        if parts and math.prod(parts[0].shape)
+    }

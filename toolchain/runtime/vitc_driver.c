@@ -21,6 +21,8 @@
 #define FUTEX_WAIT_PRIVATE 128 /* of linux/futex.h, which not every C library brings */
 #define FUTEX_WAKE_PRIVATE 129
 #define SPINS_BEFORE_YIELD 4096
+#define ARCH_REQ_XCOMP_PERM 0x1023 /* of asm/prctl.h, likewise */
+#define XFEATURE_XTILEDATA 18
 
 struct vitc_model {
   _Alignas(CACHE_LINE) atomic_uint epoch; /* counts runs; workers sleep on it */
@@ -45,8 +47,7 @@ struct vitc_model {
 
 /* --- CPU features ------------------------------------------------------------------------------------------------ */
 
-static char missing_feature_text[160] =
-    "This CPU lacks a feature that the library was compiled for.";
+static char refusal_text[160] = "This CPU lacks a feature that the library was compiled for.";
 
 #if defined(__x86_64__)
 static int cpu_has(const char *name) {
@@ -60,6 +61,7 @@ static int cpu_has(const char *name) {
       {"avx512f", 7, 1, 16, 0xe6},   {"avx512dq", 7, 1, 17, 0xe6},
       {"avx512bw", 7, 1, 30, 0xe6},  {"avx512vl", 7, 1, 31, 0xe6},
       {"avx512_vpopcntdq", 7, 2, 14, 0xe6},
+      {"amx_tile", 7, 3, 24, 0x60000}, {"amx_int8", 7, 3, 25, 0x60000},
   };
   unsigned basic[4] = {0};
   __get_cpuid(1, &basic[0], &basic[1], &basic[2], &basic[3]);
@@ -100,13 +102,25 @@ static int cpu_fits(void) {
     if (cpu_has(*feature)) continue;
     static const char text[] = "This CPU lacks the feature that the library was compiled for: ";
     size_t length = strlen(*feature);
-    if (sizeof text + length < sizeof missing_feature_text) {
-      memcpy(missing_feature_text, text, sizeof text - 1);
-      memcpy(missing_feature_text + sizeof text - 1, *feature, length + 1);
+    if (sizeof text + length < sizeof refusal_text) {
+      memcpy(refusal_text, text, sizeof text - 1);
+      memcpy(refusal_text + sizeof text - 1, *feature, length + 1);
     }
     return 0;
   }
   return 1;
+}
+
+/* Tiles are 8 KB more to save at a context switch, so Linux gives them to a process that asks. */
+static int tiles_permitted(void) {
+  if (!vitc_uses_tiles) return 1;
+#if defined(__x86_64__)
+  if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0) return 1;
+#endif
+  static const char text[] =
+      "Linux does not permit this process to use AMX tiles: it is older than 5.16, or a signal stack is too small.";
+  memcpy(refusal_text, text, sizeof text);
+  return 0;
 }
 
 /* --- threads ----------------------------------------------------------------------------------------------------- */
@@ -241,7 +255,7 @@ const char *vitc_status_text(vitc_status status) {
     case VITC_OK: return "No error.";
     case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, or the thread count is not 1 to 64.";
     case VITC_ERROR_MEMORY: return "There is not enough memory for the workspace.";
-    case VITC_ERROR_CPU: return missing_feature_text;
+    case VITC_ERROR_CPU: return refusal_text;
     case VITC_ERROR_THREAD: return "A thread could not be started.";
     case VITC_ERROR_BUSY: return "This handle is running in another thread.";
   }
@@ -275,7 +289,7 @@ vitc_status vitc_create(int32_t threads, vitc_model **result) {
   if (!result) return VITC_ERROR_ARGUMENT;
   *result = NULL;
   if (threads < 1 || threads > VITC_MAX_THREADS) return VITC_ERROR_ARGUMENT;
-  if (!cpu_fits()) return VITC_ERROR_CPU;
+  if (!cpu_fits() || !tiles_permitted()) return VITC_ERROR_CPU;
   void *memory = NULL;
   if (posix_memalign(&memory, CACHE_LINE, sizeof(vitc_model))) return VITC_ERROR_MEMORY;
   memset(memory, 0, sizeof(vitc_model));

@@ -25,7 +25,7 @@ typedef enum {
   VITC_OK = 0,
   VITC_ERROR_ARGUMENT = 1, /* a null pointer, a handle that was destroyed, or a wrong thread count */
   VITC_ERROR_MEMORY = 2,   /* the workspace could not be allocated */
-  VITC_ERROR_CPU = 3,      /* this CPU lacks a feature; vitc_status_text names it */
+  VITC_ERROR_CPU = 3,      /* this CPU lacks a feature, or Linux withholds it; vitc_status_text names it */
   VITC_ERROR_THREAD = 4,   /* a thread could not be started */
   VITC_ERROR_BUSY = 5      /* this handle is running in another thread */
 } vitc_status;

@@ -21,5 +21,6 @@ extern const vitc_step vitc_steps[];
 extern const vitc_info vitc_model_info;
 extern const size_t vitc_logits_offset;
 extern const char *const vitc_cpu_features[]; /* ends with a null pointer */
+extern const int vitc_uses_tiles; /* whether kernels need Linux's permission to use AMX tiles */
 
 #endif
