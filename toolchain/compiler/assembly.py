@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["HotLoop", "Instruction", "Unit", "hot_loops"]
+__all__ = ["TILE_MACS", "HotLoop", "Instruction", "Unit", "hot_loops"]
 
-Unit = Literal["popcount", "fma"]
+Unit = Literal["popcount", "fma", "int8"]
 
 _FUNCTION: Final = re.compile(r"^([A-Za-z_]\w*):")
 _END: Final = re.compile(r"^\.Lfunc_end")
@@ -23,6 +23,9 @@ _TARGET: Final = re.compile(r"(\.LBB\w+)$")
 _STACK: Final = re.compile(r"\[sp\b|%[re]?sp\b")
 _X86_STORE: Final = re.compile(r",\s*[-\w.]*\([^)]*\)$")
 _ARM_STORE: Final = re.compile(r"^(st[rpu1-4]|vst|vstm|push|stm)")
+
+TILE_MACS: Final = 16 * 16 * 64
+"""MACs of an AMX product of int8."""
 
 _WIDTHS: Final = {"x": 128, "y": 256, "z": 512}
 
@@ -60,7 +63,9 @@ class Instruction:
         return self.mnemonic.startswith("call") or self.mnemonic in {"bl", "blx", "blr"}
 
     def macs(self, unit: Unit) -> int:
-        """MACs that it stands for: bits counted by a popcount, or lanes of a multiply-add."""
+        """MACs that it stands for: bits counted, lanes multiplied, or signs of an AMX product."""
+        if unit == "int8":
+            return TILE_MACS if self.mnemonic == "tdpbssd" else 0
         return _popcount_bits(self) if unit == "popcount" else _fma_lanes(self)
 
 
@@ -98,7 +103,7 @@ def hot_loops(assembly: str, unit: Unit) -> dict[str, list[HotLoop]]:
 
     Args:
         assembly: What LLVM prints.
-        unit: Whether popcounts or multiply-adds count.
+        unit: What counts as MACs: popcounts, fp32 multiply-adds, or AMX products.
 
     Returns:
         Symbol to its loops in order, for kernels that have any. A kernel has several where its loop
