@@ -26,8 +26,9 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.kernels.emitter import HALF, Emitter
 from vitc.targets.kernels.signs import TILE_BYTES, TILE_DEPTH, TILE_ROWS, depth_tiles
+from vitc.targets.layouts import WORD
 
-__all__ = ["BLOCK", "AmxProduct", "BlockEpilogue", "fits_panel"]
+__all__ = ["BLOCK", "AmxProduct", "BlockEpilogue", "fits_panel", "product_work"]
 
 BLOCK = 2
 """Tiles of a block, along rows and along lanes."""
@@ -41,8 +42,9 @@ _LANE = _ROW + BLOCK
 _CONFIGURATION = 64
 _COLUMN_BYTES = 16
 _ROW_COUNTS = 48
-_BITS_OF_WORD = 32
 _BITS_OF_ROW = 4
+_ROWS_OF_WORD = WORD // _BITS_OF_ROW
+_WORD_BYTES = _ROWS_OF_WORD * TILE_DEPTH
 
 
 class BlockEpilogue(Protocol):
@@ -61,6 +63,15 @@ class BlockEpilogue(Protocol):
 def fits_panel(words: int) -> bool:
     """Whether a panel of so many 32-bit words of depth can be expanded."""
     return BLOCK * depth_tiles(words) * TILE_BYTES <= MAX_PANEL
+
+
+def product_work(rows: int, lanes: int, words: int) -> dict[str, int]:
+    """MACs of a product, padding included, and signs that are expanded for it."""
+    lane_tiles, row_tiles = lanes // HALF, -(-rows // TILE_ROWS)
+    return {
+        "int8": lane_tiles * row_tiles * depth_tiles(words) * TILE_BYTES * HALF,
+        "signs": lane_tiles * HALF * words * WORD,
+    }
 
 
 @dataclass
@@ -111,21 +122,24 @@ class AmxProduct:
             first: Index of the panel's first element.
         """
         e = self.emitter
-        for tile in range(BLOCK):
-            place = tile * self._depth * TILE_BYTES
-            with e.loop(0, self.words) as word:
-                bits = e.let(e.load(lane_operand, first + (tile * self.words + word) * HALF, HALF))
-                for row in range(_BITS_OF_WORD // _BITS_OF_ROW):
-                    shifted = T.shift_right(bits, e.constant("uint32", row * _BITS_OF_ROW, HALF))
-                    signs = T.call_llvm_pure_intrin(
-                        f"int32x{HALF}",
-                        "llvm.x86.avx512.permvar.si.512",
-                        self._table,
-                        T.call_intrin(f"int32x{HALF}", "tirx.reinterpret", shifted),
-                    )
-                    as_bytes = T.call_intrin(f"int8x{TILE_DEPTH}", "tirx.reinterpret", signs)
-                    index = place + (word * (_BITS_OF_WORD // _BITS_OF_ROW) + row) * TILE_DEPTH
-                    e.store(self._panel, index, as_bytes, TILE_DEPTH)
+        # Depth ends with a tile, and an odd number of words in the middle of one.
+        gap = self._depth * TILE_BYTES - self.words * _WORD_BYTES
+        with e.loop(0, BLOCK * self.words) as word:
+            bits = e.let(e.load(lane_operand, first + word * HALF, HALF))
+            place = word * _WORD_BYTES
+            if gap:
+                place = place + T.Select(word >= self.words, gap, 0)
+            place = e.let(place)
+            for row in range(_ROWS_OF_WORD):
+                shifted = T.shift_right(bits, e.constant("uint32", row * _BITS_OF_ROW, HALF))
+                signs = T.call_llvm_pure_intrin(
+                    f"int32x{HALF}",
+                    "llvm.x86.avx512.permvar.si.512",
+                    self._table,
+                    T.call_intrin(f"int32x{HALF}", "tirx.reinterpret", shifted),
+                )
+                as_bytes = T.call_intrin(f"int8x{TILE_DEPTH}", "tirx.reinterpret", signs)
+                e.store(self._panel, place + row * TILE_DEPTH, as_bytes, TILE_DEPTH)
 
     def multiply(self, row_operand: Any, epilogue: BlockEpilogue) -> None:
         """Emit the products of all rows with the panel, and their epilogues.

@@ -80,7 +80,8 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
                 limits = tile.measure(queries, keys, head, first)
                 tile.choose(limits)
                 tile.attend(values, threshold, out, head, first)
-    return emitter.kernel(shape.head.groups * tiles)
+    tasks = shape.head.groups * tiles
+    return emitter.kernel(tasks, **{unit: tasks * each for unit, each in tile.work().items()})
 
 
 class _QueryTile:
@@ -105,6 +106,16 @@ class _QueryTile:
         self.signed = "int16" if narrow else "int32"
         self.ones = e.local(self.signed, self.value_blocks * lanes)
         self.table = nibble_table(e, isa)
+
+    def work(self) -> dict[str, int]:
+        """What a tile of queries takes: bits counted in both products, and distances compared."""
+        width = self.shape.head.padded_group // self.isa.element_bits
+        elements = self.key_blocks * width + self.value_blocks * self.elements
+        vector_bits = self.isa.lanes * self.isa.element_bits
+        return {
+            "popcount": self.rows * elements * vector_bits,
+            "compare": self.rows * self.words * WORD,
+        }
 
     def count_values(self, values: Any, head: Any) -> None:
         """Count the bits of a head's values, channel by channel."""

@@ -59,7 +59,7 @@ def along_rows_kernel(symbol: str, rows: int, columns: int, stride: int) -> Kern
                 word(half, HALF)
             for half in range(full, halves):
                 word(half, max(0, columns - half * HALF))
-    return emitter.kernel(rows)
+    return emitter.kernel(rows, compare=rows * halves * HALF)
 
 
 def along_columns_kernel(symbol: str, isa: Isa, rows: int, columns: int, stride: int) -> Kernel:
@@ -110,4 +110,5 @@ def along_columns_kernel(symbol: str, isa: Isa, rows: int, columns: int, stride:
                     element_word(block, half, element, bits)
                 for element in range(rows // bits, elements):
                     element_word(block, half, element, max(0, rows - element * bits))
-    return emitter.kernel(round_up(columns, lanes) // lanes)
+    blocks = round_up(columns, lanes) // lanes
+    return emitter.kernel(blocks, compare=blocks * lanes * rows)

@@ -17,7 +17,13 @@ from typing import Any, Literal, Protocol
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
-from vitc.targets.kernels.amx_tile import BLOCK, AmxProduct, BlockEpilogue, fits_panel
+from vitc.targets.kernels.amx_tile import (
+    BLOCK,
+    AmxProduct,
+    BlockEpilogue,
+    fits_panel,
+    product_work,
+)
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
 from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
@@ -137,7 +143,7 @@ def threshold_kernel(
         else:
             rows = Rows(constants, round_up(shape.lanes, WORD) // HALF)
             tasks = _along_lanes(e, isa, shape, rows)
-    return emitter.kernel(tasks)
+    return emitter.kernel(tasks, **_work(isa, shape))
 
 
 def residual_kernel(
@@ -171,7 +177,12 @@ def residual_kernel(
         buffers = dict(zip(names, e.pointers(**names), strict=True))
         constants = Constants(e, buffers, ("scale", "bias"), positions, transposed)
         tasks = _along_lanes(e, isa, shape, Residual(constants, stride))
-    return emitter.kernel(tasks)
+    return emitter.kernel(tasks, **_work(isa, shape))
+
+
+def _work(isa: Isa, shape: LinearShape) -> dict[str, int]:
+    tiles = uses_tiles(isa, shape.elements)
+    return product_work(shape.rows, shape.lanes, shape.elements) if tiles else {}
 
 
 def _row_element(isa: Isa, shape: LinearShape) -> str:

@@ -7,7 +7,7 @@ generated code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +32,14 @@ class Kernel:
         symbol: Name of the C function.
         function: TIR prim_func.
         tasks: Number of tasks; the driver may split `[0, tasks)` anywhere.
+        work: What all tasks do, padding included, by unit of `vitc.compiler.assembly`; for what the
+            MACs of a layer do not tell.
     """
 
     symbol: str
     function: Any
     tasks: int
+    work: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,9 +59,9 @@ class Emitter:
                 yield self
             self._function = builder.get()
 
-    def kernel(self, tasks: int) -> Kernel:
+    def kernel(self, tasks: int, **work: int) -> Kernel:
         """Return the finished kernel."""
-        return Kernel(self.symbol, self._function, tasks)
+        return Kernel(self.symbol, self._function, tasks, work)
 
     def pointers(self, **dtypes: str) -> list[Any]:
         """Declare one pointer parameter a keyword; returns their buffers."""

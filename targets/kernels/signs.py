@@ -85,7 +85,7 @@ def signs_kernel(symbol: str, rows: int, axis: Axis) -> Kernel:
                 with e.loop(first, first + count) as tile:
                     expand(row, tile, used, half=half)
                 first += count
-    return emitter.kernel(rows)
+    return emitter.kernel(rows, signs=rows * tiles * TILE_DEPTH)
 
 
 def _as_mask(bits: Any) -> Any:

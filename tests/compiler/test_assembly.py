@@ -50,7 +50,7 @@ def test_the_hot_loop_is_the_innermost_one_with_the_most_macs() -> None:
     assert list(loops) == ["kernel"]
     (loop,) = loops["kernel"]
     assert loop.label == ".LBB0_2"
-    assert loop.macs("popcount") == 512
+    assert loop.work("popcount") == 512
     assert len(loop.instructions) == 8
     assert loop.count("vpxord", "vpaddd") == 2
 
@@ -70,7 +70,7 @@ def test_stores_stack_accesses_and_calls_are_told_apart() -> None:
 def test_macs_of_an_arm_loop_are_bits_counted_and_lanes_multiplied(unit, macs) -> None:
     (loop,) = hot_loops(ARM, unit)["kernel"]
 
-    assert loop.macs(unit) == macs
+    assert loop.work(unit) == macs
 
 
 def test_a_kernel_without_such_instructions_has_no_hot_loop() -> None:

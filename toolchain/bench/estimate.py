@@ -1,12 +1,20 @@
-"""A modelled time for ARM processors that are not here: llvm-mca on the hot loops.
+"""A modelled time for processors that are not here: llvm-mca on the hot loops.
 
 For every kernel, llvm-mca says how many cycles an iteration of its hottest loop takes on a
-processor. A step runs that loop as often as its MACs need. What lies outside hot loops (epilogues,
-binarization, padding) is counted by executed over hot-loop instructions and taken to run at the
-same pace. The model leaves out all memory: every load hits the first-level cache, no store waits,
-no branch is mispredicted; so a real core at the named clock takes longer. LLVM schedules both
-Cortex-A72 and Cortex-A76 as a Cortex-A57; Neoverse N1, the server core next to the Cortex-A76, has
-a model of its own.
+processor. A step runs that loop as often as its MACs need. The model leaves out all memory: every
+load hits the first-level cache, no store waits, no branch is mispredicted; so a real core at the
+named clock takes longer.
+
+ARM: what lies outside hot loops (epilogues, binarization, padding) is counted by executed over
+hot-loop instructions and taken to run at the same pace. LLVM schedules both Cortex-A72 and
+Cortex-A76 as a Cortex-A57; Neoverse N1, the server core next to the Cortex-A76, has a model of its
+own.
+
+x86: no emulator here counts instructions of AVX-512. But hot loops hold their epilogues there, the
+expansion of signs and binarization are modelled as loops of their own, and the work of a kernel
+includes its padding. What is left out are the starts and ends of loops, and barriers. llvm-mca does
+not know that the tile unit starts a product every 16 cycles (Intel 64 and IA-32 Architectures
+Optimization Reference Manual, AMX), so a loop takes at least that.
 """
 
 from __future__ import annotations
@@ -14,12 +22,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from vitc.bench.macs import step_macs
+from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.assembly import HotLoop, Unit, hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.errors import VitcError
@@ -27,6 +35,7 @@ from vitc.errors import VitcError
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
     from vitc.targets import Target
+    from vitc.targets.kernels.emitter import Kernel
 
 __all__ = ["PROCESSORS", "Estimate", "KernelEstimate", "Processor", "estimate", "find_llvm_mca"]
 
@@ -35,6 +44,8 @@ _TIMEOUT_S: Final = 120
 _NEWEST: Final = 25
 _OLDEST: Final = 14
 _ATTENTION: Final = "vitc_attention"
+_CYCLES_OF_TILE_PRODUCT: Final = 16
+_BINARY: Final = frozenset({"popcount", "int8"})
 
 
 @dataclass(frozen=True)
@@ -42,14 +53,26 @@ class Processor:
     """A processor that llvm-mca models.
 
     Attributes:
-        name: For LLVM.
+        name: On the command line.
         gigahertz: Clock that the modelled time is for.
         board: Where that clock is usual.
+        triples: Starts of the triples of targets that it runs.
     """
 
     name: str
     gigahertz: float
     board: str
+    triples: tuple[str, ...] = ("aarch64", "arm")
+
+    @property
+    def counted(self) -> bool:
+        """Whether its model needs the number of executed instructions."""
+        return "aarch64" in self.triples
+
+    @property
+    def llvm_name(self) -> str:
+        """Name for LLVM."""
+        return self.name if self.counted else self.name.replace("-", "")
 
 
 PROCESSORS: Final[Mapping[str, Processor]] = MappingProxyType(
@@ -59,6 +82,7 @@ PROCESSORS: Final[Mapping[str, Processor]] = MappingProxyType(
             Processor("cortex-a72", 1.5, "Raspberry Pi 4"),
             Processor("cortex-a76", 2.4, "Raspberry Pi 5"),
             Processor("neoverse-n1", 2.5, "a server"),
+            Processor("sapphire-rapids", 3.0, "a server with all cores busy", ("x86_64",)),
         )
     }
 )
@@ -66,16 +90,16 @@ PROCESSORS: Final[Mapping[str, Processor]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class KernelEstimate:
-    """The model of one kernel.
+    """The model of one kind of hot loop of a kernel.
 
     Attributes:
         kernel: Symbol.
-        unit: What its hot loop keeps busy: popcount or fma.
-        cycles: Of one iteration of its hot loop.
+        unit: What the loop works at (`vitc.compiler.assembly`).
+        cycles: Of one iteration of the loop.
         instructions: Of one iteration.
-        macs: Of one iteration.
+        macs: Work of one iteration.
         steps: Steps that call it.
-        iterations: Of its hot loop for one image.
+        iterations: Of the loop for one image.
     """
 
     kernel: str
@@ -100,13 +124,13 @@ class Estimate:
         processor: What is modelled.
         tool: The llvm-mca that was used.
         kernels: Kernels with MACs.
-        executed: Instructions for one image, counted.
+        executed: Instructions for one image, counted; None where the hot loops are all.
     """
 
     processor: Processor
     tool: str
     kernels: tuple[KernelEstimate, ...]
-    executed: int
+    executed: int | None
 
     @property
     def hot_instructions(self) -> float:
@@ -121,6 +145,8 @@ class Estimate:
     @property
     def cycles(self) -> float:
         """Cycles for one image."""
+        if self.executed is None:
+            return self.hot_cycles
         return self.hot_cycles * self.executed / self.hot_instructions
 
     @property
@@ -131,7 +157,7 @@ class Estimate:
     @property
     def binary_macs_per_cycle(self) -> float:
         """Binary MACs a cycle over all hot loops of binary kernels."""
-        binary = [k for k in self.kernels if k.unit == "popcount"]
+        binary = [k for k in self.kernels if k.unit in _BINARY]
         cycles = sum(k.cycles * k.iterations for k in binary)
         return sum(k.macs * k.iterations for k in binary) / cycles
 
@@ -141,7 +167,7 @@ class Estimate:
         return min(
             k.macs_per_cycle
             for k in self.kernels
-            if k.unit == "popcount" and not k.kernel.startswith(_ATTENTION)
+            if k.unit in _BINARY and not k.kernel.startswith(_ATTENTION)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +179,9 @@ class Estimate:
             "tool": self.tool,
             "modelled_ms": self.milliseconds,
             "modelled_cycles": self.cycles,
-            "hot_loop_share_of_instructions": self.hot_instructions / self.executed,
+            "hot_loop_share_of_instructions": None
+            if self.executed is None
+            else self.hot_instructions / self.executed,
             "binary_macs_per_cycle": self.binary_macs_per_cycle,
             "slowest_product_macs_per_cycle": self.slowest_product,
             "kernels": [asdict(k) | {"macs_per_cycle": k.macs_per_cycle} for k in self.kernels],
@@ -190,62 +218,77 @@ def find_llvm_mca() -> str:
     )
 
 
-def estimate(artefact: Artefact, processor: str, executed: int) -> Estimate:
-    """Model the time of one image on an ARM processor.
+def estimate(artefact: Artefact, processor: str, executed: int | None = None) -> Estimate:
+    """Model the time of one image.
 
     Args:
-        artefact: An artefact for ARM; its kernels are generated again from its ONNX file.
+        artefact: An artefact for the processor; its kernels are generated again from its ONNX file.
         processor: A key of `PROCESSORS`.
-        executed: Instructions for one image (`vitc.devices.instructions`).
+        executed: Instructions for one image (`vitc.devices.instructions`), for ARM.
 
     Raises:
         VitcError: If the artefact is for another architecture, there is no such processor, or
             llvm-mca is missing or fails.
     """
     chosen, tool, target = find_processor(processor), find_llvm_mca(), artefact.target
-    supports_estimate(target)
-    assembly = _assembly(artefact)
+    supports_estimate(target, processor)
+    kernels = _kernels(artefact)
+    assembly = emit_assembly(list(kernels.values()), target)
     steps = artefact.manifest["steps"]
     macs = step_macs([step["tap"] for step in steps], artefact.manifest["config"])
-    loops: dict[Unit, dict[str, list[HotLoop]]] = {
-        "popcount": hot_loops(assembly, "popcount"),
-        "fma": hot_loops(assembly, "fma"),
-    }
-    kernels = []
-    for symbol in dict.fromkeys(step["kernel"] for step in steps):
+    loops: dict[Unit, dict[str, list[HotLoop]]] = {}
+    found = []
+    for symbol, kernel in kernels.items():
         mine = [m for step, m in zip(steps, macs, strict=True) if step["kernel"] == symbol]
-        unit: Unit = "popcount" if any(m.binary for m in mine) else "fma"
-        wanted = sum(m.binary + m.fp for m in mine)
-        if not wanted:
-            continue
-        if symbol not in loops[unit]:
-            raise VitcError(f"No hot loop was found in {symbol}.", "Report this as a defect.")
-        kernels.append(_kernel(loops[unit][symbol], unit, wanted, len(mine), tool, chosen, target))
-    return Estimate(chosen, tool, tuple(kernels), executed)
+        work = _work(mine) if chosen.counted else _padded_work(kernel, mine)
+        for unit, amount in work.items():
+            if unit not in loops:
+                loops[unit] = hot_loops(assembly, unit)
+            if symbol not in loops[unit]:
+                raise VitcError(f"No hot loop was found in {symbol}.", "Report this as a defect.")
+            found.append(
+                _kernel(loops[unit][symbol], unit, amount, len(mine), tool, chosen, target)
+            )
+    return Estimate(chosen, tool, tuple(found), executed)
 
 
-def supports_estimate(target: Target) -> None:
-    """Raise unless the target is one whose processors are modelled."""
-    if not target.triple.startswith(("aarch64", "arm")):
+def supports_estimate(target: Target, processor: str) -> None:
+    """Raise unless a target's kernels run on a processor that is modelled."""
+    chosen = find_processor(processor)
+    if not target.triple.startswith(chosen.triples):
         raise VitcError(
-            f"Times are modelled for ARM only, and the artefact is for {target.name}.",
-            "Measure it on this machine: `vitc bench DIR`.",
+            f"The artefact is for {target.name}, whose kernels do not run on {chosen.name}.",
+            "Model another processor, or measure it on this machine: `vitc bench DIR`.",
         )
 
 
-def _assembly(artefact: Artefact) -> str:
+def _kernels(artefact: Artefact) -> dict[str, Kernel]:
     from vitc.compiler.lowering import lower_graph
     from vitc.exporter import load_onnx, tap_names
 
     model, _ = load_onnx(artefact.onnx)
     plan = lower_graph(model, artefact.target, tap_names(model), artefact.tiles)
-    return emit_assembly(plan.kernels, artefact.target)
+    return {kernel.symbol: kernel for kernel in plan.kernels}
+
+
+def _work(macs: Sequence[StepMacs]) -> dict[Unit, int]:
+    """MACs of the steps of a kernel."""
+    unit: Unit = "popcount" if any(m.binary for m in macs) else "fma"
+    total = sum(m.binary + m.fp for m in macs)
+    return {unit: total} if total else {}
+
+
+def _padded_work(kernel: Kernel, macs: Sequence[StepMacs]) -> dict[Unit, int]:
+    """All work of the steps of a kernel, by its own account where it has one."""
+    if not kernel.work:
+        return _work(macs)
+    return {unit: kernel.work[unit] * len(macs) for unit in get_args(Unit) if unit in kernel.work}
 
 
 def _kernel(
     loops: list[HotLoop],
     unit: Unit,
-    macs: int,
+    work: int,
     steps: int,
     tool: str,
     processor: Processor,
@@ -253,21 +296,21 @@ def _kernel(
 ) -> KernelEstimate:
     """Model one kernel; where its loop is cut into runs, they take turns."""
     count = len(loops)
-    cycles = sum(loop_cycles(loop, tool, processor.name, target) for loop in loops) / count
-    each = sum(loop.macs(unit) for loop in loops) / count
+    cycles = sum(loop_cycles(loop, tool, processor, target) for loop in loops) / count
+    each = sum(loop.work(unit) for loop in loops) / count
     instructions = sum(len(loop.instructions) for loop in loops) / count
     return KernelEstimate(
-        loops[0].symbol, unit, cycles, instructions, each, steps, iterations=macs / each
+        loops[0].symbol, unit, cycles, instructions, each, steps, iterations=work / each
     )
 
 
-def loop_cycles(loop: HotLoop, tool: str, processor: str, target: Target) -> float:
-    """Cycles of one iteration of a loop, by llvm-mca.
+def loop_cycles(loop: HotLoop, tool: str, processor: Processor, target: Target) -> float:
+    """Cycles of one iteration of a loop, by llvm-mca; no less than its tile products take.
 
     Raises:
         VitcError: If llvm-mca fails.
     """
-    command = [tool, f"-mtriple={target.triple}", f"-mcpu={processor}", "-json"]
+    command = [tool, f"-mtriple={target.triple}", f"-mcpu={processor.llvm_name}", "-json"]
     attributes = ",".join(target.attributes)
     done = subprocess.run(
         [*command, f"-mattr={attributes}", f"-iterations={_ITERATIONS}", "-"],
@@ -279,7 +322,8 @@ def loop_cycles(loop: HotLoop, tool: str, processor: str, target: Target) -> flo
     )
     try:
         summary = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
-        return float(summary["TotalCycles"]) / float(summary["Iterations"])
+        cycles = float(summary["TotalCycles"]) / float(summary["Iterations"])
+        return max(cycles, loop.count("tdpbssd") * _CYCLES_OF_TILE_PRODUCT)
     except (ValueError, KeyError, IndexError) as error:
         said = [line for line in done.stderr.splitlines() if "error" in line] or ["no result"]
         raise VitcError(

@@ -1,4 +1,7 @@
-"""Finds the hot loops in the assembly of kernels, and how many MACs an iteration makes.
+"""Finds the hot loops in the assembly of kernels, and how much work an iteration does.
+
+Work is MACs where a loop keeps an arithmetic unit busy: popcounts, fp32 multiply-adds, AMX products
+of int8. Else it is bytes of signs that are made for AMX, or fp32 values that are compared.
 
 Reads what LLVM prints for x86 (AT&T syntax), AArch64 and ARM; nothing else.
 """
@@ -7,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 __all__ = ["TILE_MACS", "HotLoop", "Instruction", "Unit", "hot_loops"]
 
-Unit = Literal["popcount", "fma", "int8"]
+Unit = Literal["popcount", "fma", "int8", "signs", "compare"]
 
 _FUNCTION: Final = re.compile(r"^([A-Za-z_]\w*):")
 _END: Final = re.compile(r"^\.Lfunc_end")
@@ -62,11 +65,9 @@ class Instruction:
         """Whether it calls a function."""
         return self.mnemonic.startswith("call") or self.mnemonic in {"bl", "blx", "blr"}
 
-    def macs(self, unit: Unit) -> int:
-        """MACs that it stands for: bits counted, lanes multiplied, or signs of an AMX product."""
-        if unit == "int8":
-            return TILE_MACS if self.mnemonic == "tdpbssd" else 0
-        return _popcount_bits(self) if unit == "popcount" else _fma_lanes(self)
+    def work(self, unit: Unit) -> int:
+        """Work that it does."""
+        return _WORK[unit](self)
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ class HotLoop:
     label: str
     instructions: tuple[Instruction, ...]
 
-    def macs(self, unit: Unit) -> int:
-        """MACs of one iteration."""
-        return sum(instruction.macs(unit) for instruction in self.instructions)
+    def work(self, unit: Unit) -> int:
+        """Work of one iteration."""
+        return sum(instruction.work(unit) for instruction in self.instructions)
 
     def count(self, *mnemonics: str) -> int:
         """Vector or scalar instructions whose mnemonic is one of these."""
@@ -99,11 +100,11 @@ class HotLoop:
 
 
 def hot_loops(assembly: str, unit: Unit) -> dict[str, list[HotLoop]]:
-    """Find, for every kernel, the innermost loops that make the most MACs an iteration.
+    """Find, for every kernel, the innermost loops that do the most work an iteration.
 
     Args:
         assembly: What LLVM prints.
-        unit: What counts as MACs: popcounts, fp32 multiply-adds, or AMX products.
+        unit: What counts as work.
 
     Returns:
         Symbol to its loops in order, for kernels that have any. A kernel has several where its loop
@@ -111,11 +112,14 @@ def hot_loops(assembly: str, unit: Unit) -> dict[str, list[HotLoop]]:
     """
     found: dict[str, list[HotLoop]] = {}
     for symbol, lines in _functions(assembly):
-        loops = list(_innermost(symbol, lines))
-        most = max((loop.macs(unit) for loop in loops), default=0)
+        every = list(_loops(symbol, lines))
+        loops = [loop for loop, inner in every if inner and loop.work(unit)]
+        # A loop of a few turns is straight code by now, in the loop around it.
+        loops = loops or [loop for loop, _ in every]
+        most = max((loop.work(unit) for loop in loops), default=0)
         if most:
             # Runs of one loop differ by at most what the compiler hoists; remainders make far less.
-            found[symbol] = [loop for loop in loops if 2 * loop.macs(unit) > most]
+            found[symbol] = [loop for loop in loops if 2 * loop.work(unit) > most]
     return found
 
 
@@ -132,7 +136,8 @@ def _functions(assembly: str) -> Iterator[tuple[str, list[str]]]:
             body.append(line)
 
 
-def _innermost(symbol: str, lines: list[str]) -> Iterator[HotLoop]:
+def _loops(symbol: str, lines: list[str]) -> Iterator[tuple[HotLoop, bool]]:
+    """Loops without the loops in them, and whether there were none."""
     places: dict[str, int] = {}
     code: list[Instruction] = []
     backward: list[tuple[int, int, str]] = []
@@ -150,9 +155,9 @@ def _innermost(symbol: str, lines: list[str]) -> Iterator[HotLoop]:
         code.append(Instruction(line, mnemonic, operands))
     spans = {(start, end) for start, end, _ in backward}
     for start, end, name in backward:
-        inside = any((a, b) != (start, end) and start <= a and b <= end for a, b in spans)
-        if not inside:
-            yield HotLoop(symbol, name, tuple(code[start : end + 1]))
+        inside = [(a, b) for a, b in spans if (a, b) != (start, end) and start <= a and b <= end]
+        own = [i for i in range(start, end + 1) if not any(a <= i <= b for a, b in inside)]
+        yield HotLoop(symbol, name, tuple(code[i] for i in own)), not inside
 
 
 def _popcount_bits(instruction: Instruction) -> int:
@@ -182,3 +187,26 @@ def _fma_lanes(instruction: Instruction) -> int:
 
 def _x86_width(operands: str) -> int:
     return max((_WIDTHS[letter] for letter in re.findall(r"%([xyz])mm\d", operands)), default=0)
+
+
+def _products(instruction: Instruction) -> int:
+    return TILE_MACS if instruction.mnemonic == "tdpbssd" else 0
+
+
+def _sign_bytes(instruction: Instruction) -> int:
+    expands = instruction.mnemonic in {"vpermd", "vpblendmb"}
+    return _x86_width(instruction.operands) // 8 if expands else 0
+
+
+def _compared(instruction: Instruction) -> int:
+    compares = re.fullmatch(r"vcmp\w*ps", instruction.mnemonic)
+    return _x86_width(instruction.operands) // 32 if compares else 0
+
+
+_WORK: Final[Mapping[Unit, Callable[[Instruction], int]]] = {
+    "popcount": _popcount_bits,
+    "fma": _fma_lanes,
+    "int8": _products,
+    "signs": _sign_bytes,
+    "compare": _compared,
+}

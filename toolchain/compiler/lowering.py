@@ -369,7 +369,7 @@ class Lowering:
             else:
                 operands.append(self._rows_constant(expanded, source.positions))
         kernel = self._kernel(
-            "residual",
+            self._stem("residual", shape),
             (shape, transposed, has_gain),
             lambda symbol, isa: residual_kernel(
                 symbol, isa, shape, transposed=transposed, gain=has_gain, stride=self.stride
@@ -383,6 +383,9 @@ class Lowering:
             self._stream_layout(),
             binary=True,
         )
+
+    def _stem(self, name: str, shape: LinearShape) -> str:
+        return f"amx_{name}" if uses_tiles(self.isa, shape.elements) else name
 
     def _factored(self, scales: Array, shape: LinearShape) -> Array:
         return scale_factor(self.isa, shape.elements) * scales
@@ -639,7 +642,7 @@ class Lowering:
         group = outputs if groups > 1 else None
         head = outputs if output == "keys" else None
         kernel = self._kernel(
-            f"threshold_{output}",
+            self._stem(f"threshold_{output}", shape),
             (shape, source.on_lanes, two_sided, group, head),
             lambda symbol, isa: threshold_kernel(
                 symbol,
