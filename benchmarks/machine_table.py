@@ -47,6 +47,8 @@ def machine_table() -> str:
             unit = f"{target.isa} ({target.name})"
             rows.append((f"popcount, {unit}", f"{peaks.popcount_gmacs:.0f} G binary MAC/s"))
             rows.append((f"FMA, {unit}", f"{peaks.fma_gmacs:.1f} G fp32 MAC/s"))
+            if peaks.int8_gmacs:
+                rows.append((f"tiles, {unit}", f"{peaks.int8_gmacs:.0f} G int8 MAC/s"))
         int8 = int8_peak()
         if int8 is not None:
             rows.append(("int8, AVX-512 VNNI", f"{int8:.0f} G uint8 x int8 MAC/s"))

@@ -28,7 +28,7 @@ from vitc.targets.kernels.emitter import HALF, Emitter
 from vitc.targets.kernels.signs import TILE_BYTES, TILE_DEPTH, TILE_ROWS, depth_tiles
 from vitc.targets.layouts import WORD
 
-__all__ = ["BLOCK", "AmxProduct", "BlockEpilogue", "fits_panel", "product_work"]
+__all__ = ["BLOCK", "AmxProduct", "BlockEpilogue", "configure", "fits_panel", "product_work"]
 
 BLOCK = 2
 """Tiles of a block, along rows and along lanes."""
@@ -39,6 +39,7 @@ MAX_PANEL = 48 << 10
 _SUMS = TILE_ROWS * HALF
 _ROW = 4
 _LANE = _ROW + BLOCK
+_REGISTERS = 8
 _CONFIGURATION = 64
 _COLUMN_BYTES = 16
 _ROW_COUNTS = 48
@@ -74,6 +75,17 @@ def product_work(rows: int, lanes: int, words: int) -> dict[str, int]:
     }
 
 
+def configure(e: Emitter) -> None:
+    """Emit the configuration of tile registers: all have 16 rows of 64 bytes."""
+    shapes = e.local("uint8", _CONFIGURATION)
+    e.store(shapes, 0, e.constant("uint8", 0, _CONFIGURATION), _CONFIGURATION)
+    e.store(shapes, 0, e.constant("uint8", 1))
+    for register in range(_REGISTERS):
+        e.store(shapes, _COLUMN_BYTES + 2 * register, e.constant("uint8", TILE_DEPTH))
+        e.store(shapes, _ROW_COUNTS + register, e.constant("uint8", TILE_ROWS))
+    e.perform("llvm.x86.ldtilecfg", T.address_of(shapes[0]))
+
+
 @dataclass
 class AmxProduct:
     """Emits the product of one panel.
@@ -94,21 +106,10 @@ class AmxProduct:
     def __post_init__(self) -> None:
         e = self.emitter
         self._depth = depth_tiles(self.words)
-        self._configure()
+        configure(e)
         self._table = e.let(_nibble_signs(e))
         self._panel = e.scratch("int8", BLOCK * self._depth * TILE_BYTES)
         self._sums = e.scratch("int32", BLOCK * BLOCK * _SUMS)
-
-    def _configure(self) -> None:
-        """Give all tile registers 16 rows of 64 bytes."""
-        e = self.emitter
-        configuration = e.local("uint8", _CONFIGURATION)
-        e.store(configuration, 0, e.constant("uint8", 0, _CONFIGURATION), _CONFIGURATION)
-        e.store(configuration, 0, e.constant("uint8", 1))
-        for register in range(_LANE + BLOCK):
-            e.store(configuration, _COLUMN_BYTES + 2 * register, e.constant("uint8", TILE_DEPTH))
-            e.store(configuration, _ROW_COUNTS + register, e.constant("uint8", TILE_ROWS))
-        e.perform("llvm.x86.ldtilecfg", T.address_of(configuration[0]))
 
     def release(self) -> None:
         """Leave the tiles clear, so that the system need not save them."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
+from vitc.targets.kernels.amx_tile import configure
 from vitc.targets.kernels.emitter import Emitter, Kernel
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS
+from vitc.targets.kernels.signs import TILE_BYTES, TILE_DEPTH
 
-__all__ = ["FMA_SUMS", "POPCOUNT_SUMS", "fma_kernel", "popcount_kernel"]
+__all__ = ["FMA_SUMS", "POPCOUNT_SUMS", "TILE_SUMS", "fma_kernel", "popcount_kernel", "tile_kernel"]
 
 POPCOUNT_SUMS = 8
 FMA_SUMS = 12
+TILE_SUMS = 4
 
 
 def popcount_kernel(symbol: str, isa: Isa) -> Kernel:
@@ -65,4 +68,30 @@ def fma_kernel(symbol: str, isa: Isa) -> Kernel:
         for i in range(1, FMA_SUMS):
             e.store(sums, 0, e.load(sums, 0, lanes) + e.load(sums, i * lanes, lanes), lanes)
         e.store(out, 0, e.load(sums, 0, lanes), lanes)
+    return emitter.kernel(1)
+
+
+def tile_kernel(symbol: str) -> Kernel:
+    """AMX products of int8 in registers: one task is `TILE_SUMS` products.
+
+    Arguments of the C function: signs of two tiles, out [TILE_SUMS, 16, 16], begin, end.
+    """
+    emitter = Emitter(symbol)
+    with emitter.open() as e:
+        signs, out = e.pointers(signs="int8", out="int32")
+        configure(e)
+        left, right = TILE_SUMS, TILE_SUMS + 1
+        stride = T.int64(TILE_DEPTH)
+        for number, register in enumerate((left, right)):
+            place = T.address_of(signs[number * TILE_BYTES])
+            e.perform("llvm.x86.tileloadd64", T.uint8(register), place, stride)
+        for register in range(TILE_SUMS):
+            e.perform("llvm.x86.tilezero", T.uint8(register))
+        with e.loop(e.begin, e.end):
+            for register in range(TILE_SUMS):
+                e.perform("llvm.x86.tdpbssd", T.uint8(register), T.uint8(left), T.uint8(right))
+        for register in range(TILE_SUMS):
+            place = T.address_of(out[register * (TILE_BYTES // 4)])
+            e.perform("llvm.x86.tilestored64", T.uint8(register), place, stride)
+        e.perform("llvm.x86.tilerelease")
     return emitter.kernel(1)

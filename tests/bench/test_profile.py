@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from vitc.bench import profile as module
-from vitc.bench.peaks import PeakLoops, Peaks
+from vitc.bench.peaks import PeakLoops, Peaks, permit_tiles
 from vitc.bench.profile import profile
 from vitc.devices import Device, DeviceRun, LocalDevice, QemuDevice, RunRequest
 from vitc.errors import VitcError
 from vitc.runtime.artefact import Artefact
-from vitc.targets import find
+from vitc.targets import TARGETS, find
+from vitc.targets.table import host_features
 
 
 class FakePeaks:
@@ -128,10 +129,48 @@ def test_an_artefact_of_this_machine_is_profiled_beside_measured_peaks(
 
 
 def test_the_better_of_two_measurements_is_taken_unit_by_unit() -> None:
-    assert Peaks("x", 3.0, 1.0).faster(Peaks("x", 2.0, 4.0)) == Peaks("x", 3.0, 4.0)
+    one, other = Peaks("x", 3.0, 1.0, 5.0), Peaks("x", 2.0, 4.0, 6.0)
+    assert one.faster(other) == Peaks("x", 3.0, 4.0, 6.0)
 
 
 def test_peaks_are_measured_again_on_the_same_loops() -> None:
     loops = PeakLoops(find("native"))
 
     assert loops.measure().isa == loops.measure().isa == find("native").isa
+
+
+def test_tiles_have_a_peak_of_their_own(
+    compiled: Callable[[str], Artefact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Peak(FakePeaks):
+        def measure(self) -> Peaks:
+            return Peaks("fake", 200.0, 10.0, 1000.0)
+
+    monkeypatch.setattr(module, "PeakLoops", Peak)
+    artefact = compiled("x86-amx")
+
+    found = profile(artefact, FakeDevice(len(artefact.manifest["steps"])), threads=1)
+
+    steps = {step.name: step for step in found.steps}
+    key, context = steps["blocks.1.attn.key"], steps["blocks.1.attn.context"]
+    assert (key.unit, context.unit, found.binary().unit) == ("int8", "popcount", "int8+popcount")
+    assert key.peak == pytest.approx(10 * 64 * 64 / 0.5e-3 / 1000e9)
+    assert context.peak == pytest.approx(context.macs.binary / 0.5e-3 / 200e9)
+    assert steps["blocks.0.si.hidden.weight.signs"].unit is None
+
+
+def test_the_peak_of_tiles_is_measured(amx: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not host_features() | {"amx_tile", "amx_int8"} >= {*TARGETS["x86-amx"].features}:
+        pytest.skip("needs AVX-512")
+    if amx is not None:
+        monkeypatch.setattr("vitc.bench.peaks.permit_tiles", lambda: None)
+        monkeypatch.setattr("vitc.bench.peaks._FASTEST_OF", 1)
+
+    assert PeakLoops(TARGETS["x86-amx"]).measure().int8_gmacs > 0
+
+
+def test_a_linux_that_withholds_tiles_is_named() -> None:
+    if "amx_tile" in host_features():
+        pytest.skip("this processor has AMX")
+    with pytest.raises(VitcError, match="does not permit"):
+        permit_tiles()

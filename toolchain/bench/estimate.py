@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from vitc.targets import Target
     from vitc.targets.kernels.emitter import Kernel
 
-__all__ = ["PROCESSORS", "Estimate", "KernelEstimate", "Processor", "estimate", "find_llvm_mca"]
+__all__ = [
+    "PROCESSORS",
+    "Estimate",
+    "KernelEstimate",
+    "Processor",
+    "estimate",
+    "find_llvm_mca",
+    "only_modelled",
+    "supports_estimate",
+]
 
 _ITERATIONS: Final = 100
 _TIMEOUT_S: Final = 120
@@ -250,6 +259,11 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
                 _kernel(loops[unit][symbol], unit, amount, len(mine), tool, chosen, target)
             )
     return Estimate(chosen, tool, tuple(found), executed)
+
+
+def only_modelled(artefact: Artefact, processor: str) -> bool:
+    """Whether neither this machine nor an emulator runs what is modelled."""
+    return not find_processor(processor).counted and bool(artefact.missing_features())
 
 
 def supports_estimate(target: Target, processor: str) -> None:

@@ -187,14 +187,15 @@ def bench(
 
     Raises:
         VitcError: If the artefact does not open or run, there is no such baseline or device, or
-            step times are asked of an emulator or a modelled time of what is not ARM.
+            step times are asked of an emulator or a modelled time of a processor that the artefact
+            is not for.
     """
     chosen = options or BenchOptions()
     opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
     device = _device(chosen, opened)
     device.supports(opened)
     if chosen.estimate is not None:
-        supports_estimate(opened.target)
+        supports_estimate(opened.target, chosen.estimate)
     if chosen.profile:
         supports_profile(device)
     against = None if chosen.baseline is None else baseline(chosen.baseline)
@@ -227,15 +228,16 @@ def bench(
     emulated = _is_emulated(device, ran_on)
     warnings = list(_warnings(chosen, device, conditions, own, theirs))
     instructions, modelled = None, None
-    if device.emulated or chosen.estimate is not None:
+    counted = chosen.estimate is not None and find_processor(chosen.estimate).counted
+    if device.emulated or counted:
         say("counting instructions")
         try:
             instructions = count_instructions(opened)
         except VitcError as error:
-            if chosen.estimate is not None:
+            if counted:
                 raise
             warnings.append(str(error))
-    if chosen.estimate is not None and instructions is not None:
+    if chosen.estimate is not None:
         say(f"modelling {chosen.estimate}")
         modelled = estimate(opened, chosen.estimate, instructions)
     return BenchReport(
@@ -259,9 +261,10 @@ def bench(
 
 
 def _device(options: BenchOptions, artefact: Artefact) -> Device:
-    """The device asked for; what models a processor that is not here is emulated."""
+    """The device asked for; where instructions must be counted for a model, an emulator."""
     device = parse_device(options.device)
-    if options.estimate is not None and artefact.missing_features() and not device.emulated:
+    counted = options.estimate is not None and find_processor(options.estimate).counted
+    if counted and artefact.missing_features() and not device.emulated:
         return QemuDevice()
     return device
 

@@ -18,19 +18,32 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from vitc.compiler.assembly import TILE_MACS
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
+from vitc.errors import VitcError
 from vitc.targets import Target
 from vitc.targets.isa import ISAS
-from vitc.targets.kernels.peak import FMA_SUMS, POPCOUNT_SUMS, fma_kernel, popcount_kernel
+from vitc.targets.kernels.peak import (
+    FMA_SUMS,
+    POPCOUNT_SUMS,
+    TILE_SUMS,
+    fma_kernel,
+    popcount_kernel,
+    tile_kernel,
+)
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS
 
-__all__ = ["PeakLoops", "Peaks"]
+__all__ = ["PeakLoops", "Peaks", "permit_tiles"]
 
 _ALIGNMENT: Final = 64
 _BYTES: Final = 4096
 _SECONDS: Final = 2e-3
 _FASTEST_OF: Final = 10
+# arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux on x86-64.
+_ARCH_PRCTL: Final = ctypes.c_long(158)
+_REQUEST_PERMISSION: Final = ctypes.c_long(0x1023)
+_TILE_DATA: Final = ctypes.c_long(18)
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,13 @@ class Peaks:
         isa: Instructions that were used, a key of `vitc.targets.isa.ISAS`.
         popcount_gmacs: 1e9 binary MACs a second: XOR, popcount, add.
         fma_gmacs: 1e9 fp32 multiply-adds a second.
+        int8_gmacs: 1e9 int8 MACs a second on AMX tiles; 0 without them.
     """
 
     isa: str
     popcount_gmacs: float
     fma_gmacs: float
+    int8_gmacs: float = 0.0
 
     def faster(self, other: Peaks) -> Peaks:
         """The better of two measurements, each unit by itself."""
@@ -53,6 +68,7 @@ class Peaks:
             self.isa,
             max(self.popcount_gmacs, other.popcount_gmacs),
             max(self.fma_gmacs, other.fma_gmacs),
+            max(self.int8_gmacs, other.int8_gmacs),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,11 +81,17 @@ class PeakLoops:
 
     Args:
         target: A target that this machine runs.
+
+    Raises:
+        VitcError: If Linux does not let this process use the AMX tiles that the target has.
     """
 
     def __init__(self, target: Target) -> None:
         self._isa = isa = ISAS[target.isa]
         kernels = [popcount_kernel("popcount", isa), fma_kernel("fma", isa)]
+        if isa.tiles:
+            permit_tiles()
+            kernels.append(tile_kernel("tiles"))
         with tempfile.TemporaryDirectory(prefix="vitc-peaks-") as name:
             folder = Path(name)
             emit_object(lower(kernels, target), target, folder / "peaks.o")
@@ -87,15 +109,33 @@ class PeakLoops:
         self._fma_macs = FMA_SUMS * isa.float_lanes
         self._popcount_tasks = _tasks(self._popcount)
         self._fma_tasks = _tasks(self._fma)
+        self._tiles = partial(library.tiles, *_pointers(bits, out)) if isa.tiles else None
+        self._tile_tasks = _tasks(self._tiles) if self._tiles else 0
 
     def measure(self) -> Peaks:
-        """Measure both peaks once; the fastest of ten runs of about 2 ms each."""
+        """Measure the peaks once; the fastest of ten runs of about 2 ms each."""
         popcount = _fastest(self._popcount, self._popcount_tasks)
         fma = _fastest(self._fma, self._fma_tasks)
+        tiles = _fastest(self._tiles, self._tile_tasks) if self._tiles else float("inf")
         return Peaks(
             self._isa.name,
             self._popcount_tasks * self._popcount_macs / popcount / 1e9,
             self._fma_tasks * self._fma_macs / fma / 1e9,
+            self._tile_tasks * TILE_SUMS * TILE_MACS / tiles / 1e9,
+        )
+
+
+def permit_tiles() -> None:
+    """Ask Linux for the use of AMX tiles in this process.
+
+    Raises:
+        VitcError: If it refuses.
+    """
+    library = ctypes.CDLL(None)
+    if library.syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA):
+        raise VitcError(
+            "Linux does not permit this process to use AMX tiles.",
+            "That takes Linux 5.16 or newer; compile for x86-avx512 to do without.",
         )
 
 

@@ -23,6 +23,7 @@ _ROUNDS: Final = 10
 _RUNS: Final = 6
 _REMOTE_ROUNDS: Final = 2
 _REMOTE_RUNS: Final = 30  # each round copies everything there again
+_TILED: Final = "vitc_amx_"
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,23 @@ class LayerTime:
         steps: How many steps.
         milliseconds: For one image.
         macs: For one image.
-        peak: Fraction of the peak of popcount or multiply-add, by all threads; None for a step
-            without MACs, and on another machine.
+        tiles: Those of its binary MACs that AMX tiles do.
+        peak: Fraction of the peak of its units, by all threads; None for a step without MACs, and
+            on another machine.
     """
 
     name: str
     steps: int
     milliseconds: float
     macs: StepMacs
+    tiles: int
     peak: float | None
 
     @property
     def unit(self) -> str | None:
-        """The unit that it keeps busy: `popcount`, `fma`, or None."""
+        """The units that it keeps busy: `popcount`, `int8`, both with a plus, `fma`, or None."""
+        if self.tiles:
+            return "int8" if self.tiles == self.macs.binary else "int8+popcount"
         if self.macs.binary:
             return "popcount"
         return "fma" if self.macs.fp else None
@@ -86,10 +91,9 @@ class Profile:
 
     def _together(self, name: str, steps: Sequence[LayerTime]) -> LayerTime:
         macs = StepMacs(sum(s.macs.binary for s in steps), sum(s.macs.fp for s in steps))
-        time = sum(step.milliseconds for step in steps)
-        return LayerTime(
-            name, len(steps), time, macs, _fraction(macs, time, self.peaks, self.threads)
-        )
+        time, tiles = sum(step.milliseconds for step in steps), sum(step.tiles for step in steps)
+        peak = _fraction(macs, tiles, time, self.peaks, self.threads)
+        return LayerTime(name, len(steps), time, macs, tiles, peak)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -145,6 +149,7 @@ def profile(
         (artefact.batch, *artefact.image_shape), dtype=np.float32
     )
     taps = [step["tap"] for step in artefact.manifest["steps"]]
+    kernels = [step["kernel"] for step in artefact.manifest["steps"]]
     macs = step_macs(taps, artefact.manifest["config"])
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
@@ -159,11 +164,12 @@ def profile(
         fastest = np.minimum(fastest, np.asarray(times) / (1e6 * runs * artefact.batch))
         if peaks is not None and loops is not None:
             peaks = peaks.faster(loops.measure())
-    steps = tuple(
-        LayerTime(tap, 1, float(time), each, _fraction(each, float(time), peaks, threads))
-        for tap, time, each in zip(taps, fastest, macs, strict=True)
-    )
-    return Profile(threads, rounds * runs, peaks, steps)
+    steps = []
+    for tap, kernel, time, each in zip(taps, kernels, fastest.tolist(), macs, strict=True):
+        tiles = each.binary if kernel.startswith(_TILED) else 0
+        peak = _fraction(each, tiles, time, peaks, threads)
+        steps.append(LayerTime(tap, 1, time, each, tiles, peak))
+    return Profile(threads, rounds * runs, peaks, tuple(steps))
 
 
 def supports_profile(device: Device) -> None:
@@ -183,10 +189,12 @@ def _kind(tap: str) -> str:
 
 
 def _fraction(
-    macs: StepMacs, milliseconds: float, peaks: Peaks | None, threads: int
+    macs: StepMacs, tiles: int, milliseconds: float, peaks: Peaks | None, threads: int
 ) -> float | None:
-    """Fraction of the time that the peak of the busier unit would take on as many cores."""
+    """Fraction of the time that the peaks of its units would take on as many cores."""
     if peaks is None or not (macs.binary or macs.fp) or milliseconds <= 0:
         return None
-    at_peak = macs.binary / peaks.popcount_gmacs + macs.fp / peaks.fma_gmacs
+    at_peak = (macs.binary - tiles) / peaks.popcount_gmacs + macs.fp / peaks.fma_gmacs
+    if tiles:
+        at_peak += tiles / peaks.int8_gmacs
     return at_peak / threads / 1e6 / milliseconds

@@ -10,6 +10,7 @@ import typer
 from vitc.cli.options import DeviceName, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output, table
 from vitc.cli.report import artefact_sizes, write_report
+from vitc.errors import VitcError
 
 if TYPE_CHECKING:
     from vitc.bench.estimate import Estimate
@@ -42,7 +43,8 @@ def bench(
         typer.Option(
             "--estimate",
             metavar="CPU",
-            help="Model the time on cortex-a72, cortex-a76 or neoverse-n1 with llvm-mca.",
+            help="Model the time on cortex-a72, cortex-a76, neoverse-n1 or sapphire-rapids with "
+            "llvm-mca.",
         ),
     ] = None,
     json_to: JsonTo = None,
@@ -62,6 +64,8 @@ def bench(
         profile=profile,
         estimate=estimate,
     )
+    if estimate is not None and _only_model(output, artefact, estimate, report_to):
+        return
     with output.working(f"timing {artefact}") as say:
         report = measure(artefact, options, say=say)
     rows = [(f"{report.target} artefact", *_times(report.latency))]
@@ -94,6 +98,27 @@ def bench(
         )
 
 
+def _only_model(output: Output, folder: Path, processor: str, report_to: Path | None) -> bool:
+    """Model an artefact that nothing here can run; returns whether it is one."""
+    from vitc.bench.estimate import estimate, only_modelled
+    from vitc.runtime.artefact import Artefact
+
+    artefact = Artefact.open(folder)
+    if not only_modelled(artefact, processor):
+        return False
+    if report_to is not None:
+        raise VitcError(
+            f"Nothing here runs {folder}, so there are no times to report.", "Leave out --report."
+        )
+    with output.working(f"modelling {processor}"):
+        found = estimate(artefact, processor)
+    _show_estimate(output, found)
+    missing = ", ".join(artefact.missing_features())
+    output.note(f"warning: nothing was timed, since this machine lacks {missing}")
+    output.result({"latency_ms": None, "estimate": found.to_dict()})
+    return True
+
+
 def _times(latency: Latency) -> tuple[str, str, str, str]:
     return (
         f"{latency.median:.3f}",
@@ -111,9 +136,10 @@ def _show_profile(output: Output, profile: Profile) -> None:
     if peaks is None:
         output.note("peaks are measured on this machine only, so there are no fractions of them")
         return
+    tiles = f", {peaks.int8_gmacs:.0f} G int8 MAC/s on tiles" if peaks.int8_gmacs else ""
     output.show(
         f"peaks of one core ({peaks.isa}): {peaks.popcount_gmacs:.0f} G binary MAC/s, "
-        f"{peaks.fma_gmacs:.1f} G fp32 MAC/s"
+        f"{peaks.fma_gmacs:.1f} G fp32 MAC/s{tiles}"
     )
 
 
@@ -130,7 +156,7 @@ def _layer(layer: LayerTime, total: float) -> tuple[str, ...]:
 
 
 def _show_estimate(output: Output, estimate: Estimate) -> None:
-    columns = ("kernel", ">calls", ">MAC/iteration", ">cycles/iteration", ">MAC/cycle", "unit")
+    columns = ("kernel", ">calls", ">work/iteration", ">cycles/iteration", ">work/cycle", "unit")
     rows = [
         (
             kernel.kernel,
@@ -145,7 +171,7 @@ def _show_estimate(output: Output, estimate: Estimate) -> None:
     output.show(table("", columns, rows))
     cpu = estimate.processor
     output.show(
-        f"modelled, not measured: {estimate.milliseconds:.1f} ms on {cpu.name} at "
+        f"modelled, not measured: {estimate.milliseconds:.2f} ms on {cpu.name} at "
         f"{cpu.gigahertz} GHz without cache misses; {estimate.binary_macs_per_cycle:.1f} binary "
         f"MAC/cycle in hot loops, {estimate.slowest_product:.1f} in the slowest matrix product"
     )
