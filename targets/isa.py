@@ -29,7 +29,7 @@ class Isa:
         float_tile: Vectors side by side in the fp32 tile.
         shuffle: LLVM intrinsic of a byte shuffle within 16 bytes, where looking popcounts up in
             registers is the fastest; empty where the machine counts the bits of a vector.
-        tiles: Whether there are AMX tiles, on which binary linear layers run as int8 products.
+        amx: Whether there are AMX tiles, on which binary linear layers run as int8 products.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Isa:
     float_rows: int
     float_tile: int
     shuffle: str = ""
-    tiles: bool = False
+    amx: bool = False
 
     @property
     def element(self) -> str:
@@ -53,7 +53,7 @@ ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
         Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
-        Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, tiles=True),
+        Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True),
         Isa("avx2-pshufb", 8, 32, 4, 3, 8, 4, 3, "llvm.x86.avx2.pshuf.b"),
         Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
         Isa("neon-cnt", 8, 32, 2, 3, 4, 6, 4),

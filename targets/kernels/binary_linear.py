@@ -79,7 +79,7 @@ def uses_tiles(isa: Isa, elements: int) -> bool:
 
     Their broadcast operand is then the signs of the rows (vitc.targets.kernels.signs).
     """
-    return isa.tiles and fits_panel(elements)
+    return isa.amx and fits_panel(elements)
 
 
 def scale_factor(isa: Isa, elements: int) -> int:

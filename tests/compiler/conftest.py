@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,34 +77,19 @@ def golden_onnx(golden, tmp_path_factory) -> Callable[[str], Path]:
     return make
 
 
-def runnable(name: str) -> str | Target:
-    """The target of a name; without the features that only an emulator has."""
-    target = TARGETS.get(name)
-    if target is None or not AMX.intersection(target.features) - host_features():
-        return name
-    return replace(target, features=tuple(f for f in target.features if f not in AMX))
-
-
 @pytest.fixture
-def run(
-    need_emulator, request, tmp_path
-) -> Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]]:
+def run(need_emulator, tmp_path) -> Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Logits and taps of an artefact, through its own runner."""
 
     def execute(artefact: Artefact, images: np.ndarray, *options: str):
         target: Target = artefact.target
-        runner = artefact.runner
-        if "amx_tile" in target.features:
-            runner = request.getfixturevalue("amx_runner") or runner
         native = platform.machine() in target.machine
         prefix = [] if native else [need_emulator(target.emulator)]
         np.save(tmp_path / "x.npy", images)
         subprocess.run(
             [
                 *prefix,
-                runner,
-                "--library",
-                artefact.library,
+                artefact.runner,
                 tmp_path / "x.npy",
                 tmp_path / "y.npy",
                 "--trace",
@@ -123,12 +107,14 @@ def run(
 
 
 @pytest.fixture
-def compiled(build, tmp_path) -> Callable[..., tuple[object, Path, Artefact]]:
+def compiled(build, request, tmp_path) -> Callable[..., tuple[object, Path, Artefact]]:
     """Make, export and compile a model."""
 
     def make(cfg: ModelConfig, target: str, seed: int = 0, **options):
         model, path = build(cfg, seed)
-        return model, path, compile_model(path, runnable(target), tmp_path / target, **options)
+        if target == "x86-amx":
+            request.getfixturevalue("amx_artefacts")
+        return model, path, compile_model(path, target, tmp_path / target, **options)
 
     return make
 

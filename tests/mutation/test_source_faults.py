@@ -17,6 +17,7 @@ from vitc.errors import VitcError
 from vitc.exporter import build, onnx_export
 from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
+from vitc.targets.table import TARGETS, host_features
 from vitc.verify import check
 
 KERNELS = "vitc.targets.kernels"
@@ -43,10 +44,10 @@ class Fault:
 
 
 LOWERING = [
-    Fault("polarity", f"{KERNELS}.binary_linear",
-          "value = centred * scale\n", "value = centred * (-scale)\n", "blocks.0.attn.query"),
-    Fault("polarity of the residual", f"{KERNELS}.binary_linear",
-          "value = centred * scale + bias", "value = bias - centred * scale",
+    Fault("polarity", f"{KERNELS}.epilogue",
+          "product = value * scale\n", "product = value * (-scale)\n", "blocks.0.attn.query"),
+    Fault("polarity of the residual", f"{KERNELS}.epilogue",
+          "added = value * scale +", "added = value * (-scale) +",
           "blocks.0.attn.output"),
     Fault("K one too large", "vitc.compiler.lowering",
           "return LinearShape(source.positions, outputs.padded, source.axis.length, elements)",
@@ -59,16 +60,15 @@ LOWERING = [
           'return np.packbits(padded, axis=1, bitorder="big")', "blocks.0.attn.query"),
     Fault("lower threshold dropped", "vitc.compiler.lowering",
           "two_sided = bool(np.any(lower > -np.inf))", "two_sided = False", "blocks.0.si.hidden"),
-    Fault("lower threshold compared the wrong way", f"{KERNELS}.binary_linear",
-          "value <= offset + lower", "value >= offset + lower", "blocks.0.si.hidden"),
-    Fault("offset subtracted", f"{KERNELS}.binary_linear",
-          "above = value >= offset + upper", "above = value >= upper - offset",
+    Fault("lower threshold compared the wrong way", f"{KERNELS}.epilogue",
+          "product <= offset +", "product >= offset +", "blocks.0.si.hidden"),
+    Fault("offset subtracted", f"{KERNELS}.epilogue",
+          "above = product >= offset + upper", "above = product >= upper - offset",
           "blocks.0.attn.query"),
     Fault("thresholds of the first head for all", "vitc.compiler.lowering",
           "group = outputs if groups > 1 else None", "group = None", "blocks.0.attn.query"),
     Fault("padding outputs take part", "vitc.compiler.lowering",
-          "_output_constant(-2 * scales, source, outputs, np.nan)",
-          "_output_constant(-2 * scales, source, outputs, 0)", "blocks.0.attn.context"),
+          "source, outputs, np.nan)", "source, outputs, 0)", "blocks.0.attn.context"),
     Fault("slack one too large", "vitc.compiler.lowering",
           "AttentionShape(tokens, head, slack)", "AttentionShape(tokens, head, slack + 1)",
           "blocks.0.attn.context"),
@@ -159,6 +159,43 @@ def test_a_fault_in_kernels_or_lowering_is_named(world, inject, tmp_path, fault)
     assert report.onnx.equal
 
 
+AMX = [
+    Fault("signs of the wrong polarity", f"{KERNELS}.signs",
+          "for sign in (1, -1)", "for sign in (-1, 1)", "blocks.0.attn.query"),
+    Fault("padding has a sign", f"{KERNELS}.signs",
+          "used != (1 << TILE_DEPTH) - 1", "False", "blocks.0.attn.query"),
+    Fault("first word of a row twice", f"{KERNELS}.signs",
+          "packed[row * words + 2 * tile + 1]", "packed[row * words + 2 * tile]",
+          "blocks.0.attn.query"),
+    Fault("a nibble expanded from the highest bit", f"{KERNELS}.amx_tile",
+          "0xFE << 8 * bit", "0xFE << 8 * (3 - bit)", "blocks.0.attn.query"),
+    Fault("no gap behind an odd number of words", f"{KERNELS}.amx_tile",
+          "T.Select(word >= self.words, gap, 0)", "0", "blocks.0.si.hidden"),
+    Fault("first tile of a panel twice", f"{KERNELS}.amx_tile",
+          "index = (tile * depth + k) * TILE_BYTES", "index = k * TILE_BYTES",
+          "blocks.0.attn.query"),
+    Fault("sums of the tile beside", f"{KERNELS}.amx_tile",
+          "number = row // TILE_ROWS * BLOCK + tile", "number = row // TILE_ROWS * BLOCK",
+          "blocks.0.attn.query"),
+    Fault("sums are not cleared", f"{KERNELS}.amx_tile",
+          'e.perform("llvm.x86.tilezero", T.uint8(register))', "pass", "blocks.0.attn.query"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("export_once")
+@pytest.mark.parametrize("fault", [None, *AMX], ids=lambda f: f.name if f else "sound")
+def test_a_fault_in_amx_kernels_is_named(world, inject, amx_artefacts, tmp_path, fault):
+    if not host_features().issuperset(TARGETS["x86-avx512"].features):
+        pytest.skip("needs AVX-512")
+    if fault:
+        inject(fault.module, fault.old, fault.new)
+    compile_model(world.file, "x86-amx", tmp_path / "out")
+    report = world.judge(tmp_path / "out")
+    assert report.equal == (fault is None)
+    if fault:
+        assert str(report.first_difference).endswith(fault.place), report.first_difference
+
+
 @pytest.mark.parametrize("fault", EXPORT, ids=lambda fault: fault.name)
 def test_a_fault_in_passes_or_exporter_is_named(world, inject, tmp_path, fault):
     inject(fault.module, fault.old, fault.new)
@@ -185,7 +222,7 @@ def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("export_once")
-@pytest.mark.parametrize("fault", [None, "value > offset + upper"], ids=["sound", "> for >="])
+@pytest.mark.parametrize("fault", [None, "product > offset + upper"], ids=["sound", "> for >="])
 def test_a_tie_that_is_decided_the_other_way_is_named(inject, tmp_path, fault):
     # Queries of 0.5 I + m with I even and m whole are exactly zero again and again; float64 calls
     # that a tie, so only the artefact's own ONNX file can tell which way it has to go.
@@ -200,7 +237,7 @@ def test_a_tie_that_is_decided_the_other_way_is_named(inject, tmp_path, fault):
     path = tmp_path / "m.onnx"
     path.write_bytes(ir.to_proto(build(model)[0]).SerializeToString())
     if fault:
-        inject(f"{KERNELS}.binary_linear", "value >= offset + upper", fault)
+        inject(f"{KERNELS}.epilogue", "product >= offset + upper", fault)
     report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, model)
     assert report.equal == (fault is None)
     assert report.first_difference == (None if fault is None else "blocks.0.attn.query")

@@ -34,7 +34,7 @@ def aligned(size: int, fill: int = 0) -> np.ndarray:
 @pytest.fixture(params=HOST_TARGETS)
 def target(request) -> Target:
     chosen = TARGETS[request.param]
-    if ISAS[chosen.isa].tiles:
+    if ISAS[chosen.isa].amx:
         request.getfixturevalue("amx")
     return chosen
 

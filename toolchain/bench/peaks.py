@@ -89,7 +89,7 @@ class PeakLoops:
     def __init__(self, target: Target) -> None:
         self._isa = isa = ISAS[target.isa]
         kernels = [popcount_kernel("popcount", isa), fma_kernel("fma", isa)]
-        if isa.tiles:
+        if isa.amx:
             permit_tiles()
             kernels.append(tile_kernel("tiles"))
         with tempfile.TemporaryDirectory(prefix="vitc-peaks-") as name:
@@ -109,7 +109,7 @@ class PeakLoops:
         self._fma_macs = FMA_SUMS * isa.float_lanes
         self._popcount_tasks = _tasks(self._popcount)
         self._fma_tasks = _tasks(self._fma)
-        self._tiles = partial(library.tiles, *_pointers(bits, out)) if isa.tiles else None
+        self._tiles = partial(library.tiles, *_pointers(bits, out)) if isa.amx else None
         self._tile_tasks = _tasks(self._tiles) if self._tiles else 0
 
     def measure(self) -> Peaks:

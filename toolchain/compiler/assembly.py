@@ -1,7 +1,7 @@
 """Finds the hot loops in the assembly of kernels, and how much work an iteration does.
 
 Work is MACs where a loop keeps an arithmetic unit busy: popcounts, fp32 multiply-adds, AMX products
-of int8. Else it is bytes of signs that are made for AMX, or fp32 values that are compared.
+of int8. Else it is bytes of signs that are made for AMX, or values of 32 bits that are compared.
 
 Reads what LLVM prints for x86 (AT&T syntax), AArch64 and ARM; nothing else.
 """
@@ -199,7 +199,7 @@ def _sign_bytes(instruction: Instruction) -> int:
 
 
 def _compared(instruction: Instruction) -> int:
-    compares = re.fullmatch(r"vcmp\w*ps", instruction.mnemonic)
+    compares = re.fullmatch(r"vcmp\w*ps|vpcmp\w*ud", instruction.mnemonic)
     return _x86_width(instruction.operands) // 32 if compares else 0
 
 

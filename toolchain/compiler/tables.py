@@ -122,7 +122,7 @@ def write_tables(plan: Plan, weights: Weights, facts: ModelFacts, target: Target
             f"    {json.dumps(target.name)}}};",
             f"const size_t vitc_logits_offset = {plan.offsets[plan.logits.name]};",
             f"const char *const vitc_cpu_features[] = {{{features}}};",
-            f"const int vitc_uses_tiles = {int(ISAS[target.isa].tiles)};",
+            f"const int vitc_uses_tiles = {int(ISAS[target.isa].amx)};",
             "",
         ]
     )
