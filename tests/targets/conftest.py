@@ -31,6 +31,12 @@ def aligned(size: int, fill: int = 0) -> np.ndarray:
     return memory[start : start + size]
 
 
+@pytest.fixture
+def host_targets() -> list[str]:
+    """Targets whose kernels this machine runs, or the emulator."""
+    return HOST_TARGETS
+
+
 @pytest.fixture(params=HOST_TARGETS)
 def target(request) -> Target:
     chosen = TARGETS[request.param]
