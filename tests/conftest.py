@@ -77,9 +77,12 @@ def need_userland(need_emulator: Callable[[str], str]) -> Path:
 @pytest.fixture(scope="session")
 def amx(tmp_path_factory) -> ctypes.CDLL | None:
     """Lets this process execute AMX: by the processor (None), or by the emulator of tests/amx."""
-    if host_features().issuperset(TARGETS["x86-amx"].features):
-        return None
+    from vitc.bench.peaks import permit_tiles
     from vitc.compiler.link import run_zig
+
+    if host_features().issuperset(TARGETS["x86-amx"].features):
+        permit_tiles()
+        return None
 
     folder = tmp_path_factory.mktemp("amx")
     run_zig([*_STRICT, "-shared", "-fPIC", "-o", "emulator.so", str(AMX_EMULATOR)], folder)

@@ -14,7 +14,13 @@ from vitc.dialect.packing import pack_bits
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
-from vitc.targets.kernels.binary_linear import LinearShape, threshold_kernel
+from vitc.targets.kernels.binary_linear import (
+    LinearShape,
+    scale_factor,
+    threshold_kernel,
+    uses_tiles,
+)
+from vitc.targets.kernels.signs import signs_bytes, signs_kernel
 from vitc.targets.layouts import (
     ROW_PADDING,
     Axis,
@@ -77,16 +83,22 @@ def test_threshold(call, rng, target, positions, k, groups, width, two_sided, ou
         padded[:, :positions] = values.T
         return padded
 
+    elements = axis.padded // isa.element_bits
+    factored = scale_factor(isa, elements) * scale
+    broadcast = rows
+    if uses_tiles(isa, elements):
+        kernel = signs_kernel("s", positions, axis)
+        broadcast = call(target, kernel, [rows], signs_bytes(positions, elements))
     operands = [
-        rows,
+        broadcast,
         to_lanes(group.pad(weight, 0), axis, isa.lanes, isa.element_bits),
-        group.pad(-2 * scale, 0, np.nan),
+        group.pad(factored, 0, np.nan),
         group.pad(offset, 0, 0),
         per_position(upper),
     ]
     if two_sided:
         operands.append(per_position(lower))
-    shape = LinearShape(positions, group.padded, k, axis.padded // isa.element_bits)
+    shape = LinearShape(positions, group.padded, k, elements)
     kernel = threshold_kernel("k", isa, shape, output=output, two_sided=two_sided, group=group)
     if output == "rows":
         out = call(target, kernel, operands, len(rows) * group.padded // 8)
