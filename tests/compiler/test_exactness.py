@@ -59,7 +59,11 @@ def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
 PARTS = 2
 
 
-@pytest.mark.parametrize("target", [*shared.HOST, *shared.EMULATED])
+# Of x86-amx only attention and embedding have register tiles, and those are x86-avx512's.
+TILED = [name for name in shared.HOST if name != "x86-amx"]
+
+
+@pytest.mark.parametrize("target", [*TILED, *shared.EMULATED])
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_register_tile_agrees_with_onnx_runtime(build, run, tmp_path, target, part):
     cfg = shared.config(width=96, hidden=192, image_size=20, si_hidden=26, depth=1)

@@ -43,6 +43,9 @@ from vitc.targets.tiles import Tile
 __all__ = ["lower_graph"]
 
 Array = npt.NDArray[Any]
+_AMX = "amx_"
+_UNTILED = (_AMX, "signs")
+"""Starts of the stems of kernels that have no register tiles to choose."""
 MAX_LENGTH = 65535
 """Most bits of one contraction: popcounts are summed in 16 bits."""
 _NAMED = 5
@@ -170,7 +173,7 @@ class Lowering:
             count = sum(1 for other in self._kernels if other[0] == stem)
             known = build(f"vitc_{stem}_{count}", self._tile(stem, key))
             self._kernels[(stem, *key)] = known
-            if key:
+            if key and not stem.startswith(_UNTILED):
                 self.identities[known.symbol] = _identity(stem, key)
         return known
 
@@ -385,7 +388,7 @@ class Lowering:
         )
 
     def _stem(self, name: str, shape: LinearShape) -> str:
-        return f"amx_{name}" if uses_tiles(self.isa, shape.elements) else name
+        return f"{_AMX}{name}" if uses_tiles(self.isa, shape.elements) else name
 
     def _factored(self, scales: Array, shape: LinearShape) -> Array:
         return scale_factor(self.isa, shape.elements) * scales
