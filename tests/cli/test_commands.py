@@ -277,7 +277,7 @@ def test_models_and_targets_are_tables(vitc) -> None:
     targets = {entry["name"] for entry in vitc("targets", "--json", "-").json["targets"]}
 
     assert presets["deit-small"]["totals"]["binary_weights"] > 15e6
-    assert {"arm", "armv7", "x86", "x86-avx512"} <= targets
+    assert {"arm", "armv7", "x86", "x86-avx512", "x86-amx"} <= targets
 
 
 def test_doctor_finds_what_is_installed_here(vitc) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vitc.cli.options import JsonTo
 from vitc.cli.output import Output, table
+
+if TYPE_CHECKING:
+    from vitc.targets import Target
 
 __all__ = ["targets"]
 
@@ -14,6 +19,7 @@ def targets(json_to: JsonTo = None) -> None:
     """List what vitc compiles for, and what of it runs on this machine."""
     from dataclasses import asdict
 
+    from vitc.devices.qemu import not_emulated
     from vitc.errors import VitcError
     from vitc.targets import TARGETS, find
     from vitc.targets.table import host_features
@@ -38,7 +44,7 @@ def targets(json_to: JsonTo = None) -> None:
                     target.name + (" (native)" if target.name == native else ""),
                     target.description,
                     " ".join(target.features),
-                    "yes" if target.name in here else f"qemu-{target.emulator}",
+                    _how(target, here, not_emulated(target)),
                 )
                 for target in TARGETS.values()
             ],
@@ -52,3 +58,9 @@ def targets(json_to: JsonTo = None) -> None:
             ],
         }
     )
+
+
+def _how(target: Target, here: set[str], beyond: Sequence[str]) -> str:
+    if target.name in here:
+        return "yes"
+    return "no" if beyond else f"qemu-{target.emulator}"

@@ -16,8 +16,9 @@ from vitc.errors import VitcError
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
+    from vitc.targets import Target
 
-__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator"]
+__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator", "not_emulated"]
 
 INSTALL_HINT = "Install it, on Debian or Ubuntu with `sudo apt-get install qemu-user`."
 
@@ -28,6 +29,11 @@ _NOT_EMULATED: Final = ("avx512", "amx")
 def find_emulator(name: str) -> str | None:
     """Path of a qemu-user program, dynamically or statically linked; None if there is none."""
     return shutil.which(name) or shutil.which(f"{name}-static")
+
+
+def not_emulated(target: Target) -> list[str]:
+    """CPU features of a target that qemu does not have."""
+    return [f for f in target.features if f.startswith(_NOT_EMULATED)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class QemuDevice:
     def supports(self, artefact: Artefact) -> None:
         """Raise if the emulator is not installed, or emulates no such instructions."""
         emulator = self.emulator(artefact)
-        beyond = [f for f in artefact.target.features if f.startswith(_NOT_EMULATED)]
+        beyond = not_emulated(artefact.target)
         if beyond:
             raise VitcError(
                 f"{emulator} does not emulate {', '.join(beyond)}.",
