@@ -9,9 +9,13 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from vitc import api
 from vitc.bench import tuning
+from vitc.bench.estimate import find_llvm_mca
 from vitc.cli.main import train
+from vitc.errors import VitcError
 from vitc.runtime.artefact import Artefact
+from vitc.targets.table import TARGETS, host_features
 from vitc.targets.tiles import other_tiles
 from vitc.training import TrainOptions
 
@@ -179,6 +183,37 @@ def test_bench_without_a_baseline_has_no_ratio(vitc, built) -> None:
 
     assert outcome.json["baseline"] is None
     assert outcome.json["ratio"] is None
+
+
+@pytest.fixture
+def beyond(built, tmp_path):
+    """An artefact that this machine can only model."""
+    if host_features().issuperset(TARGETS["x86-amx"].features):
+        pytest.skip("this processor has AMX")
+    try:
+        find_llvm_mca()
+    except VitcError as error:
+        pytest.skip(str(error))
+    return api.compile(
+        built.onnx, tmp_path / "amx", api.CompileOptions(target="x86-amx", check=False)
+    ).path
+
+
+def test_bench_models_what_nothing_here_runs_and_times_nothing(vitc, beyond) -> None:
+    outcome = vitc("bench", beyond, "--estimate", "sapphire-rapids", "--json", "-")
+
+    assert outcome.code == 0
+    assert "lacks amx_int8, amx_tile" in outcome.err
+    assert outcome.json["latency_ms"] is None
+    assert outcome.json["estimate"]["modelled"] is True
+
+
+def test_bench_has_no_report_of_times_that_were_not_taken(vitc, beyond, tmp_path) -> None:
+    path = tmp_path / "r.html"
+    outcome = vitc("bench", beyond, "--estimate", "sapphire-rapids", "--report", path)
+
+    assert outcome.code == 1
+    assert not path.exists()
 
 
 def test_tune_shows_a_tile_for_every_product(vitc, built, tmp_path, monkeypatch) -> None:
