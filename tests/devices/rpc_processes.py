@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tvm import rpc
 
 from tests.devices.sshd import free_port, wait_for
 
@@ -84,6 +83,7 @@ def rpc_farm(start_rpc: Callable[..., Command]) -> str:
 
 def wait_until_registered(port: int, key: str) -> None:
     """Wait until a tracker knows a device."""
+    from tvm import rpc  # slow to import, and this file is read for every test
 
     def known() -> bool:
         listed = rpc.connect_tracker("127.0.0.1", port).summary()["server_info"]

@@ -3,9 +3,9 @@
 # started by FOLDER/python3 under qemu-user. Needs apt-get, dpkg-deb and the network, but not root: apt works on lists
 # and a package state of its own.
 #
-# userland.sh FOLDER PYTHON CONSTRAINTS      PYTHON has the pip that fetches the wheels
+# userland.sh FOLDER PYTHON CONSTRAINTS      PYTHON has the pip that fetches the wheels; DEBIAN_MIRROR may name a mirror
 set -eu
-out=$1 python=$2 constraints=$3
+out=$1 python=$2 constraints=$3 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 part=$out.part
 rm -rf "$part"
 mkdir -p "$part/apt/lists/partial" "$part/apt/archives/partial" "$part/root" "$part/site"
@@ -13,7 +13,7 @@ part=$(cd "$part" && pwd)
 trap 'rm -rf "$part"' EXIT
 
 # A fixed suite, because the wheels are for its Python.
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main" \
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" \
   >"$part/apt/sources.list"
 : >"$part/apt/status"
 cat >"$part/apt/apt.conf" <<END
