@@ -122,6 +122,16 @@ def test_an_input_of_an_absurd_size_is_refused(proto, refusal, sizes):
     assert "the input is no fp32 batch" in refusal(proto)
 
 
+def test_a_name_that_is_no_utf_8_is_refused(exported, tmp_path):
+    # Found by fuzzing: it was read, and failed when it was to be written again.
+    data = exported["packed"].path.read_bytes()
+    assert data.count(b"\x12\x04vitc") >= 1
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data.replace(b"\x12\x04vitc", b"\x12\x04\x80itc", 1))
+    with pytest.raises(VitcError, match="not a valid vitc model"):
+        load_onnx(path)
+
+
 def test_an_input_that_is_no_tensor_is_refused(proto, refusal):
     proto.graph.input[0].type.Clear()
     assert "the input is no fp32 batch" in refusal(proto)

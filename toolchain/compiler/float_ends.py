@@ -130,8 +130,8 @@ def _run_on_zeros(model: ir.Model, value: ir.Value) -> npt.NDArray[np.float32]:
     proto = ir.to_proto(model)
     _keep_what_makes(proto.graph, str(value.name))
     _check_shapes(proto)
-    opened = session(ir.from_proto(proto), [str(value.name)])
-    image = np.zeros((1, *opened.get_inputs()[0].shape[1:]), np.float32)
+    opened = session(ir.from_proto(proto), [str(value.name)], confined=True)
+    image = np.zeros((1, *(int(str(d)) for d in opened.get_inputs()[0].shape[1:])), np.float32)
     result: npt.NDArray[np.float32] = run_with_taps(opened, image)[str(value.name)][0]
     return result
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
 __all__ = ["receive", "send"]
 
@@ -73,8 +74,6 @@ def _limit(memory: int, seconds: int) -> None:
 def _answer(
     sessions: dict[int, Any], header: dict[str, Any], arrays: list[Array]
 ) -> tuple[dict[str, Any], list[Array]]:
-    import onnxruntime
-
     if header["do"] == "run":
         feed = dict(zip(header["inputs"], arrays, strict=True))
         outputs = sessions[header["session"]].run(header["outputs"], feed)

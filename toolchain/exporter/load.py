@@ -134,7 +134,10 @@ def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
     except onnx.checker.ValidationError as error:
         first = str(error).strip().partition("\n")[0]
         raise VitcError(f"{file} is not valid ONNX: {first}", _EXPORT) from error
-    return ir.from_proto(proto), facts
+    model = ir.from_proto(proto)
+    # What onnx-ir reads it may still refuse to write, such as a name that is no UTF-8.
+    ir.to_proto(model)
+    return model, facts
 
 
 def _read(file: Path) -> bytes:
