@@ -57,7 +57,7 @@ def test_the_count_grows_with_the_blocks_and_is_that_of_one_image(
         for sizes in ({}, {"depth": 3}, {"depth": 3, "batch": 2})
     )
 
-    assert one + 50_000 < three
+    assert 1.5 * one < three
     assert batch == pytest.approx(three, abs=FORMATTING)
 
 
