@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +109,20 @@ def test_the_tvm_runtime_loads_and_times_the_same_library(original, images):
         module["vitc_run"](out, out)
     with pytest.raises(TypeError, match="vitc_run"):
         module["vitc_run"](out)
+
+
+def test_the_tvm_entry_reads_what_the_system_says_of_itself_and_nothing_else(original, tmp_path):
+    module = tvm.runtime.load_module(str(original.library))
+
+    def read(path: str) -> bytes:
+        text = tvm.runtime.tensor(np.frombuffer(path.encode().ljust(4096, b"\0"), np.uint8).copy())
+        module["vitc_read"](text)
+        return bytes(text.numpy()).rstrip(b"\0")
+
+    assert read("/proc/self/comm") == Path("/proc/self/comm").read_bytes()
+    assert read("/proc/no/such/file") == b""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    for path in (str(secret), f"/proc/..{secret}", "", "proc/self/comm"):
+        with pytest.raises(ValueError, match="below /proc and /sys only"):
+            read(path)

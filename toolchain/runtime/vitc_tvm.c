@@ -2,10 +2,10 @@
  *
  * module["vitc_run"](input, output, threads = 1): tensors fp32 [batch, channels, height, width] and [batch, classes] in
  * this machine's memory. module["vitc_trace"](input, output, trace, threads = 1): the same, and the buffers of all steps,
- * one after the other, in uint8 [batch, bytes of an image]. module["vitc_read"](text): the file that uint8 [4096] names,
- * in its place, so that a client learns from /proc and /sys on what it ran. Written against the public C interface of tvm-ffi (its
- * c_api.h and dlpack.h), whose few types are repeated here; TVM's symbols are weak, so the library loads where there is
- * no TVM. */
+ * one after the other, in uint8 [batch, bytes of an image]. module["vitc_read"](text): the file below /proc or /sys that
+ * uint8 [4096] names, in its place, so that a client learns on what it ran. Written against the public C interface of
+ * tvm-ffi (its c_api.h and dlpack.h), whose few types are repeated here; TVM's symbols are weak, so the library loads
+ * where there is no TVM. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -152,6 +152,8 @@ ENTRY __tvm_ffi_vitc_read(void *self, const tvm_any *arguments, int32_t count, t
   const int64_t shape[1] = {TEXT};
   char *text = count == 1 ? tensor_data(&arguments[0], shape, 1, CODE_UINT, 8) : NULL;
   if (!text || text[TEXT - 1]) return raise_error("TypeError", "vitc_read(text): uint8 [4096] with a path and a zero");
+  if ((strncmp(text, "/proc/", 6) && strncmp(text, "/sys/", 5)) || strstr(text, ".."))
+    return raise_error("ValueError", "vitc_read reads below /proc and /sys only");
   long file = syscall(SYS_openat, AT_FDCWD, text, O_RDONLY | O_CLOEXEC), got = 1;
   memset(text, 0, TEXT);
   for (long at = 0; file >= 0 && got > 0 && at < TEXT; at += got) got = syscall(SYS_read, file, text + at, TEXT - at);
