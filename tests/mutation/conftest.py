@@ -124,8 +124,8 @@ def export_once(monkeypatch):
 
 
 @functools.cache
-def _built(model: SIBiViT, scheme: str):
-    return build(model, scheme=scheme)
+def _built(model: SIBiViT, scheme: str, allow_float: tuple[str, ...]):
+    return build(model, scheme=scheme, allow_float=allow_float)
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def _check_onnx(
     loaded, facts = found
     _same_network(path, Description.of_onnx(path, facts), model)
     say("comparing every parameter")
-    again, _ = build(model, scheme=facts.scheme, allow_float=facts.float_layers)
+    again, _ = build(model, scheme=facts.scheme, allow_float=tuple(facts.float_layers))
     parameters = [
         ConstantDifference(entry.layer or entry.name, entry.name, entry.what)
         for entry in differing_constants(loaded, again)
