@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from amx_table import amx_table
 from arm_table import arm_table
 from int8_embedding import embedding_table
 from library_tables import layer_table, memory_table, thread_table
@@ -43,6 +44,7 @@ def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[
         "threads": ("Two threads", lambda: thread_table(workshop, runs, say)),
         "memory": ("Memory and start", lambda: memory_table(workshop, say, quick=quick)),
         "embedding": ("An int8 embedding", lambda: embedding_table(workshop, say)),
+        "amx": ("AMX, modelled", lambda: amx_table(workshop, say)),
         "arm": ("ARM, counted and modelled", lambda: arm_table(workshop, say)),
     }
 
