@@ -1,4 +1,4 @@
-"""Table: what AMX tiles are modelled to give on a processor that has them; none of it is measured."""
+"""Table: what AMX tiles are modelled to give on a processor that has them; nothing is measured."""
 
 from __future__ import annotations
 
