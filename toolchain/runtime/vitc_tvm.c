@@ -152,7 +152,9 @@ ENTRY __tvm_ffi_vitc_read(void *self, const tvm_any *arguments, int32_t count, t
   const int64_t shape[1] = {TEXT};
   char *text = count == 1 ? tensor_data(&arguments[0], shape, 1, CODE_UINT, 8) : NULL;
   if (!text || text[TEXT - 1]) return raise_error("TypeError", "vitc_read(text): uint8 [4096] with a path and a zero");
-  if ((strncmp(text, "/proc/", 6) && strncmp(text, "/sys/", 5)) || strstr(text, ".."))
+  int inside = !memcmp(text, "/proc/", 6) || !memcmp(text, "/sys/", 5);
+  for (int i = 1; i < TEXT; i++) inside &= text[i - 1] != '.' || text[i] != '.';
+  if (!inside)
     return raise_error("ValueError", "vitc_read reads below /proc and /sys only");
   long file = syscall(SYS_openat, AT_FDCWD, text, O_RDONLY | O_CLOEXEC), got = 1;
   memset(text, 0, TEXT);
