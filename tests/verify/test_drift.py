@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ class Rounding:
 
     path = Path("rounding")
     device = "nowhere"
+    machine: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, model: Any, shift: float) -> None:
         self.model = model
