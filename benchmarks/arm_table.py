@@ -26,7 +26,7 @@ def arm_table(workshop: Workshop, say: Callable[[str], None]) -> str:
             executed = count_instructions(artefact)
         except VitcError as error:
             return str(error)
-        for processor in PROCESSORS.values():
+        for processor in (p for p in PROCESSORS.values() if p.counted):
             try:
                 found = estimate(artefact, processor.name, executed)
             except VitcError as error:

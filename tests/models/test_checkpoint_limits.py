@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitc.errors import VitcError
-from vitc.models import ModelConfig, load, random_model
+from vitc.models import ModelConfig, load, pickle_limits, random_model
 from vitc.models import checkpoint as checkpoints
 
 
@@ -170,6 +172,41 @@ def test_a_pickle_of_too_many_steps_is_refused_before_it_is_read(
     extra = {"state_dict": state, "lists": [[] for _ in range(4000)]}
     torch.save(extra, path, _use_new_zipfile_serialization=not legacy)
     assert load(path).config.depth > 0
-    monkeypatch.setattr(checkpoints, "_MAX_OPERATIONS", 4000)
+    monkeypatch.setattr(pickle_limits, "MAX_OPERATIONS", 4000)
     monkeypatch.setattr(torch, "load", None)
     assert "more than 4000 steps" in refusal(path)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize(("width", "depth"), [(2, 40), (1000, 4)])
+def test_tuples_that_double_and_double_are_refused_before_one_is_hashed(
+    state, tmp_path, monkeypatch, width, depth, legacy
+):
+    key: tuple[object, ...] = ()
+    for _ in range(depth):
+        key = (key,) * width
+
+    # As a key it would be hashed when the file is read; here it is only held, since torch.save
+    # would hash it as well.
+    path = tmp_path / "m.pth"
+    extra = {"state_dict": state, "deep": [key]}
+    torch.save(extra, path, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setattr(torch, "load", None)
+    assert "nests tuples beyond" in refusal(path)
+
+
+def test_sizes_follow_every_operation_of_a_pickle():
+    pair = (2, 3)
+    values = [
+        ((1, pair), 5),
+        ((pair, pair, pair), 10),
+        (([1, 2, 3], {4: 5}, {6: [7, 8]}), 4),
+        ({"a": (1, 2), "b": [(3, 4)]}, 1),
+    ]
+    for value, entries in values:
+        for protocol in range(6):
+            sizes = pickle_limits._Sizes()
+            stream = pickle.dumps(value, protocol)
+            seen = [sizes.after(o, a) for o, a, _ in pickletools.genops(stream)]
+            assert not sizes._stack, (value, protocol)  # what was put was taken
+            assert seen[-2] == entries, (value, protocol)

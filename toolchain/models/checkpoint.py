@@ -14,12 +14,11 @@ import json
 import math
 import os
 import pickle
-import pickletools
 import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -32,6 +31,7 @@ from torch import Tensor
 from vitc.errors import VitcError
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
 from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.pickle_limits import excess
 from vitc.models.schemes import scheme as known_scheme
 from vitc.models.sibivit import LoadReport, SIBiViT
 
@@ -41,9 +41,6 @@ METADATA_KEY: Final = "vitc"
 _MAX_BYTES: Final = 4 << 30
 _MAX_HEADER: Final = 64 << 20
 _MAX_BLOCKS: Final = 256
-_MAX_OPERATIONS: Final = 1_000_000
-"""Of a pickle; deit-small with averaged weights and an optimizer has 22,000."""
-
 _LEGACY_PICKLES: Final = 5
 """At the start of a file that is no archive: magic, version, system, tensors, their keys."""
 
@@ -291,10 +288,10 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
                 f"{file} unpacks to {unpacked} bytes; vitc reads up to {_MAX_BYTES}.",
                 "Drop the optimizer state from it.",
             )
-    if _has_more_operations(file):
+    beyond = _excess(file)
+    if beyond is not None:
         raise VitcError(
-            f"{file} describes its tensors in more than {_MAX_OPERATIONS} steps.",
-            "Save its state dict alone with torch.save, or as .safetensors.",
+            f"{file} {beyond}.", "Save its state dict alone with torch.save, or as .safetensors."
         )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -311,9 +308,8 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
     return _state_dict(file, content, ema)
 
 
-def _has_more_operations(file: Path) -> bool:
-    """Whether the pickles of a file are beyond the limit, counted without unpickling them."""
-    count = 0
+def _excess(file: Path) -> str | None:
+    """What of the pickles of a file is beyond the limits."""
     with ExitStack() as opened:
         streams: list[IO[bytes]]
         if zipfile.is_zipfile(file):
@@ -322,14 +318,7 @@ def _has_more_operations(file: Path) -> bool:
             streams = [opened.enter_context(archive.open(name)) for name in names]
         else:
             streams = [opened.enter_context(file.open("rb"))] * _LEGACY_PICKLES
-        for stream in streams:
-            # What is damaged here ends the unpickler at the same place.
-            with suppress(Exception):
-                for _ in pickletools.genops(stream):
-                    count += 1
-                    if count > _MAX_OPERATIONS:
-                        return True
-    return False
+        return excess(streams)
 
 
 def _state_dict(file: Path, content: object, ema: bool) -> _Contents:
