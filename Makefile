@@ -28,14 +28,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-# ARM artefacts run in qemu's user emulation. Where it is not installed, Debian's static build is unpacked into .venv.
+# ARM artefacts run in qemu's user emulation. Where none that counts instructions is installed, Debian's is unpacked into
+# .venv; where that cannot be fetched, one sentence says so.
 qemu:
-	@command -v qemu-aarch64 >/dev/null || command -v qemu-aarch64-static >/dev/null || { \
-	  echo "Fetching qemu-user-static into $(QEMU) ..."; \
-	  mkdir -p $(QEMU) && cd $(QEMU) && \
-	  { apt-get download -qq qemu-user-static || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq qemu-user-static; }; } && \
-	  dpkg-deb -x qemu-user-static_*.deb . && rm -f qemu-user-static_*.deb; } || \
-	  echo "qemu-user is missing, so ARM artefacts cannot run here: install it with 'apt install qemu-user'."
+	@tests/devices/qemu.sh $(QEMU)
 
 userland: $(USERLAND)/python3
 

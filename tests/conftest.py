@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ pytest_plugins = (
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 USERLAND = Path(__file__).parents[1] / ".venv" / "userland"
+QEMU = "VITC_REQUIRE_QEMU"
 AMX_EMULATOR = Path(__file__).parent / "amx" / "amx_emulator.c"
 _STRICT = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
 
@@ -49,8 +51,22 @@ def need_emulator() -> Callable[[str], str]:
     def find(name: str) -> str:
         path = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
         if path is None:
-            _absent(f"qemu-{name} is not installed", "VITC_REQUIRE_QEMU")
+            _absent(f"no qemu-{name}, `make qemu` fetches it", QEMU)
         return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def need_counting_emulator(need_emulator: Callable[[str], str]) -> Callable[[str], str]:
+    """Like `need_emulator`, of one that loads plugins."""
+
+    def find(name: str) -> str:
+        path = need_emulator(name)
+        done = subprocess.run([path, "-help"], capture_output=True, text=True, check=False)
+        if "-plugin" not in done.stdout:
+            _absent(f"{Path(path).name} loads no plugins, `make qemu` fetches one", QEMU)
+        return path
 
     return find
 

@@ -1,40 +1,19 @@
 #!/bin/sh
 # Unpacks a 64-bit ARM userland into a folder: Debian's CPython 3.11 for arm64 with the TVM runtime at the pinned version,
-# started by FOLDER/python3 under qemu-user. Needs apt-get, dpkg-deb and the network, but not root: apt works on lists
-# and a package state of its own.
+# started by FOLDER/python3 under qemu-user. Needs apt-get, dpkg-deb and the network, but not root.
 #
 # userland.sh FOLDER PYTHON CONSTRAINTS      PYTHON has the pip that fetches the wheels; DEBIAN_MIRROR may name a mirror
 set -eu
-out=$1 python=$2 constraints=$3 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+out=$1 python=$2 constraints=$3
+. "$(dirname "$0")/private_apt.sh"
 part=$out.part
 rm -rf "$part"
-mkdir -p "$part/apt/lists/partial" "$part/apt/archives/partial" "$part/root" "$part/site"
+mkdir -p "$part/site"
 part=$(cd "$part" && pwd)
 trap 'rm -rf "$part"' EXIT
 
-# A fixed suite, because the wheels are for its Python.
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" \
-  >"$part/apt/sources.list"
-: >"$part/apt/status"
-cat >"$part/apt/apt.conf" <<END
-Dir::State "$part/apt";
-Dir::State::status "$part/apt/status";
-Dir::Cache "$part/apt";
-Dir::Etc::sourcelist "$part/apt/sources.list";
-Dir::Etc::sourceparts "-";
-APT::Architecture "arm64";
-APT::Architectures { "arm64"; };
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::Retries "3";
-END
-export APT_CONFIG="$part/apt/apt.conf"
-apt-get -qq update
-apt-get -qq -o Debug::NoLocking=1 install --download-only -y --no-install-recommends \
-  python3.11-minimal libpython3.11-stdlib libstdc++6
-for package in "$part"/apt/archives/*.deb; do
-  dpkg-deb -x "$package" "$part/root"
-done
+use_private_apt "$part/apt" arm64 debian
+fetch_packages "$part/apt" "$part/root" python3.11-minimal libpython3.11-stdlib libstdc++6
 rm -rf "$part/apt"
 
 "$python" -m pip install --quiet --disable-pip-version-check --target "$part/site" \
