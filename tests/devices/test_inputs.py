@@ -67,7 +67,7 @@ def test_a_truncated_image_is_an_error(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(path)
     path.write_bytes(path.read_bytes()[:900])
 
-    with pytest.raises(VitcError, match="cannot be decoded"):
+    with pytest.raises(VitcError, match=r"x\.png cannot be read: image file is truncated"):
         read_inputs([path], CONFIG, SHOWN)
 
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Data, DeviceName, JsonTo, ReportTo, Seed, Threads
+from vitc.cli.options import (
+    AllowExternalData,
+    Background,
+    Data,
+    DeviceName,
+    JsonTo,
+    ReportTo,
+    Seed,
+    Threads,
+)
 from vitc.cli.output import Output, table
 from vitc.cli.report import artefact_sizes, write_report
 from vitc.errors import ExitCode
@@ -28,6 +37,7 @@ def check(
         Path, typer.Option("--reference", metavar="CKPT", help="What it was made from.")
     ],
     data: Data = None,
+    background: Background = None,
     images: Annotated[
         int, typer.Option("--images", min=1, help="Images to compare layer by layer.")
     ] = 4,
@@ -43,12 +53,14 @@ def check(
 
     Exit code 0 if equal, 3 if not.
     """
+    from vitc.models.picture import parse_colour
     from vitc.verify import CheckOptions
     from vitc.verify import check as check_candidate
 
     output = Output(json_to)
     options = CheckOptions(
         data=data,
+        background=None if background is None else parse_colour(background),
         device=device,
         images=images,
         seed=seed,

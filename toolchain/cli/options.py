@@ -10,6 +10,7 @@ import typer
 
 __all__ = [
     "AllowExternalData",
+    "Background",
     "Data",
     "DeviceName",
     "Force",
@@ -47,6 +48,15 @@ AllowExternalData: TypeAlias = Annotated[
     typer.Option(
         "--allow-external-data",
         help="Read constants that the ONNX file keeps in other files of its own folder.",
+    ),
+]
+Background: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--background",
+        metavar="COLOUR",
+        help="What lies below transparent pixels: white, #rrggbb or r,g,b. "
+        "By default what the network was trained with, which is white unless stated.",
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Seed of all randomness.")]

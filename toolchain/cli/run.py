@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, DeviceName, JsonTo, Threads
+from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads
 from vitc.cli.output import Output, table
 
 __all__ = ["run"]
@@ -27,6 +27,7 @@ def run(
         Path | None, typer.Option("--out", metavar="LOGITS.npy", help="Write the logits.")
     ] = None,
     topk: Annotated[int, typer.Option("--topk", min=1, help="Classes to show an image.")] = 5,
+    background: Background = None,
     threads: Threads = 1,
     device: DeviceName = "local",
     allow_external_data: AllowExternalData = False,
@@ -34,10 +35,14 @@ def run(
 ) -> None:
     """Classify images, or run an array."""
     from vitc.devices.prediction import PredictOptions, predict, write_logits
+    from vitc.models.picture import parse_colour
 
     output = Output(json_to)
     options = PredictOptions(
-        threads=threads, device=device, allow_external_data=allow_external_data
+        threads=threads,
+        device=device,
+        allow_external_data=allow_external_data,
+        background=None if background is None else parse_colour(background),
     )
     with output.working(f"running {model}"):
         prediction = predict(model, inputs, options)

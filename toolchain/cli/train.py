@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import JsonTo, Seed
+from vitc.cli.options import Background, JsonTo, Seed
 from vitc.cli.output import Output
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def train(
     data: Annotated[
         str, typer.Option("--data", metavar="digits|DIR", help="Digits, or class folders.")
     ] = "digits",
+    background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images a step.")] = 64,
     learning_rate: Annotated[
@@ -59,6 +60,7 @@ def train(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from vitc.models.picture import parse_colour
     from vitc.training import TrainOptions
     from vitc.training import train as run_training
 
@@ -66,6 +68,7 @@ def train(
     options = TrainOptions(
         out=out,
         data=data,
+        background=None if background is None else parse_colour(background),
         preset=preset,
         depth=depth,
         si=si,

@@ -9,11 +9,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
-from vitc.models.picture import FORMATS, open_picture
 
 __all__ = ["Inputs", "read_inputs", "validated"]
 
@@ -56,7 +54,7 @@ def read_inputs(paths: Sequence[Path], config: ModelConfig, preprocessing: Prepr
             )
         pixels = validated(_array(arrays[0]), config, str(arrays[0]))
         return Inputs(pixels, tuple(f"{arrays[0].name}[{i}]" for i in range(len(pixels))))
-    pixels = np.stack([preprocessing.apply(_image(path)) for path in paths])
+    pixels = preprocessing.normalise(np.stack([preprocessing.read(path) for path in paths]))
     return Inputs(validated(pixels, config, str(paths[0])), tuple(str(path) for path in paths))
 
 
@@ -96,16 +94,3 @@ def _array(path: Path) -> NDArray[np.generic]:
         first = str(error).strip().partition("\n")[0]
         raise VitcError(f"{path} is not a whole .npy file ({first}).", _SAVE) from error
     return np.array(mapped)
-
-
-def _image(path: Path) -> Image.Image:
-    hint = "Give a picture, such as PNG or JPEG, or an .npy file."
-    try:
-        with open_picture(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise VitcError(f"There is no file {path}.", "Check the path.") from error
-    except UnidentifiedImageError as error:
-        raise VitcError(f"{path} is not an image ({', '.join(FORMATS)}).", hint) from error
-    except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise VitcError(f"{path} cannot be decoded ({error}).", hint) from error

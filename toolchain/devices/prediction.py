@@ -16,6 +16,7 @@ from vitc.devices.inputs import read_inputs
 from vitc.devices.source import Description, refuse_external_data
 from vitc.devices.table import parse_device
 from vitc.errors import VitcError
+from vitc.models.picture import Colour
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["PredictOptions", "Prediction", "Ranked", "predict", "write_logits"]
@@ -29,11 +30,13 @@ class PredictOptions:
         threads: Threads of the library or of ONNX Runtime.
         device: Where an artefact runs, as behind ``--device``.
         allow_external_data: Whether an ONNX file keeps data in other files of its folder.
+        background: Colour below transparent pixels, if not what the network was trained with.
     """
 
     threads: int = 1
     device: str = "local"
     allow_external_data: bool = False
+    background: Colour | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ def predict(
         refuse_external_data(path, chosen.allow_external_data)
         artefact = Artefact.open(path)
         description = Description.of_artefact(artefact)
-        read = read_inputs(inputs, description.config, description.preprocessing)
+        read = read_inputs(
+            inputs, description.config, description.preprocessing.on(chosen.background)
+        )
         device = parse_device(chosen.device)
         logits = device.run(artefact, read.pixels, RunRequest(threads=chosen.threads)).logits
     else:
@@ -117,7 +122,9 @@ def predict(
 
         graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
         description = Description.of_onnx(path, facts)
-        read = read_inputs(inputs, description.config, description.preprocessing)
+        read = read_inputs(
+            inputs, description.config, description.preprocessing.on(chosen.background)
+        )
         opened = session(graph, ["logits"], chosen.threads, confined=True)
         logits = run_with_taps(opened, read.pixels)["logits"]
     return Prediction(read.names, logits, description.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitc.errors import VitcError
+from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
 __all__ = ["PRESETS", "ModelConfig", "Preprocessing", "Preset", "preset"]
 
@@ -44,6 +46,10 @@ def _shown(value: object) -> str:
 
 def _number(value: object) -> bool:
     return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
+
+
+def _level(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -202,6 +208,8 @@ class Preprocessing:
         interpolation: ``bicubic``, ``bilinear`` or ``nearest``.
         mean: Per channel, subtracted after scaling to [0, 1].
         std: Per channel, divided by.
+        background: Colour below transparency, red, green and blue from 0 to 255.
+        decoding: The rule by which a file becomes 8-bit RGB, see `vitc.models.picture`.
     """
 
     resize: int = 256
@@ -209,6 +217,8 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    background: Colour = WHITE
+    decoding: str = DECODING
 
     def __post_init__(self) -> None:
         if not isinstance(self.interpolation, str) or self.interpolation not in _INTERPOLATION:
@@ -232,30 +242,62 @@ class Preprocessing:
             raise VitcError("mean and std need three numbers each.")
         if not all(s > 0 for s in self.std):
             raise VitcError("mean and std need three values each, and std must be positive.")
+        ground = self.background
+        if not (isinstance(ground, tuple) and len(ground) == 3 and all(map(_level, ground))):
+            raise VitcError(
+                f"background must be three integers from 0 to 255, found {_shown(ground)}."
+            )
+        if self.decoding != DECODING:
+            raise VitcError(
+                f"Unknown decoding of pictures {_shown(self.decoding)}; this vitc knows {DECODING}."
+            )
 
     @classmethod
     def for_image_size(cls, image_size: int) -> Preprocessing:
         """The ImageNet evaluation of DeiT: crop ratio 0.875, so 224 from 256."""
         return cls(resize=int(image_size / 0.875), crop=image_size)
 
+    def on(self, background: Colour | None) -> Preprocessing:
+        """The same with another background; this one if it is None."""
+        return self if background is None else dataclasses.replace(self, background=background)
+
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
-        """Resize the shorter side, crop the centre, scale to [0, 1] and normalise.
+        """Make upright RGB, resize the shorter side, crop the centre, scale to [0, 1], normalise.
 
         Args:
-            image: Any mode; grey images become RGB.
+            image: Any image of Pillow whose pixels have a range, see `vitc.models.picture`.
 
         Returns:
             float32 [3, crop, crop].
+
+        Raises:
+            VitcError: As `crop_centre`.
         """
         return self.normalise(np.asarray(self.crop_centre(image)))
 
-    def crop_centre(self, image: Image.Image) -> Image.Image:
-        """The RGB image of crop x crop pixels that `apply` normalises.
+    def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+        """The pixels of a picture file that `normalise` takes.
+
+        Returns:
+            uint8 [crop, crop, 3].
 
         Raises:
-            VitcError: If the image is so long and narrow that resizing it takes a gigabyte.
+            VitcError: If the file cannot be read, is refused, or is too long and narrow to be
+                resized; it is named.
         """
-        rgb = image.convert("RGB")
+        rgb = read_picture(path, self.background)
+        return np.asarray(self._cropped(rgb, os.fspath(path)))
+
+    def crop_centre(self, image: Image.Image) -> Image.Image:
+        """The upright RGB image of crop x crop pixels that `apply` normalises.
+
+        Raises:
+            VitcError: If its pixels have no stated range, or the image is so long and narrow that
+                resizing it takes a gigabyte.
+        """
+        return self._cropped(upright_rgb(image, self.background), "The image")
+
+    def _cropped(self, rgb: Image.Image, name: str) -> Image.Image:
         short = min(rgb.size)
         # torchvision's rule: the shorter side is exact, the longer one truncated.
         size = (
@@ -264,8 +306,8 @@ class Preprocessing:
         )
         if math.prod(size) > _MOST_PIXELS:
             raise VitcError(
-                f"An image of {rgb.width} x {rgb.height} would become {size[0]} x {size[1]} when "
-                f"its shorter side is resized to {self.resize}.",
+                f"{name} of {rgb.width} x {rgb.height} would become {size[0]} x {size[1]} when its "
+                f"shorter side is resized to {self.resize}.",
                 "Crop it first.",
             )
         if rgb.size != size:

@@ -23,7 +23,6 @@ from torch.utils import data as torch_data
 
 from vitc.errors import VitcError
 from vitc.models.config import Preprocessing
-from vitc.models.picture import open_picture
 
 __all__ = ["DIGITS", "Dataset", "Split", "load_dataset"]
 
@@ -42,7 +41,7 @@ _IMAGE_SUFFIXES: Final = frozenset(
 class _Entry:
     name: str
     target: int | None
-    open: Callable[[], Image.Image]
+    pixels: Callable[[Preprocessing], NDArray[np.uint8]]
 
 
 class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
@@ -109,16 +108,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         kept = self._pixels[index]
         if kept is not None:
             return kept
-        entry = self._entries[index]
-        try:
-            with entry.open() as image:
-                pixels = np.asarray(self.preprocessing.crop_centre(image))
-        except VitcError:
-            raise
-        except Exception as error:  # whatever a damaged file makes a decoder raise
-            raise VitcError(
-                f"The image {entry.name} cannot be read: {error}.", "Remove or replace the file."
-            ) from error
+        pixels = self._entries[index].pixels(self.preprocessing)
         if self.in_memory:
             self._pixels[index] = pixels
         return pixels
@@ -168,7 +158,7 @@ def _mapped(
         )
     index = {name: position for position, name in enumerate(labels)}
     return [
-        _Entry(e.name, None if e.target is None else index[names[e.target]], e.open)
+        _Entry(e.name, None if e.target is None else index[names[e.target]], e.pixels)
         for e in entries
     ]
 
@@ -187,10 +177,11 @@ def _digits(split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
         )
         chosen = np.sort(parts[split == "test"])
 
-    def opener(index: int) -> Callable[[], Image.Image]:
-        return lambda: Image.fromarray(pixels[index])
+    def shown(index: int) -> Callable[[Preprocessing], NDArray[np.uint8]]:
+        image = Image.fromarray(pixels[index])
+        return lambda preprocessing: np.asarray(preprocessing.crop_centre(image))
 
-    entries = [_Entry(f"{DIGITS}/{i:04d}", int(digits.target[i]), opener(int(i))) for i in chosen]
+    entries = [_Entry(f"{DIGITS}/{i:04d}", int(digits.target[i]), shown(int(i))) for i in chosen]
     return entries, tuple(str(name) for name in digits.target_names)
 
 
@@ -277,4 +268,4 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _file_entry(file: Path, target: int | None) -> _Entry:
-    return _Entry(str(file), target, lambda: open_picture(file))
+    return _Entry(str(file), target, lambda preprocessing: preprocessing.read(file))

@@ -58,7 +58,8 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     accelerator = Accelerator()
     torch.manual_seed(options.seed)
     chosen = preset(options.preset)
-    parts = load_parts(options.data, chosen.preprocessing)
+    shown = chosen.preprocessing.on(options.background)
+    parts = load_parts(options.data, shown)
     labels = parts.train.labels
     if len(labels) < 2:
         raise VitcError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitc.errors import VitcError
+from vitc.models.picture import Colour
 
 __all__ = ["EpochReport", "TrainOptions", "TrainResult"]
 
@@ -21,6 +22,7 @@ class TrainOptions:
             resume), ``.png`` (curves) and ``.json`` (history).
         data: ``digits`` or a folder, see `vitc.training.data.load_dataset`; for what is kept for
             validation see `vitc.training.parts`.
+        background: Colour below transparent pixels, kept in the checkpoint, if not the preset's.
         preset: Network to train, with the number of classes of the data.
         depth: Blocks, if not the preset's.
         si: Whether to have the spatial interaction branch, if not as the preset.
@@ -47,6 +49,7 @@ class TrainOptions:
 
     out: Path
     data: str = "digits"
+    background: Colour | None = None
     preset: str = "micro"
     depth: int | None = None
     si: bool | None = None

@@ -15,6 +15,7 @@ from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import build, differing_constants, load_onnx
 from vitc.models.checkpoint import load
+from vitc.models.picture import Colour
 from vitc.models.sibivit import SIBiViT
 from vitc.runtime.artefact import Artefact
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
@@ -43,6 +44,7 @@ class CheckOptions:
     Attributes:
         data: Labelled images: ``digits``, or a folder of class folders; None for probe images. Of
             digits, and of a folder with a test part, only the test images are taken.
+        background: Colour below their transparent pixels, if not what the network was trained with.
         device: Where an artefact runs, as behind ``--device``.
         images: How many images are compared layer by layer.
         seed: Of the probe images.
@@ -51,6 +53,7 @@ class CheckOptions:
     """
 
     data: str | None = None
+    background: Colour | None = None
     device: str = "local"
     images: int = 4
     seed: int = 0
@@ -62,6 +65,11 @@ class CheckOptions:
             raise VitcError(
                 f"A check needs at least one image and one thread, found {self.images} and "
                 f"{self.threads}."
+            )
+        if self.background is not None and self.data is None:
+            raise VitcError(
+                "A background is for pictures, and probe images are none.",
+                "Name pictures with --data, or leave --background away.",
             )
 
 
@@ -200,7 +208,8 @@ def _images(model: SIBiViT, options: CheckOptions) -> Images:
     # The training package is slow to import and only wanted with data.
     from vitc.training.data import load_dataset
 
-    data = load_dataset(options.data, model.preprocessing, _split(options.data), model.labels)
+    shown = model.preprocessing.on(options.background)
+    data = load_dataset(options.data, shown, _split(options.data), model.labels)
     targets = data.targets.numpy()
     unknown = targets.max(initial=-1) >= model.config.classes
     if unknown:
