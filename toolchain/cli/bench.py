@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc.cli.options import DeviceName, JsonTo, ReportTo, Threads
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
+from vitc.cli.tables import table
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def bench(
     if report.baseline is not None and report.baseline_latency is not None:
         rows.append((report.baseline[1], *_times(report.baseline_latency)))
     unit = "emulated ms" if report.emulated else "ms"
-    output.show(table("", (unit, ">median", ">p10", ">p90", ">min"), rows))
+    output.show(table((unit, ">median", ">p10", ">p90", ">min"), rows))
     if report.ratio is not None:
         output.show(f"ratio {report.ratio:.2f}")
     output.show(
@@ -131,7 +132,7 @@ def _times(latency: Latency) -> tuple[str, str, str, str]:
 def _show_profile(output: Output, profile: Profile) -> None:
     columns = ("layer", ">ms", ">share", ">binary MMAC", ">fp MMAC", ">of peak", "unit")
     rows = [_layer(layer, profile.milliseconds) for layer in profile.layers()]
-    output.show(table("", columns, [*rows, _layer(profile.binary(), profile.milliseconds)]))
+    output.show(table(columns, [*rows, _layer(profile.binary(), profile.milliseconds)]))
     peaks = profile.peaks
     if peaks is None:
         output.note("peaks are measured on this machine only, so there are no fractions of them")
@@ -168,7 +169,7 @@ def _show_estimate(output: Output, estimate: Estimate) -> None:
         )
         for kernel in estimate.kernels
     ]
-    output.show(table("", columns, rows))
+    output.show(table(columns, rows))
     cpu = estimate.processor
     output.show(
         f"modelled, not measured: {estimate.milliseconds:.2f} ms on {cpu.name} at "

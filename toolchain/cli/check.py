@@ -17,8 +17,9 @@ from vitc.cli.options import (
     Seed,
     Threads,
 )
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
+from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def check(
     for part in (report.onnx, report):
         if part is not None:
             _show(output, part, per_layer)
-    output.show("equal" if report.equal else f"[bold red]not equal[/]: {_where(report)}")
+    if report.equal:
+        output.show("equal")
+    else:
+        output.show(plain("not equal", "bold red").append(plain(f": {_where(report)}", "not bold")))
     output.result(report.to_dict())
     if report_to is not None:
         write_report(
@@ -96,11 +100,10 @@ def _where(report: CheckReport) -> str:
 
 def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
     layers = [layer for layer in report.layers if per_layer or not layer.equal]
-    output.show(f"[bold]{report.candidate}[/] on {report.device}")
+    output.show(plain(f"{report.candidate} on {report.device}", "bold"))
     if layers:
         output.show(
             table(
-                "",
                 ("layer", "kind", ">values", ">wrong", ">near ties", ">largest error"),
                 [
                     (
@@ -129,10 +132,13 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
             ("accuracy of the reference", f"{report.accuracy.reference:.2%}"),
             ("accuracy of the candidate", f"{report.accuracy.candidate:.2%}"),
         ]
-    output.show(table("", ("", ""), facts))
-    listed = [f"[red]{fault}[/]" for fault in report.faults]
-    listed += [f"[red]{p.layer}: {p.name}: {p.detail}[/]" for p in report.parameters[:_LISTED]]
-    listed += [
+    output.show(table(("", ""), facts))
+    wrong = [
+        *report.faults,
+        *(f"{p.layer}: {p.name}: {p.detail}" for p in report.parameters[:_LISTED]),
+    ]
+    output.show(*(plain(fault, "red") for fault in wrong))
+    listed = [
         f"near tie at {tie.tap}{list(tie.index)}: {tie.margin:.2g} within {tie.bound:.2g}"
         for tie in report.near_ties[:_LISTED]
     ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc.cli.options import JsonTo, Seed
-from vitc.cli.output import Output, megabytes, table
+from vitc.cli.output import Output, megabytes
+from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ def _show(output: Output, report: DemoReport) -> None:
     if report.bench.baseline is not None and twin is not None:
         rows.append((report.bench.baseline[1], "", "", "", f"{twin.median:.3f}", "1"))
     columns = ("", ">test accuracy", ">max logit difference", ">size", ">latency ms", ">ratio")
-    output.show(table("", columns, rows))
+    output.show(table(columns, rows))
     output.show(
         f"epoch {report.training.best_epoch} was chosen by its validation accuracy, "
         f"{report.training.validation_accuracy:.2%}"
     )
     for entry in report.targets:
         if entry.skipped:
-            output.show(f"[yellow]{entry.target}: {entry.skipped}[/]")
+            output.show(plain(f"{entry.target}: {entry.skipped}", "yellow"))
 
 
 def _row(entry: TargetReport, report: DemoReport) -> tuple[str, str, str, str, str, str]:

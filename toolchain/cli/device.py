@@ -14,6 +14,7 @@ app = typer.Typer(
     name="device",
     help="Offer this machine, or a farm of machines, as rpc:// devices.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 _Host = Annotated[str, typer.Option("--host", help="Address to bind to.")]
@@ -42,7 +43,7 @@ def serve(
     from vitc.devices.serve import serve as serve_rpc
 
     options = ServeOptions(host=host, port=port, key=key, tracker=tracker, expose=expose)
-    serve_rpc(options, Output().plain)
+    serve_rpc(options, Output().copyable)
 
 
 @app.command()
@@ -54,4 +55,4 @@ def tracker(
     """Start a TVM RPC tracker, bound to this machine, which hands out the boards of a farm."""
     from vitc.devices.serve import TrackerOptions, track
 
-    track(TrackerOptions(host=host, port=port, expose=expose), Output().plain)
+    track(TrackerOptions(host=host, port=port, expose=expose), Output().copyable)

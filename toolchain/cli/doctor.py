@@ -8,16 +8,13 @@ from typing import Final
 import typer
 
 from vitc.cli.options import JsonTo
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
+from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
 
 __all__ = ["doctor"]
 
-_STYLE: Final = {
-    "ok": "[green]ok[/]",
-    "optional": "[yellow]optional[/]",
-    "missing": "[red]missing[/]",
-}
+_STYLE: Final = {"ok": "green", "optional": "yellow", "missing": "red"}
 
 
 def doctor(json_to: JsonTo = None) -> None:
@@ -31,9 +28,8 @@ def doctor(json_to: JsonTo = None) -> None:
     findings = diagnose()
     output.show(
         table(
-            "",
             ("", "what", "found", "what to do"),
-            [(_STYLE[f.state], f.what, f.found, f.advice) for f in findings],
+            [(plain(f.state, _STYLE[f.state]), f.what, f.found, f.advice) for f in findings],
         )
     )
     output.result({"findings": [asdict(finding) for finding in findings]})

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from vitc.cli.streams import printable
 from vitc.errors import ExitCode, VitcError
 
 __all__ = ["INTERRUPTED", "guarded"]
@@ -19,19 +20,36 @@ def guarded(command: Callable[[], None]) -> int:
     """Run `command`; whatever it raises is explained on stderr.
 
     Returns:
-        The exit code: that of an explained error, 1 for an unknown one, 130 for Ctrl-C. The
-        command line parser leaves through `SystemExit`, which passes.
+        The exit code: that of an explained error, that with which the command line parser leaves,
+        1 for an unknown error, 130 for Ctrl-C.
     """
+    code = _outcome(command)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Without this the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == ExitCode.OK:
+            code = int(ExitCode.ERROR)
+            if not isinstance(error, BrokenPipeError):  # a reader that went away wants no word
+                _explain(
+                    f"Standard output cannot be written: {error.strerror or error}.",
+                    "Check the space of the disk it goes to.",
+                )
+    return code
+
+
+def _outcome(command: Callable[[], None]) -> int:
     try:
         command()
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except VitcError as error:
         _explain(error.message, error.hint)
         return int(getattr(error, "exit_code", ExitCode.ERROR))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away; without this the interpreter complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.ERROR)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -51,4 +69,4 @@ def _explain(message: str, hint: str) -> None:
     if os.environ.get(_DEBUG, "") not in ("", "0"):
         traceback.print_exc()
     lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(printable("\n".join(lines), keep="\n\t") + "\n")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vitc.cli.options import AllowExternalData, JsonTo
-from vitc.cli.output import Output, megabytes, table
+from vitc.cli.output import Output, megabytes
+from vitc.cli.tables import table
 
 __all__ = ["inspect"]
 
@@ -45,7 +46,6 @@ def inspect(
     last = "kernel, or why it is not binary" if found.kernels else "why it is not binary"
     output.show(
         table(
-            "",
             ("layer", "kind", ">params", ">bits", ">folded B", ">binary MMAC", ">fp MMAC", last),
             rows,
         )
@@ -60,8 +60,8 @@ def inspect(
         ("OPs (binary / 64 + fp)", f"{cost.ops / 1e6:.1f} M"),
     ]
     totals += [(name, megabytes(size)) for name, size in found.files.items()]
-    output.show(table("", ("total", ">"), totals))
+    output.show(table(("total", ">"), totals))
     if found.float_layers:
         columns = ("in float, as --allow-float said", "why")
-        output.show(table("", columns, [*found.float_layers.items()]))
+        output.show(table(columns, [*found.float_layers.items()]))
     output.result(found.to_dict())

@@ -20,6 +20,7 @@ from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
 from vitc.cli.run import run
+from vitc.cli.streams import prepare_streams
 from vitc.cli.targets import targets
 from vitc.cli.train import train
 from vitc.cli.tune import tune
@@ -33,6 +34,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 an explained error, 2 wrong usage, 3 a check that does not hold.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Click's own form of help wraps at any width; rich's boxes cut the names of options.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -70,10 +73,16 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    # Whole: click cuts what it takes out of a docstring.
+    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(_command)
 app.add_typer(device)
 
 
 def main() -> None:
     """Entry point of the `vitc` program."""
+    prepare_streams()
     sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

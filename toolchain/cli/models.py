@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vitc.cli.options import JsonTo
-from vitc.cli.output import Output, megabytes, table
+from vitc.cli.output import Output, megabytes
+from vitc.cli.tables import table
 
 __all__ = ["models"]
 
@@ -17,7 +18,6 @@ def models(json_to: JsonTo = None) -> None:
     costs = {name: account(entry.config) for name, entry in PRESETS.items()}
     output.show(
         table(
-            "",
             ("preset", "what", ">parameters", ">fp32", ">folded 1-bit", ">binary GMAC"),
             [
                 (

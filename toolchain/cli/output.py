@@ -6,18 +6,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
+from rich.text import Text
 
-__all__ = ["Output", "megabytes", "table"]
+from vitc.cli.tables import Rows, plain
+
+__all__ = ["Output", "megabytes"]
 
 _STDOUT = "-"
-_FILE_WIDTH = 200
+_NO_WIDTH = 1 << 16
 _LOG_EVERY_S = 1.0
 
 
@@ -31,18 +33,17 @@ class Output:
 
     def __init__(self, json_to: str | None = None) -> None:
         self._json_to = json_to
-        # Without a terminal there is no width to fit, and a cut table is of no use in a file.
-        width = None if sys.stdout.isatty() else _FILE_WIDTH
-        self._out = Console(quiet=json_to == _STDOUT, highlight=False, width=width)
-        self._err = Console(stderr=True, highlight=False)
+        self._out = _console(sys.stdout, quiet=json_to == _STDOUT)
+        self._err = _console(sys.stderr)
 
-    def show(self, *renderables: RenderableType) -> None:
+    def show(self, *results: str | Text | Rows) -> None:
         """Print results for people."""
-        self._out.print(*renderables, sep="\n")
+        for result in results:
+            self._out.print(plain(result) if isinstance(result, str) else result)
 
-    def plain(self, text: str) -> None:
+    def copyable(self, text: str) -> None:
         """Print text to be copied as it is, at once."""
-        self._out.print(text, markup=False, soft_wrap=True)
+        self._out.print(plain(text), soft_wrap=True)
         sys.stdout.flush()
 
     @property
@@ -52,7 +53,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something that is no result."""
-        self._err.print(text, style="dim", markup=False)
+        self._err.print(plain(text, "dim"), soft_wrap=True)
 
     def result(self, document: Mapping[str, Any]) -> None:
         """Write the JSON form of the result where the user wants it."""
@@ -73,12 +74,13 @@ class Output:
     @contextmanager
     def working(self, what: str) -> Iterator[Callable[[str], None]]:
         """Show on stderr what is being done; yields a function that changes the text."""
-        with self._err.status(what) as status:
+        spinner = "line" if self._err.options.ascii_only else "dots"
+        with self._err.status(plain(what), spinner=spinner) as status:
             last = time.monotonic()
 
             def say(text: str) -> None:
                 nonlocal last
-                status.update(text)
+                status.update(plain(text))
                 # A log wants a line now and then, not one for every step of a counter.
                 if not self._err.is_terminal and time.monotonic() - last > _LOG_EVERY_S:
                     last = time.monotonic()
@@ -89,18 +91,19 @@ class Output:
             yield say
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table; columns whose name starts with ``>`` are aligned right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
-        made.add_column(
-            column.removeprefix(">"), justify="right" if column.startswith(">") else "left"
-        )
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
 def megabytes(size: float) -> str:
     """Bytes as MB (1e6 bytes), three digits or more."""
     return f"{size / 1e6:.3g} MB" if size < 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _console(stream: TextIO, *, quiet: bool = False) -> Console:
+    # Without a terminal there is no width to fit, and folded names are of no use in a file.
+    fits = stream.isatty() or "COLUMNS" in os.environ
+    return Console(
+        stderr=stream is sys.stderr,
+        quiet=quiet,
+        width=None if fits else _NO_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
+from vitc.cli.tables import table
 
 __all__ = ["run"]
 
@@ -53,5 +54,5 @@ def run(
         for index, name in enumerate(prediction.names)
         for rank, entry in enumerate(prediction.top(index, topk))
     ]
-    output.show(table("", ("input", "class", ">probability", ">logit"), rows))
+    output.show(table(("input", "class", ">probability", ">logit"), rows))
     output.result(prediction.to_dict(topk))

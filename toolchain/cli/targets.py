@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vitc.cli.options import JsonTo
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
+from vitc.cli.tables import table
 
 if TYPE_CHECKING:
     from vitc.targets import Target
@@ -37,7 +38,6 @@ def targets(json_to: JsonTo = None) -> None:
         native = ""
     output.show(
         table(
-            "",
             ("target", "for", "needs", "runs here"),
             [
                 (

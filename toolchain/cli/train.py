@@ -85,8 +85,9 @@ def train(
         TextColumn("epoch {task.completed}/{task.total}"),
         BarColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, TextColumn("{task.description}"), console=output.notes) as bar:
+    with Progress(*columns, console=output.notes) as bar:
         task = bar.add_task("", total=epochs)
         result = run_training(
             options,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vitc.cli.options import DeviceName, JsonTo
-from vitc.cli.output import Output, table
+from vitc.cli.output import Output
+from vitc.cli.tables import table
 
 __all__ = ["tune"]
 
@@ -47,7 +48,7 @@ def tune(
         for choice in report.kernels
     ]
     columns = ("kernel", ">calls", "usual tile", "fastest tile", ">ms", ">ms")
-    output.show(table("", columns, rows))
+    output.show(table(columns, rows))
     if report.before is None or report.after is None:
         output.show(f"{report.artefact} has the fastest tiles known for {report.cpu} already")
     else:
