@@ -45,6 +45,8 @@ def export(
     with output.working(f"reading {checkpoint}") as say:
         model = load(checkpoint, ema=ema)
         done = export_file(model, out, options, say=say)
+    for note in () if model.load_report is None else model.load_report.notes:
+        output.note(f"{checkpoint}: {note}")
     for layer, why in done.float_layers.items():
         output.note(f"in float: {layer} ({why})")
     output.note(f"wrote {out} ({megabytes(out.stat().st_size)})")

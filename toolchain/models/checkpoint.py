@@ -2,8 +2,9 @@
 
 vitc's own files are ``.safetensors`` whose metadata key ``vitc`` holds JSON with the configuration,
 preprocessing, labels and history. Official files (``.pth.tar``, ``.pth``) and plain state dicts in
-``.safetensors`` carry none of that; their configuration follows from the shapes. A file is never
-unpickled unsafely: only tensors, plain containers and ``argparse.Namespace`` are let through.
+``.safetensors`` carry none of that; their configuration follows from the shapes, and what wrappers
+put around them is taken off, see `vitc.models.state_dicts`. A file is never unpickled unsafely:
+only tensors, plain containers and ``argparse.Namespace`` are let through.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pickle
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from vitc.models.config import ModelConfig, Preprocessing
 from vitc.models.pickle_limits import excess
 from vitc.models.schemes import scheme as known_scheme
 from vitc.models.sibivit import LoadReport, SIBiViT
+from vitc.models.state_dicts import StateDict, find_state_dict, unwrapped
 
 __all__ = ["config_from_shapes", "load", "save"]
 
@@ -46,7 +48,7 @@ _LEGACY_PICKLES: Final = 5
 
 _LISTED: Final = 12
 _FLOATS: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-_TORCH_SUFFIXES: Final = (".pth.tar", ".pth", ".pt")
+_TORCH_SUFFIXES: Final = (".pth.tar", ".pth", ".pt", ".ckpt", ".bin")
 _GET_ONE = "Make a fresh one with `vitc new`, or copy the file again."
 
 
@@ -68,7 +70,7 @@ def load(
 
     Args:
         path: ``.safetensors``, or an official ``.pth.tar`` or ``.pth``.
-        ema: Take ``state_dict_ema`` of an official file instead of ``state_dict``.
+        ema: Take the averaged weights, ``state_dict_ema`` of an official file.
         scheme: Binarization scheme of a file that does not say (default: what the file says, else
             bibert).
         weight_bits: 32 if the file is from the 32W1A step, whose names and shapes are the same
@@ -239,7 +241,8 @@ def _check_file(file: Path) -> None:
         raise VitcError(f"There is no checkpoint {file}.", "Make one with `vitc new`.")
     if not file.name.lower().endswith((".safetensors", *_TORCH_SUFFIXES)):
         raise VitcError(
-            f"{file} is not named like a checkpoint, wanted .safetensors, .pth.tar or .pth.",
+            f"{file} is not named like a checkpoint, wanted .safetensors, .pth.tar, .pth, "
+            ".pt, .ckpt or .bin.",
             "Name a checkpoint file.",
         )
     try:
@@ -271,7 +274,7 @@ def _read_safetensors(file: Path) -> _Contents:
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise VitcError(f"{file} is not a whole safetensors file: {error}.", _GET_ONE) from error
     if described is None:
-        return _Contents(tensors)
+        return _found(file, lambda: unwrapped(tensors))
     try:
         parsed = json.loads(described)
     except (ValueError, RecursionError) as error:
@@ -283,6 +286,12 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
+            program = _program(archive.namelist())
+        if program is not None:
+            raise VitcError(
+                f"{file} is {program}, which is a program; wanted a state dict.",
+                "Where it was made, save `model.state_dict()` with torch.save instead.",
+            )
         if unpacked > _MAX_BYTES:
             raise VitcError(
                 f"{file} unpacks to {unpacked} bytes; vitc reads up to {_MAX_BYTES}.",
@@ -305,7 +314,23 @@ def _read_torch(file: Path, ema: bool) -> _Contents:
         ) from error
     except Exception as error:  # whatever a damaged pickle makes the unpickler raise
         raise VitcError(f"{file} is not a whole PyTorch checkpoint.", _GET_ONE) from error
-    return _state_dict(file, content, ema)
+    return _found(file, lambda: find_state_dict(content, ema=ema))
+
+
+def _found(file: Path, find: Callable[[], StateDict]) -> _Contents:
+    try:
+        state = find()
+    except VitcError as error:
+        raise VitcError(f"{file} {error.message}", error.hint) from error
+    return _Contents(state.tensors, notes=state.notes)
+
+
+def _program(names: Sequence[str]) -> str | None:
+    """What kind of program an archive of PyTorch is; None if it is a pickle of tensors."""
+    inside = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
+        return "a TorchScript archive"
+    return "an archive of torch.export" if "archive_format" in inside else None
 
 
 def _excess(file: Path) -> str | None:
@@ -319,32 +344,6 @@ def _excess(file: Path) -> str | None:
         else:
             streams = [opened.enter_context(file.open("rb"))] * _LEGACY_PICKLES
         return excess(streams)
-
-
-def _state_dict(file: Path, content: object, ema: bool) -> _Contents:
-    entries = content if isinstance(content, dict) else {}
-    key = "state_dict_ema" if ema else "state_dict"
-    taken = entries.get(key)
-    if taken is None and not ema and entries and "state_dict_ema" not in entries:
-        taken = entries
-    if not isinstance(taken, dict):
-        held = ", ".join(sorted(str(k) for k in entries)[:_LISTED]) or type(content).__name__
-        raise VitcError(
-            f"{file} has no {key}; it holds {held}.",
-            "Load it without the EMA option." if ema else "Name a checkpoint of the network.",
-        )
-    strangers = [str(k) for k, v in taken.items() if not isinstance(v, Tensor)]
-    if strangers:
-        raise VitcError(
-            f"{file}: the state dict holds entries that are no tensors: "
-            f"{', '.join(sorted(strangers)[:_LISTED])}.",
-            "Name a checkpoint of the network.",
-        )
-    tensors = {str(name).removeprefix("module."): value for name, value in taken.items()}
-    notes = [f"{key} was taken"] if taken is not entries else []
-    if not ema and "state_dict_ema" in entries:
-        notes.append("the file also has state_dict_ema, which was left")
-    return _Contents(tensors, notes=tuple(notes))
 
 
 def _configuration(
