@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from vitc.errors import VitcError
 from vitc.models import Preprocessing, preset
+from vitc.models.picture_files import counted
 from vitc.training import load_dataset
+from vitc.training.data import Reporting, batches
 
 SMALL = Preprocessing(resize=20, crop=16)
 DIGITS = preset("micro").preprocessing
@@ -140,3 +147,126 @@ def test_test_classes_must_be_training_classes(presplit_folders: Path) -> None:
     (presplit_folders / "val" / "dark").rename(presplit_folders / "val" / "new")
     with pytest.raises(VitcError, match="new"):
         load_dataset(str(presplit_folders), SMALL, "test")
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = {".gif": "GIF", ".jfif": "JPEG", ".jpe": "JPEG", ".pgm": "PPM"}
+    Image.new("L", (20, 20), 90).save(path, format=kinds.get(path.suffix.lower()))
+    return path
+
+
+def test_every_format_and_every_depth_of_folders_is_taken(tmp_path: Path) -> None:
+    for name in ("0.gif", "1.JFIF", "2.jpe", "3.pgm", "sub/4.png", "sub/deeper/5.tiff", "6.WebP"):
+        picture(tmp_path / "a" / name)
+    picture(tmp_path / "b" / "0.png")
+    data = load_dataset(str(tmp_path), SMALL)
+    assert torch.bincount(data.targets).tolist() == [7, 1]
+    assert torch.cat(list(data.images)).shape == (8, 3, 16, 16)
+    assert data.left == {}
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"),
+    [
+        (lambda folder: (folder / "x.heic").write_bytes(b"x"), r"b \(1 \.heic\)"),
+        (lambda folder: (folder / "x.png").symlink_to("/nowhere/x.png"), r"b \(1 broken links\)"),
+        (lambda folder: (folder / "deeper").mkdir(), r"b \(empty\)"),
+        (lambda folder: (folder / "none").write_bytes(b"x"), r"b \(1 files without a suffix\)"),
+    ],
+)
+def test_a_class_that_would_vanish_is_an_error(tmp_path: Path, fill: Any, words: str) -> None:
+    picture(tmp_path / "a" / "0.png")
+    (tmp_path / "b").mkdir()
+    fill(tmp_path / "b")
+    with pytest.raises(VitcError, match=f"hold no picture that vitc reads: {words}") as caught:
+        load_dataset(str(tmp_path), SMALL)
+    assert ".gif" in caught.value.hint
+
+
+def test_what_is_left_is_counted(tmp_path: Path) -> None:
+    for name in ("train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png", "spare/a/0.png"):
+        picture(tmp_path / name)
+    for name in ("train/a/x.heic", "train/a/y.HEIC", "test/b/notes.txt", "train/.hidden.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "train" / "b" / "gone.png").symlink_to("nowhere.png")
+    picture(tmp_path / "train" / "loose.png")
+    data = load_dataset(str(tmp_path), SMALL, "train")
+    assert data.left == {
+        ".heic": 2,
+        ".txt": 1,
+        "broken links": 1,
+        "pictures in no class folder": 1,
+        "pictures in spare/": 1,
+    }
+    assert counted(data.left) == (
+        "2 .heic, 1 .txt, 1 broken links, 1 pictures in no class folder, 1 pictures in spare/"
+    )
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "0.png")
+    picture(tmp_path / "data" / "b" / "0.png")
+    (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    data = load_dataset(str(tmp_path / "data"), SMALL)
+    assert torch.bincount(data.targets).tolist() == [1, 1]
+
+
+def test_class_names_that_read_alike_are_told_apart(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for name in (composed, "b"):
+        picture(tmp_path / "one" / name / "0.png")
+    with pytest.raises(VitcError, match=r"in composed letters \(NFC\), the network has it in dec"):
+        load_dataset(str(tmp_path / "one"), SMALL, labels=("b", decomposed))
+    picture(tmp_path / "one" / decomposed / "0.png")
+    with pytest.raises(VitcError, match=r"two class folders that read .*\(NFD\).*\(NFC\)"):
+        load_dataset(str(tmp_path / "one"), SMALL)
+
+
+def test_a_class_name_that_is_not_utf_8_is_an_error_and_a_file_name_is_not(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "0.png")
+    (tmp_path / "a" / "0.png").rename(Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/\xe9.png")))
+    picture(tmp_path / "b" / "0.png")
+    assert torch.cat(list(load_dataset(str(tmp_path), SMALL).images)).shape[0] == 2
+    (tmp_path / "b").rename(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
+    with pytest.raises(VitcError, match=r"b'caf\\xe9' .* is not named in UTF-8"):
+        load_dataset(str(tmp_path), SMALL)
+
+
+def test_train_without_a_part_for_testing_is_named_and_a_class_of_that_name_is_not(
+    tmp_path: Path,
+) -> None:
+    for name in ("train/a/0.png", "train/b/0.png", "valid/a/0.png"):
+        picture(tmp_path / "split" / name)
+    with pytest.raises(VitcError, match="neither test/ nor val/; it has valid/"):
+        load_dataset(str(tmp_path / "split"), SMALL, "train")
+    for name in ("train/0.png", "car/0.png"):
+        picture(tmp_path / "vehicles" / name)
+    assert load_dataset(str(tmp_path / "vehicles"), SMALL).labels == ("car", "train")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_reads_the_same_from_a_process_of_a_loader(
+    class_folders: Path, workers: int
+) -> None:
+    path = class_folders / "grey" / "00.png"
+    path.write_bytes(path.read_bytes()[:500])
+    data = Reporting(load_dataset(str(class_folders), SMALL))
+    loader = DataLoader(data, batch_size=4, num_workers=workers, collate_fn=lambda batch: batch)
+    with pytest.raises(VitcError, match=r"^The image .*grey/00\.png cannot be read") as caught:
+        list(batches(loader))
+    assert caught.value.hint == "Replace the file, or remove it."
+    assert "\n" not in caught.value.message
+
+
+class _Dies(Reporting):
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reading_process_that_is_killed_is_one_sentence(class_folders: Path) -> None:
+    data = _Dies(load_dataset(str(class_folders), SMALL))
+    loader = DataLoader(data, batch_size=4, num_workers=1, collate_fn=lambda batch: batch)
+    with pytest.raises(VitcError, match="A process that reads images ended"):
+        list(batches(loader))

@@ -69,7 +69,7 @@ def check(
         allow_external_data=allow_external_data,
     )
     with output.working(f"reading {candidate}") as say:
-        report = check_candidate(candidate, reference, options, say=say)
+        report = check_candidate(candidate, reference, options, say=say, note=output.note)
     for part in (report.onnx, report):
         if part is not None:
             _show(output, part, per_layer)

@@ -92,6 +92,7 @@ def train(
         result = run_training(
             options,
             lambda report: bar.update(task, completed=report.epoch, description=describe(report)),
+            note=output.note,
         )
     output.show(
         f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "

@@ -1,18 +1,21 @@
 """Labelled images: the digits of scikit-learn, or a folder of images.
 
-A folder holds one sub-folder per class; ``train/`` and ``test/`` (or ``val/``) below it, if there
-are any, are taken as the split, otherwise a fifth of every class is kept for testing. The split
-depends on nothing but the files, so training and a later check see the same test images. With
-both ``test/`` and ``val/`` the test images are those of ``test/``, see `vitc.training.parts`.
+A folder holds one sub-folder per class, with images at any depth; ``train/`` and ``test/`` (or
+``val/``) below it, if there are any, are taken as the split, otherwise a fifth of every class is
+kept for testing. The split depends on nothing but the files, so training and a later check see the
+same test images. With both ``test/`` and ``val/`` the test images are those of ``test/``, see
+`vitc.training.parts`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +26,11 @@ from torch.utils import data as torch_data
 
 from vitc.errors import VitcError
 from vitc.models.config import Preprocessing
+from vitc.models.picture import SUFFIXES
+from vitc.models.picture_files import counted, find_pictures
+from vitc.training.class_folders import Classes, folders_below, letters, read_classes
 
-__all__ = ["DIGITS", "Dataset", "Split", "load_dataset"]
+__all__ = ["DIGITS", "Dataset", "Reporting", "Split", "batches", "load_dataset"]
 
 Split: TypeAlias = Literal["train", "test", "all"]
 
@@ -32,9 +38,6 @@ DIGITS: Final = "digits"
 _TEST_SHARE: Final = 0.2
 _SPLIT_SEED: Final = 0
 _KEPT_BYTES: Final = 1 << 30
-_IMAGE_SUFFIXES: Final = frozenset(
-    (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class _Entry:
     name: str
     target: int | None
     pixels: Callable[[Preprocessing], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    entries: list[_Entry]
+    names: tuple[str, ...]
+    left: Mapping[str, int] = field(default_factory=dict)
 
 
 class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
@@ -56,6 +66,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         preprocessing: How images become inputs.
         in_memory: Whether decoded pixels are kept.
         batch_size: Of `images`.
+        left: What lies in the folder and is no image of any part, and how often.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         labels: Sequence[str],
         preprocessing: Preprocessing,
         batch_size: int = 32,
+        left: Mapping[str, int] | None = None,
     ) -> None:
         self._entries = tuple(entries)
         self._pixels: list[NDArray[np.uint8] | None] = [None] * len(self._entries)
@@ -76,6 +88,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         self.preprocessing = preprocessing
         self.in_memory = len(self._entries) * preprocessing.crop**2 * 3 <= _KEPT_BYTES
         self.batch_size = batch_size
+        self.left = dict(left or {})
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -114,6 +127,50 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         return pixels
 
 
+class Reporting(torch_data.Dataset[Any]):
+    """A data set for a loader with processes of its own; `batches` unpacks what it gives.
+
+    An exception that crosses from a process to another becomes a text of many lines, so a
+    `VitcError` is handed over as a value.
+
+    Args:
+        data: The images.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor] | VitcError:
+        try:
+            return self.data.__getitems__(indices)
+        except VitcError as error:
+            return error
+
+
+def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a loader of `Reporting` data.
+
+    Raises:
+        VitcError: If an image cannot be read, whichever process reads it; or such a process ended.
+    """
+    try:
+        for batch in loader:
+            if isinstance(batch, VitcError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        # The words of torch.utils.data, which has no type for it.
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise VitcError(
+            f"A process that reads images ended: {str(error).partition(chr(10))[0]}",
+            "Memory may have run out, or /dev/shm: use a smaller --batch-size.",
+        ) from error
+
+
 def load_dataset(
     spec: str,
     preprocessing: Preprocessing,
@@ -138,19 +195,29 @@ def load_dataset(
     """
     if limit is not None and limit < 1:
         raise VitcError(f"The number of images must be positive, found {limit}.")
-    entries, names = _digits(split) if spec == DIGITS else _folder(Path(spec), split)
+    found = _digits(split) if spec == DIGITS else _folder(Path(spec), split)
+    entries, names = found.entries, found.names
     if labels is not None and names:
         entries = _mapped(spec, entries, names, labels)
         names = tuple(labels)
     if limit is not None and limit < len(entries):
         entries = [entries[i * len(entries) // limit] for i in range(limit)]
-    return Dataset(entries, names, preprocessing)
+    return Dataset(entries, names, preprocessing, left=found.left)
 
 
 def _mapped(
     spec: str, entries: list[_Entry], names: Sequence[str], labels: Sequence[str]
 ) -> list[_Entry]:
     unknown = sorted(set(names) - set(labels))
+    composed = {unicodedata.normalize("NFC", label): label for label in labels}
+    for name in unknown:
+        twin = composed.get(unicodedata.normalize("NFC", name))
+        if twin is not None:
+            raise VitcError(
+                f"{spec} has the class {name!r} in {letters(name)}, the network has it in "
+                f"{letters(twin)}.",
+                "Rename the folder as the network has it.",
+            )
     if unknown:
         raise VitcError(
             f"{spec} has classes that the network does not know: {', '.join(unknown[:8])}.",
@@ -163,7 +230,7 @@ def _mapped(
     ]
 
 
-def _digits(split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
+def _digits(split: Split) -> _Found:
     # scikit-learn takes a second to import and a folder does not need it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -182,24 +249,26 @@ def _digits(split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
         return lambda preprocessing: np.asarray(preprocessing.crop_centre(image))
 
     entries = [_Entry(f"{DIGITS}/{i:04d}", int(digits.target[i]), shown(int(i))) for i in chosen]
-    return entries, tuple(str(name) for name in digits.target_names)
+    return _Found(entries, tuple(str(name) for name in digits.target_names))
 
 
-def _folder(folder: Path, split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
+def _folder(folder: Path, split: Split) -> _Found:
     if not folder.is_dir():
         raise VitcError(
             f"There is no data folder {folder}.",
             f"Name a folder of class folders of images, or {DIGITS!r}.",
         )
-    below = {child.name: child for child in _visible(folder) if child.is_dir()}
+    below = folders_below(folder)
     held_out = below.get("test") or below.get("val")
     if "train" in below and held_out is not None:
-        return _presplit(below["train"], held_out, split)
-    classes = _classes(folder)
-    if not classes:
-        return _unlabelled(folder, split)
+        return _presplit(folder, below["train"], held_out, split)
+    if "train" in below:
+        _refuse_train_alone(folder, below)
+    classes = read_classes(folder)
+    if not classes.files:
+        return _unlabelled(folder, classes, split)
     entries = []
-    for target, (name, files) in enumerate(classes.items()):
+    for target, (name, files) in enumerate(classes.files.items()):
         shuffled = random.Random(f"{_SPLIT_SEED}/{name}").sample(files, len(files))  # noqa: S311
         test = set(shuffled[: max(1, round(_TEST_SHARE * len(files)))])
         wanted = [f for f in files if split == "all" or (f in test) == (split == "test")]
@@ -209,13 +278,26 @@ def _folder(folder: Path, split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
                 "Add images.",
             )
         entries += [_file_entry(f, target) for f in wanted]
-    return entries, tuple(classes)
+    return _Found(entries, tuple(classes.files), classes.left)
 
 
-def _presplit(train: Path, test: Path, split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
-    classes = {"train": _classes(train), "test": _classes(test)}
-    names = tuple(classes["train"])
-    unknown = sorted(set(classes["test"]) - set(names))
+def _refuse_train_alone(folder: Path, below: Mapping[str, Path]) -> None:
+    """Refuse a folder that looks as if it were split, but has no part for testing."""
+    train = below["train"]
+    if find_pictures(train, deep=False).files or not read_classes(train).files:
+        return  # a class of that name
+    others = ", ".join(f"{name}/" for name in below if name != "train")
+    raise VitcError(
+        f"{folder} has train/ with class folders, but neither test/ nor val/"
+        f"{f'; it has {others}' if others else ''}.",
+        f"Add or rename one, or give {train}, of which a fifth is then kept for testing.",
+    )
+
+
+def _presplit(folder: Path, train: Path, test: Path, split: Split) -> _Found:
+    classes = {"train": read_classes(train), "test": read_classes(test)}
+    names = tuple(classes["train"].files)
+    unknown = sorted(set(classes["test"].files) - set(names))
     if not names or unknown:
         raise VitcError(
             f"{test} has classes that {train} lacks: {', '.join(unknown[:8])}."
@@ -227,44 +309,36 @@ def _presplit(train: Path, test: Path, split: Split) -> tuple[list[_Entry], tupl
         _file_entry(file, names.index(name))
         for part, found in classes.items()
         if split in (part, "all")
-        for name, files in found.items()
+        for name, files in found.files.items()
         for file in files
     ]
     if not entries:
         raise VitcError(f"{test} holds no class folders with images.", "Add some.")
-    return entries, names
+    left: Counter[str] = Counter()
+    for found in classes.values():
+        left.update(found.left)
+        if found.loose:
+            left["pictures in no class folder"] += len(found.loose)
+    for name, other in folders_below(folder).items():
+        count = 0 if name in ("train", "test", "val") else len(find_pictures(other).files)
+        if count:
+            left[f"pictures in {name}/"] += count
+    return _Found(entries, names, left)
 
 
-def _unlabelled(folder: Path, split: Split) -> tuple[list[_Entry], tuple[str, ...]]:
-    files = _image_files(folder)
-    if not files:
+def _unlabelled(folder: Path, found: Classes, split: Split) -> _Found:
+    if not found.loose:
+        others = f"; it has {counted(found.left)}" if found.left else ""
         raise VitcError(
-            f"{folder} holds no images and no class folders with images.",
-            f"Wanted files ending in {', '.join(sorted(_IMAGE_SUFFIXES))}.",
+            f"{folder} holds no images and no class folders with images{others}.",
+            f"Wanted files ending in {', '.join(sorted(SUFFIXES))}.",
         )
     if split != "all":
         raise VitcError(
             f"{folder} holds images but no class folders, so it has no classes.",
             "Put the images of each class into a folder named after it.",
         )
-    return [_file_entry(file, None) for file in files], ()
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return [
-        child
-        for child in _visible(folder)
-        if child.is_file() and child.suffix.lower() in _IMAGE_SUFFIXES
-    ]
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    found = {child.name: _image_files(child) for child in _visible(folder) if child.is_dir()}
-    return {name: files for name, files in found.items() if files}
+    return _Found([_file_entry(file, None) for file in found.loose], (), found.left)
 
 
 def _file_entry(file: Path, target: int | None) -> _Entry:

@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from vitc.errors import VitcError
 from vitc.models import ModelConfig, SIBiViT, load, preset, save
+from vitc.models.picture_files import counted
 from vitc.models.sibivit import Block
 from vitc.training.augmentation import mirror, shift
-from vitc.training.data import DIGITS, Dataset
+from vitc.training.data import DIGITS, Dataset, Reporting, batches
 from vitc.training.losses import classification_loss
 from vitc.training.options import EpochReport, TrainOptions, TrainResult
 from vitc.training.parts import Parts, load_parts
@@ -42,12 +43,18 @@ _NARROW = 128
 _NOT_OF_THE_RUN = frozenset(("out", "resume"))
 
 
-def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
+def train(
+    options: TrainOptions,
+    progress: Progress | None = None,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+) -> TrainResult:
     """Train a network and write the checkpoint of its best epoch.
 
     Args:
         options: What to do.
         progress: Called after each epoch.
+        note: Told in a sentence what a person should know before it begins.
 
     Raises:
         VitcError: If the data, the preset, the teacher or the state to resume from do not fit, or
@@ -60,6 +67,8 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     chosen = preset(options.preset)
     shown = chosen.preprocessing.on(options.background)
     parts = load_parts(options.data, shown)
+    if parts.left and accelerator.is_main_process:
+        note(f"left out of {options.data}: {counted(parts.left)}")
     labels = parts.train.labels
     if len(labels) < 2:
         raise VitcError(
@@ -199,10 +208,15 @@ class _Run:
         )
         workers = 0 if parts.train.in_memory else _WORKERS
         loader = DataLoader(
-            parts.train, batch_sampler=self.sampler, collate_fn=_as_is, num_workers=workers
+            Reporting(parts.train),
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            num_workers=workers,
         )
         validation_loader, test_loader = (
-            DataLoader(data, batch_size=_EVAL_BATCH, collate_fn=_as_is, num_workers=workers)
+            DataLoader(
+                Reporting(data), batch_size=_EVAL_BATCH, collate_fn=_as_is, num_workers=workers
+            )
             for data in (parts.validation, parts.test)
         )
         self.network, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
@@ -247,7 +261,7 @@ class _Run:
         self.sampler.epoch = self.epoch
         draws = _generator(self.options.seed, self.epoch, 1 + self.accelerator.process_index)
         total, count = torch.zeros((), device=self.accelerator.device), 0
-        for images, targets in self.loader:
+        for images, targets in batches(self.loader):
             shown = self._augmented(images, draws)
             wisdom = None if self.teacher is None else self.teacher(shown)
             loss = classification_loss(
@@ -280,7 +294,7 @@ class _Run:
     def _accuracy(self, network: nn.Module, loader: DataLoader[Any]) -> float:
         network.eval()
         right, count = 0, 0
-        for images, targets in loader:
+        for images, targets in batches(loader):
             guesses = network(images).argmax(dim=-1)
             guesses, wanted = self.accelerator.gather_for_metrics((guesses, targets))
             right += int((guesses == wanted).sum())

@@ -9,7 +9,9 @@ images that the other has not learnt from either.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +33,13 @@ class Parts:
         train: The weights are learnt from these.
         validation: The best epoch is chosen by these.
         test: The chosen weights are judged by these, and nothing else is done with them.
+        left: What lies in the folder and is in no part, and how often.
     """
 
     train: Dataset
     validation: Dataset
     test: Dataset
+    left: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_parts(spec: str, preprocessing: Preprocessing) -> Parts:
@@ -49,6 +53,7 @@ def load_parts(spec: str, preprocessing: Preprocessing) -> Parts:
         VitcError: As `load_dataset`, or if there are no images for validation.
     """
     train = load_dataset(spec, preprocessing, "train")
+    left = Counter(train.left)
     test = load_dataset(spec, preprocessing, "test", train.labels)
     folder = Path(spec)
     if spec == DIGITS or not all((folder / part).is_dir() for part in ("train", "val", "test")):
@@ -58,14 +63,15 @@ def load_parts(spec: str, preprocessing: Preprocessing) -> Parts:
                 f"{spec} has one training image a class, which leaves none to choose an epoch by.",
                 "Add images.",
             )
-        return Parts(train, validation, test)
+        return Parts(train, validation, test, left)
     validation = load_dataset(str(folder / "val"), preprocessing, "all", train.labels)
     if not validation.labels:
         raise VitcError(
             f"{folder / 'val'} holds images but no class folders.",
             f"It needs the class folders of {folder / 'train'}.",
         )
-    return Parts(train, validation, test)
+    left.update(validation.left)
+    return Parts(train, validation, test, left)
 
 
 def hold_out(data: Dataset) -> tuple[Dataset, Dataset]:

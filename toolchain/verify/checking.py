@@ -16,6 +16,7 @@ from vitc.errors import VitcError
 from vitc.exporter import build, differing_constants, load_onnx
 from vitc.models.checkpoint import load
 from vitc.models.picture import Colour
+from vitc.models.picture_files import counted
 from vitc.models.sibivit import SIBiViT
 from vitc.runtime.artefact import Artefact
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
@@ -79,6 +80,7 @@ def check(
     options: CheckOptions | None = None,
     *,
     say: Callable[[str], None] = _NOTHING,
+    note: Callable[[str], None] = _NOTHING,
 ) -> CheckReport:
     """Compare a candidate with its reference: parameters, every tap, logits, accuracy.
 
@@ -90,6 +92,7 @@ def check(
         reference: The checkpoint it was made from, or that model.
         options: Images, device.
         say: Told what is being done.
+        note: Told in a sentence what a person should know about the images.
 
     Raises:
         VitcError: If something cannot be read or run, or the two are different networks. That the
@@ -105,14 +108,14 @@ def check(
                 "Compile it, and check the artefact there.",
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        return _check_onnx(path, loaded, model, _images(model, chosen), say)
+        return _check_onnx(path, loaded, model, _images(model, chosen, note), say)
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
     changed = artefact.changed_files()
     _same_network(artefact.path, Description.of_artefact(artefact), model)
     device = parse_device(chosen.device)
     device.supports(artefact)
-    images = _images(model, chosen)
+    images = _images(model, chosen, note)
     inner = None
     if artefact.onnx.is_file():
         say("checking the artefact's ONNX file")
@@ -201,7 +204,9 @@ def _same_network(path: Path, found: Description, model: SIBiViT) -> None:
         )
 
 
-def _images(model: SIBiViT, options: CheckOptions) -> Images:
+def _images(
+    model: SIBiViT, options: CheckOptions, note: Callable[[str], None] = _NOTHING
+) -> Images:
     if options.data is None:
         size = model.config.image_size
         return Images(probe_images(options.images, size, seed=options.seed), options.images)
@@ -210,6 +215,8 @@ def _images(model: SIBiViT, options: CheckOptions) -> Images:
 
     shown = model.preprocessing.on(options.background)
     data = load_dataset(options.data, shown, _split(options.data), model.labels)
+    if data.left:
+        note(f"left out of {options.data}: {counted(data.left)}")
     targets = data.targets.numpy()
     unknown = targets.max(initial=-1) >= model.config.classes
     if unknown:
