@@ -6,7 +6,8 @@ per index of axis 1 (tokens of [B, N, C], channels of the transposed stream). Th
 monotone in x, so for g > 0 the bit is x >= T and for g < 0 it is NOT (x >= T), where T is the
 smallest fp32 value on the far side of the sign change. T is found by bisection over the ordered
 fp32 values, evaluating the left side in float64: the bit is the float64 reference's for every fp32
-x. For g = 0 the bit is constant: T = -inf, flipped if the constant is negative.
+x. For g = 0 the bit is constant: T = -inf, flipped if the constant is negative. A T that is a
+denormal is then moved to where no x but a denormal can tell (`vitc.passes.normal_range`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import add_constant, constant, exact_constant
+from vitc.passes.normal_range import normal_threshold
 from vitc.passes.rewrite import NoMatch, Rewrite, dimensions, producer, replace, with_constant
 from vitc.passes.sign import plain_sign
 
@@ -99,7 +101,7 @@ class BatchNormThreshold(Rewrite):
         threshold, flip = sign_change(gain, mean, np.sqrt(variance + eps), bias + shift)
         shape = (-1, *(1,) * (rank - 2))
         constants = (
-            add_constant(graph, threshold.reshape(shape), "threshold"),
+            add_constant(graph, normal_threshold(threshold).reshape(shape), "threshold"),
             add_constant(graph, flip.reshape(shape), "flip"),
         )
         binarize = ir.node("Binarize", [x, *constants], domain=DOMAIN)

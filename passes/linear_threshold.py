@@ -4,7 +4,9 @@
     scale[o] I + b[o] + m[n,g] <= T'       <=>  scale[o] I <= offset[o] + lower[n,g]
 
 with offset = -b, upper = T - m, lower = T' - m. The threshold of row o and token n has rank two, so
-two vectors are stored, not a matrix. Each constant is computed in float64 and rounded once.
+two vectors are stored, not a matrix. Each constant is computed in float64 and rounded once, so that
+no sum is a denormal (`vitc.passes.normal_range`). A scale whose products overflow is refused: they
+would meet the infinity that stands for a side that never holds.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import onnx_ir as ir
 from vitc.dialect import DOMAIN
 from vitc.passes.constants import add_constant, collapsed, constant, exact_constant
 from vitc.passes.linear_chain import linear_chain, row_part
+from vitc.passes.normal_range import stored_decision
 from vitc.passes.rewrite import NoMatch, Rewrite, dimensions, producer, replace
 
 __all__ = ["LinearThreshold"]
@@ -35,20 +38,23 @@ class LinearThreshold(Rewrite):
         value, upper, lower, comparisons = _comparison(node)
         chain = linear_chain(value, uses=1 if node.op_type == "Binarize" else 2)
         grouped = chain.reshape is not None
-        bounds = (row_part(bound, grouped) - chain.rows for bound in (upper, lower))
-        offset = np.where(chain.columns == 0, 0, -chain.columns)
+        upper, lower = (row_part(bound, grouped) - chain.rows for bound in (upper, lower))
+        k = chain.linear.attributes["k"].as_int()
+        with np.errstate(over="ignore"):
+            # Kernels multiply half of the integer by twice the scale.
+            if not np.isfinite(chain.scale * np.float32(2 * k)).all():
+                raise NoMatch(f"a scale times {k} is beyond fp32")
+        decision = stored_decision(chain.scale, -chain.columns, upper, lower, k)
         constants = [
-            add_constant(graph, array.astype(np.float32), hint)
-            for hint, array in zip(
-                ("scale", "offset", "upper", "lower"),
-                (chain.scale, offset, *(collapsed(b.astype(np.float32)) for b in bounds)),
-                strict=True,
-            )
+            add_constant(graph, decision.scale, "scale"),
+            add_constant(graph, decision.offset, "offset"),
+            add_constant(graph, collapsed(decision.upper), "upper"),
+            add_constant(graph, collapsed(decision.lower), "lower"),
         ]
         threshold = ir.node(
             "BinaryLinearThreshold",
             [*chain.linear.inputs, *constants],
-            {"k": chain.linear.attributes["k"].as_int()},
+            {"k": k},
             domain=DOMAIN,
         )
         nodes = [threshold]

@@ -31,6 +31,7 @@ class Target:
         runner: Target of the static runner.
         emulator: qemu-user program that runs it elsewhere, without its `qemu-` prefix.
         machine: `platform.machine()` values that run it directly.
+        flushes_denormals: Whether its kernels take fp32 numbers below 2^-126 for zero.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     runner: str
     emulator: str
     machine: tuple[str, ...]
+    flushes_denormals: bool = False
 
 
 _X86_V2 = Target(
@@ -121,6 +123,7 @@ TARGETS: dict[str, Target] = {
             runner="arm-linux-musleabihf",
             emulator="arm",
             machine=("armv7l", "armv8l"),
+            flushes_denormals=True,
         ),
         replace(
             _ARM64,

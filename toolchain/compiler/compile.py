@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from vitc.compiler.codegen import emit_object, lower
+from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
 from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, plan_workspace
@@ -210,7 +211,10 @@ def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
 
 def _lower(source: Path, model: ir.Model, machine: Target, tiles: Mapping[str, Tile]) -> Plan:
     try:
-        return lower_graph(model, machine, tap_names(model), tiles)
+        plan = lower_graph(model, machine, tap_names(model), tiles)
+        if machine.flushes_denormals:
+            refuse_denormal_thresholds(model, machine)
+        return plan
     except VitcError:
         raise
     except Exception as error:  # whatever shapes that contradict each other come to

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
 from vitc.models.schemes import Scheme
+from vitc.models.taps import UNDERFLOW
 
 __all__ = [
     "BinaryLinear",
@@ -47,9 +48,9 @@ class LinearOutput:
         return self.product + self.bias
 
     def magnitude(self) -> Tensor:
-        """Sum of the absolute values of the terms [.., O]."""
+        """Sum of the absolute values of the terms [.., O], not below `UNDERFLOW`."""
         largest = self.product.abs() if self.largest is None else self.largest
-        return largest.expand_as(self.product) + self.bias.abs()
+        return largest.expand_as(self.product) + self.bias.abs() + UNDERFLOW
 
 
 def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:

@@ -22,7 +22,7 @@ from vitc.models import ops, straight_through
 from vitc.models.binary_linear import BinaryLinear, LinearOutput, freeze
 from vitc.models.config import ModelConfig, Preprocessing
 from vitc.models.schemes import Scheme, scheme
-from vitc.models.taps import binarize, tap
+from vitc.models.taps import UNDERFLOW, binarize, tap
 
 __all__ = ["MASK_RATIO", "SIBiViT"]
 
@@ -32,6 +32,8 @@ MASK_RATIO: Final = 0.25
 _SUM_TERMS: Final = 4
 _NORM_TERMS: Final = 8
 _HIDDEN_TERMS: Final = 8
+_FAR: Final = 2.0**-12
+"""More than any rounding error, as a share of the magnitude that it is bounded by."""
 
 
 class Shift(nn.Module):
@@ -50,11 +52,14 @@ class AxisNorm(nn.BatchNorm1d):
     """Batch norm whose statistics belong to axis 1: tokens of [B, N, C], channels of [B, C, N]."""
 
     def magnitude(self, x: Tensor) -> Tensor:
-        """Sum of the absolute values of the terms of ``g * (x - mean) / std + b``."""
+        """Sum of the absolute values of the terms of ``g * (x - mean) / std + b``.
+
+        A stream value below `UNDERFLOW` counts as that: hardware may have flushed it.
+        """
         if self.running_mean is None or self.running_var is None:
             raise VitcError("A batch norm without running statistics has no inference form.")
         gain = self.weight.abs() * torch.rsqrt(self.running_var + self.eps)
-        terms = x.abs() + self.running_mean.abs()[:, None]
+        terms = x.abs() + self.running_mean.abs()[:, None] + UNDERFLOW
         return terms * gain[:, None] + self.bias.abs()[:, None]
 
 
@@ -196,10 +201,15 @@ class TwoLayer(nn.Module):
         return self.fc2.sections(hidden)[0]
 
     def _hidden_magnitude(self, first: LinearOutput) -> Tensor:
-        # A rounding error before the PReLU leaves it at most this much larger.
-        slope = self.prelu.weight.abs().clamp(min=1)[:, None]
         before = first.magnitude() + self.moveact1.bias.abs()
-        return before * slope + self.moveact2.bias.abs() + self.movefc2.bias.abs()
+        u = self.moveact1(first.value())
+        # A rounding error before the PReLU leaves it times the slope on its side of zero; of both
+        # slopes the larger one where it could carry u across.
+        slope = self.prelu.weight.abs()[:, None].expand_as(u)
+        certain = u.abs() > _FAR * before
+        factor = torch.where(certain & (u >= 0), 1.0, slope)
+        factor = torch.where(certain, factor, slope.clamp(min=1))
+        return before * factor + self.moveact2.bias.abs() + self.movefc2.bias.abs()
 
     def forward(self, u: Tensor) -> Tensor:
         """The same on floats, with gradients."""

@@ -19,11 +19,18 @@ from torch import Tensor
 
 from vitc.models import ops
 
-__all__ = ["FP32_EPS", "Kind", "Observer", "TapEvent", "binarize", "observe", "tap"]
+__all__ = ["FP32_EPS", "UNDERFLOW", "Kind", "Observer", "TapEvent", "binarize", "observe", "tap"]
 
 Kind: TypeAlias = Literal["bits", "int", "float"]
 
 FP32_EPS = 2.0**-23
+
+UNDERFLOW = 2.0**-86
+"""A magnitude below which fp32 is no longer relative: 2^-24 of it is 2^16 times 2^-126.
+
+A result below 2^-126 keeps fewer bits, or none where denormals are flushed, which costs up to
+2^-126 for each of at most 2^16 products.
+"""
 
 
 @dataclass(frozen=True, eq=False)

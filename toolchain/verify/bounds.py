@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from vitc.models.taps import UNDERFLOW
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,8 +38,9 @@ def rounding_bound(event: TapEvent) -> Tensor | None:
         event: The tap as the float64 reference computes it.
 
     Returns:
-        SAFETY * roundings * 2^-24 * magnitude, broadcastable to the value; None if it is exact.
+        SAFETY * roundings * 2^-24 * (magnitude + UNDERFLOW), broadcastable to the value; None if it
+        is exact.
     """
     if event.magnitude is None:
         return None
-    return event.magnitude() * (SAFETY * roundings(event.terms) * _UNIT)
+    return (event.magnitude() + UNDERFLOW) * (SAFETY * roundings(event.terms) * _UNIT)
