@@ -8,10 +8,12 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from vitc.errors import VitcError
+from vitc.names import Names
 
-__all__ = ["TARGETS", "Target", "find", "host_features"]
+__all__ = ["ALIASES", "TARGETS", "TARGET_NAMES", "Target", "find", "host_features"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ TARGETS: dict[str, Target] = {
     )
 }
 
+ALIASES: Final = {"x86-64-v3": "x86"}
+"""Other names of targets."""
+
+TARGET_NAMES: Final = Names("target", ("native", *TARGETS, *ALIASES), "see `vitc targets`")
+"""What `find` knows."""
+
 
 def host_features() -> frozenset[str]:
     """CPU features of this machine, by their names in /proc/cpuinfo; empty without that file."""
@@ -165,16 +173,13 @@ def find(name: str) -> Target:
     """Return the target of a name; `native` is the best table entry that this machine runs.
 
     Args:
-        name: A key of `TARGETS`, or `native`.
+        name: A key of `TARGETS` or of `ALIASES`, or `native`.
 
     Raises:
-        VitcError: If there is no such target; the known ones are listed.
+        VitcError: If there is no such target; the nearest is named and the known are listed.
     """
     if name != "native":
-        if name not in TARGETS:
-            known = ", ".join(["native", *TARGETS])
-            raise VitcError(f"There is no target named {name!r}.", f"Known targets: {known}.")
-        return TARGETS[name]
+        return TARGETS[ALIASES.get(TARGET_NAMES.check(name), name)]
     machine, features = platform.machine(), host_features()
     # Later entries of one machine ask for more, so the last that fits is the best.
     fitting = [

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnxruntime
 
+from vitc import names
 from vitc.bench.deit import deit
-from vitc.errors import VitcError
 from vitc.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -130,11 +130,8 @@ def baseline(name: str) -> Baseline:
     """Look up a baseline.
 
     Raises:
-        VitcError: If there is none of that name; the known ones are listed.
+        VitcError: If there is none of that name; the nearest is named and the known are listed.
     """
     if name not in BASELINES:
-        raise VitcError(
-            f"There is no baseline {name!r}; known: {', '.join(BASELINES)}.",
-            "Leave --baseline away for the fp32 DeiT twin.",
-        )
+        raise names.BASELINES.unknown(name)
     return BASELINES[name]

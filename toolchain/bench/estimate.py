@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from vitc import names
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.assembly import HotLoop, Unit, hot_loops
 from vitc.compiler.codegen import emit_assembly
@@ -201,13 +202,9 @@ def find_processor(name: str) -> Processor:
     """Look up a processor.
 
     Raises:
-        VitcError: If there is none of that name; the known ones are listed.
+        VitcError: If there is none of that name; the nearest is named and the known are listed.
     """
-    if name not in PROCESSORS:
-        raise VitcError(
-            f"There is no model of {name!r}; known: {', '.join(PROCESSORS)}.", "Choose one of them."
-        )
-    return PROCESSORS[name]
+    return PROCESSORS[names.PROCESSORS.check(name)]
 
 
 def find_llvm_mca() -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import DeviceName, JsonTo, ReportTo, Threads
+from vitc import names
+from vitc.cli.options import Artefact, DeviceName, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
 from vitc.cli.tables import table
@@ -23,8 +24,12 @@ __all__ = ["bench"]
 _NONE = "none"
 
 
+def _known_processor(name: str | None) -> str | None:
+    return name and names.PROCESSORS.check(name)
+
+
 def bench(
-    artefact: Annotated[Path, typer.Argument(metavar="DIR", help="An artefact folder.")],
+    artefact: Artefact,
     threads: Threads = 1,
     device: DeviceName = "local",
     baseline: Annotated[
@@ -32,6 +37,7 @@ def bench(
         typer.Option(
             "--baseline",
             help="onnxruntime (fp32 DeiT twin), onnxruntime-int8, packed, int8 or none.",
+            callback=names.BASELINES.check,
         ),
     ] = "onnxruntime",
     runs: Annotated[int, typer.Option("--runs", min=30, help="Timed runs of each side.")] = 60,
@@ -46,6 +52,7 @@ def bench(
             metavar="CPU",
             help="Model the time on cortex-a72, cortex-a76, neoverse-n1 or sapphire-rapids with "
             "llvm-mca.",
+            callback=_known_processor,
         ),
     ] = None,
     json_to: JsonTo = None,
@@ -101,10 +108,10 @@ def bench(
 
 def _only_model(output: Output, folder: Path, processor: str, report_to: Path | None) -> bool:
     """Model an artefact that nothing here can run; returns whether it is one."""
+    from vitc import api
     from vitc.bench.estimate import estimate, only_modelled
-    from vitc.runtime.artefact import Artefact
 
-    artefact = Artefact.open(folder)
+    artefact = api.open(folder)
     if not only_modelled(artefact, processor):
         return False
     if report_to is not None:

@@ -16,6 +16,7 @@ from vitc.cli.options import (
     ReportTo,
     Seed,
     Threads,
+    existing,
 )
 from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
@@ -32,10 +33,23 @@ _LISTED = 10
 
 def check(
     candidate: Annotated[
-        Path, typer.Argument(metavar="DIR|M.onnx", help="An artefact folder or an exported file.")
+        Path,
+        typer.Argument(
+            metavar="DIR|M.onnx",
+            help="An artefact folder or an exported file.",
+            callback=existing(
+                "artefact folder or ONNX file", "Check what `vitc compile` or `vitc export` wrote."
+            ),
+        ),
     ],
     reference: Annotated[
-        Path, typer.Option("--reference", metavar="CKPT", help="What it was made from.")
+        Path,
+        typer.Option(
+            "--reference",
+            metavar="CKPT",
+            help="What it was made from.",
+            callback=existing("checkpoint", "Name the one that it was exported from."),
+        ),
     ],
     data: Data = None,
     background: Background = None,

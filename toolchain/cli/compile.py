@@ -7,20 +7,27 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Force, SkipCheck
+from vitc.cli.options import AllowExternalData, Force, OnnxFile, SkipCheck
 from vitc.cli.output import Output, megabytes
 
 __all__ = ["compile_"]
 
 
 def _complete_target(start: str) -> list[str]:
-    from vitc.targets import TARGETS
+    from vitc.targets.table import TARGET_NAMES
 
-    return [name for name in ("native", *TARGETS) if name.startswith(start)]
+    return [name for name in TARGET_NAMES.known if name.startswith(start)]
+
+
+def _known_target(name: str) -> str:
+    from vitc.targets import find
+
+    find(name)
+    return name
 
 
 def compile_(
-    onnx_file: Annotated[Path, typer.Argument(metavar="M.onnx", help="Made by `vitc export`.")],
+    onnx_file: OnnxFile,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
     target: Annotated[
         str,
@@ -29,6 +36,7 @@ def compile_(
             metavar="NAME",
             help="See `vitc targets`.",
             autocompletion=_complete_target,
+            callback=_known_target,
         ),
     ] = "native",
     batch: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, JsonTo
+from vitc.cli.options import AllowExternalData, JsonTo, existing
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
 
@@ -18,7 +18,11 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="CKPT|M.onnx|DIR", help="A checkpoint, an exported file or an artefact folder."
+            metavar="CKPT|M.onnx|DIR",
+            help="A checkpoint, an exported file or an artefact folder.",
+            callback=existing(
+                "file or folder", "Name a checkpoint, an .onnx file or an artefact folder."
+            ),
         ),
     ],
     allow_external_data: AllowExternalData = False,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vitc import names
 from vitc.cli.options import Seed
 from vitc.cli.output import Output
 
@@ -14,7 +15,10 @@ __all__ = ["new"]
 
 
 def new(
-    preset: Annotated[str, typer.Argument(metavar="PRESET", help="See `vitc models`.")],
+    preset: Annotated[
+        str,
+        typer.Argument(metavar="PRESET", help="See `vitc models`.", callback=names.PRESETS.check),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="M.safetensors", help="File to write.")],
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")

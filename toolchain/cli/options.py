@@ -2,35 +2,104 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
+from vitc import names
+from vitc.errors import VitcError
+
 __all__ = [
     "AllowExternalData",
+    "Artefact",
     "Background",
+    "Checkpoint",
     "Data",
     "DeviceName",
     "Force",
     "JsonTo",
-    "OnnxScheme",
+    "OnnxFile",
     "ReportTo",
     "Seed",
     "SkipCheck",
     "Threads",
+    "existing",
+    "known_data",
 ]
 
-
-class OnnxScheme(StrEnum):
-    """What the binary operators of an exported file are made of."""
-
-    PACKED = "packed"
-    INT8 = "int8"
-    FLOAT = "float"
+_LARGEST_SEED: Final = (1 << 63) - 1
+"""What PyTorch takes."""
 
 
+def existing(what: str, hint: str) -> Callable[[Path | None], Path | None]:
+    """A callback that refuses a path to nothing before anything heavy is imported.
+
+    Args:
+        what: What should be there.
+        hint: How to get it.
+    """
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and not path.exists():
+            raise names.absent(path, what, hint)
+        return path
+
+    return check
+
+
+def known_data(data: str | None) -> str | None:
+    """A callback that refuses data which are neither the digits nor a folder."""
+    if data is None or data == names.DATA or Path(data).is_dir():
+        return data
+    hint = f"Name a folder of class folders of images, or {names.DATA!r}."
+    near = names.did_you_mean(data, [names.DATA])
+    if near == ".":
+        raise names.absent(Path(data), "data folder", hint)
+    raise VitcError(f"There is no data folder {data}{near}", hint)
+
+
+def _known_device(text: str) -> str:
+    if "://" in names.check_device(text):
+        from vitc.devices.table import parse_device
+
+        parse_device(text)
+    return text
+
+
+def _artefact(path: Path) -> Path:
+    if path.is_file():
+        raise VitcError(
+            f"{path} is a file, wanted an artefact folder.",
+            f"Compile it, `vitc compile {path} --out DIR`, and name that folder."
+            if path.suffix == ".onnx"
+            else "Name the folder that `vitc compile --out` wrote.",
+        )
+    if not path.exists():
+        raise names.absent(path, "folder", "Make one with `vitc compile M.onnx --out DIR`.")
+    return path
+
+
+Artefact: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="DIR", help="An artefact folder.", callback=_artefact)
+]
+Checkpoint: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT",
+        help="A .safetensors or .pth.tar.",
+        callback=existing("checkpoint", "Make one with `vitc new` or `vitc train`."),
+    ),
+]
+OnnxFile: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="M.onnx",
+        help="Made by `vitc export`.",
+        callback=existing("ONNX file", "Make one with `vitc export CKPT --out M.onnx`."),
+    ),
+]
 JsonTo: TypeAlias = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout."),
@@ -59,15 +128,25 @@ Background: TypeAlias = Annotated[
         "By default what the network was trained with, which is white unless stated.",
     ),
 ]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Seed of all randomness.")]
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", min=0, max=_LARGEST_SEED, help="Seed of all randomness.")
+]
 Threads: TypeAlias = Annotated[int, typer.Option("--threads", min=1, help="Threads to use.")]
 DeviceName: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--device", metavar="DEVICE", help="Where to run: local, qemu, ssh://, adb:// or rpc://."
+        "--device",
+        metavar="DEVICE",
+        help="Where to run: local, qemu, ssh://, adb:// or rpc://.",
+        callback=_known_device,
     ),
 ]
 Data: TypeAlias = Annotated[
     str | None,
-    typer.Option("--data", metavar="digits|DIR", help="Labelled images: digits, or class folders."),
+    typer.Option(
+        "--data",
+        metavar="digits|DIR",
+        help="Labelled images: digits, or class folders.",
+        callback=known_data,
+    ),
 ]

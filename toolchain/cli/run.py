@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads
+from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads, existing
 from vitc.cli.output import Output
 from vitc.cli.tables import table
 
@@ -16,7 +16,12 @@ __all__ = ["run"]
 
 def run(
     model: Annotated[
-        Path, typer.Argument(metavar="DIR", help="An artefact folder, or an exported .onnx.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="An artefact folder, or an exported .onnx.",
+            callback=existing("artefact folder or ONNX file", "Make one with `vitc compile`."),
+        ),
     ],
     inputs: Annotated[
         list[Path],

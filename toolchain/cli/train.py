@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitc.cli.options import Background, JsonTo, Seed
+from vitc import names
+from vitc.cli.options import Background, JsonTo, Seed, existing, known_data
 from vitc.cli.output import Output
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
 
 __all__ = ["describe", "train"]
+
+_CHECKPOINT = existing("checkpoint", "Make one with `vitc new` or `vitc train`.")
 
 
 def describe(report: EpochReport) -> str:
@@ -25,9 +28,17 @@ def train(
     out: Annotated[
         Path, typer.Option("--out", metavar="M.safetensors", help="The best checkpoint.")
     ],
-    preset: Annotated[str, typer.Option("--preset", help="See `vitc models`.")] = "micro",
+    preset: Annotated[
+        str, typer.Option("--preset", help="See `vitc models`.", callback=names.PRESETS.check)
+    ] = "micro",
     data: Annotated[
-        str, typer.Option("--data", metavar="digits|DIR", help="Digits, or class folders.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="digits|DIR",
+            help="Digits, or class folders.",
+            callback=known_data,
+        ),
     ] = "digits",
     background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 40,
@@ -43,10 +54,16 @@ def train(
         int, typer.Option("--weight-bits", help="32 for the first of two steps (32W1A), else 1.")
     ] = 1,
     start: Annotated[
-        Path | None, typer.Option("--start", metavar="CKPT", help="Begin from these weights.")
+        Path | None,
+        typer.Option(
+            "--start", metavar="CKPT", help="Begin from these weights.", callback=_CHECKPOINT
+        ),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option("--teacher", metavar="CKPT", help="Distil from this network.")
+        Path | None,
+        typer.Option(
+            "--teacher", metavar="CKPT", help="Distil from this network.", callback=_CHECKPOINT
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     seed: Seed = 0,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vitc.cli.options import DeviceName, JsonTo
+from vitc.cli.options import Artefact, DeviceName, JsonTo
 from vitc.cli.output import Output
 from vitc.cli.tables import table
 
@@ -15,7 +14,7 @@ __all__ = ["tune"]
 
 
 def tune(
-    artefact: Annotated[Path, typer.Argument(metavar="DIR", help="An artefact folder.")],
+    artefact: Artefact,
     device: DeviceName = "local",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each tile.")] = 10,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of a turn.")] = 5,

@@ -15,7 +15,7 @@ from vitc.devices.rpc import SYNTAX as RPC_SYNTAX
 from vitc.devices.rpc import RpcDevice
 from vitc.devices.ssh import SYNTAX as SSH_SYNTAX
 from vitc.devices.ssh import SshDevice
-from vitc.errors import VitcError
+from vitc.names import check_device
 
 __all__ = ["DEVICES", "DeviceKind", "parse_device"]
 
@@ -52,11 +52,7 @@ def parse_device(text: str) -> Device:
     """The device that a user wrote behind ``--device``.
 
     Raises:
-        VitcError: If there is no such kind; the known ones are listed.
+        VitcError: If there is no such kind, or its address is none.
     """
-    scheme, separator, _ = text.partition("://")
-    for kind in DEVICES:
-        if kind.scheme == scheme and bool(separator) == ("://" in kind.syntax):
-            return kind.connect(text)
-    known = ", ".join(kind.syntax for kind in DEVICES)
-    raise VitcError(f"There is no device {text!r}; known: {known}.", "Choose one of them.")
+    scheme = check_device(text).partition("://")[0]
+    return next(kind for kind in DEVICES if kind.scheme == scheme).connect(text)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitc import names
 from vitc.errors import VitcError
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
@@ -396,10 +397,6 @@ def preset(name: str) -> Preset:
     """Look up a preset.
 
     Raises:
-        VitcError: If there is none of that name; the known ones are listed.
+        VitcError: If there is none of that name; the nearest is named and the known are listed.
     """
-    if name not in PRESETS:
-        raise VitcError(
-            f"There is no preset {name!r}; known: {', '.join(PRESETS)}.", "See `vitc models`."
-        )
-    return PRESETS[name]
+    return PRESETS[names.PRESETS.check(name)]

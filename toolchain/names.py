@@ -1,0 +1,132 @@
+"""Names that users write, and the nearest known one to a name that stands for nothing.
+
+The command line asks here before it imports a framework, so that a slip is answered at once; the
+tables of what the names stand for ask here too, so that a name is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from vitc.errors import VitcError
+
+__all__ = [
+    "BASELINES",
+    "DATA",
+    "DEVICES",
+    "FORMATS",
+    "PRESETS",
+    "PROCESSORS",
+    "Names",
+    "absent",
+    "check_device",
+    "did_you_mean",
+]
+
+_MOST_BESIDE: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Names:
+    """What one kind of thing may be called.
+
+    Attributes:
+        kind: What the names stand for, in the singular.
+        known: The names.
+        more: Where they are explained; empty if nowhere.
+    """
+
+    kind: str
+    known: tuple[str, ...]
+    more: str = ""
+
+    def check(self, name: str) -> str:
+        """The name, if it is known.
+
+        Raises:
+            VitcError: If it is not; the nearest one is named, and all are listed.
+        """
+        if name not in self.known:
+            raise self.unknown(name)
+        return name
+
+    def unknown(self, name: str, nearest: str | None = None) -> VitcError:
+        """The error for a name that is not known.
+
+        Args:
+            name: As it was written.
+            nearest: What was probably meant; None for the nearest known name.
+        """
+        guess = did_you_mean(name, self.known) if not nearest else f": did you mean {nearest}?"
+        more = f"; {self.more}" if self.more else ""
+        return VitcError(
+            f"There is no {self.kind} {name!r}{guess}", f"Known: {', '.join(self.known)}{more}."
+        )
+
+
+PRESETS: Final = Names(
+    "preset", ("deit-tiny", "deit-small", "deit-base", "micro"), "see `vitc models`"
+)
+"""Keys of `vitc.models.config.PRESETS`."""
+
+FORMATS: Final = Names("format", ("packed", "int8", "float"))
+"""What the binary operators of an exported file are made of."""
+
+BASELINES: Final = Names("baseline", ("onnxruntime", "onnxruntime-int8", "packed", "int8", "none"))
+"""Keys of `vitc.bench.baselines.BASELINES`, and ``none``."""
+
+PROCESSORS: Final = Names(
+    "model of a processor", ("cortex-a72", "cortex-a76", "neoverse-n1", "sapphire-rapids")
+)
+"""Keys of `vitc.bench.estimate.PROCESSORS`."""
+
+DEVICES: Final = Names("device", ("local", "qemu", "ssh://", "adb://", "rpc://"))
+"""What a device is or begins with (`vitc.devices.table`)."""
+
+DATA: Final = "digits"
+"""The data that come with vitc; other data are a folder."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
+    names = {entry.lower(): entry for entry in known}
+    near = get_close_matches(name.lower(), names, 1)
+    return f": did you mean {names[near[0]]}?" if near else "."
+
+
+def absent(path: Path, what: str, hint: str) -> VitcError:
+    """The error for a path that leads nowhere, with the nearest name beside it.
+
+    Args:
+        path: What a user named.
+        what: What should be there, such as ``artefact folder``.
+        hint: The next step.
+    """
+    if path.is_symlink():
+        return VitcError(f"{path} is a link to {path.readlink()}, which is not there.", hint)
+    try:
+        beside = [str(entry) for entry in islice(path.parent.iterdir(), _MOST_BESIDE)]
+    except OSError:
+        return VitcError(f"There is no {what} {path}: there is no folder {path.parent}.", hint)
+    return VitcError(f"There is no {what} {path}{did_you_mean(str(path), beside)}", hint)
+
+
+def check_device(text: str) -> str:
+    """The device, if it is of a known kind; whether its address is one shows when it is parsed.
+
+    Raises:
+        VitcError: If it is not.
+    """
+    kind, separator, _ = text.partition("://")
+    if kind + separator not in DEVICES.known:
+        head, _, rest = text.partition(":")
+        urls = {known.removesuffix("://"): known for known in DEVICES.known}
+        near = get_close_matches(head, urls, 1)
+        guess = f"{urls[near[0]]}{rest.lstrip('/')}" if near and rest else "".join(near)
+        raise DEVICES.unknown(text, guess)
+    return text
