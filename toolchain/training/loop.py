@@ -168,7 +168,7 @@ class _EpochBatches(Sampler[list[int]]):
 
 
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 100_003 + epoch) * 64 + stream)
+    return torch.Generator().manual_seed(((seed * 100_003 + epoch) * 64 + stream) % (1 << 63))
 
 
 def _as_is(batch: Any) -> Any:
