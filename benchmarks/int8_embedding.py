@@ -29,7 +29,7 @@ from vitc.targets import TARGETS
 from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.emitter import Emitter, Kernel
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
-from vitc.targets.layouts import round_up
+from vitc.targets.packing import round_up
 from vitc.targets.table import Target, host_features
 from vitc.training import TrainOptions, load_dataset, train
 

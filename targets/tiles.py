@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 
 from vitc.targets.isa import Isa
-from vitc.targets.layouts import ROW_PADDING
+from vitc.targets.packing import ROW_PADDING
 
 __all__ = ["Tile", "other_tiles"]
 

@@ -29,6 +29,15 @@ AMX_EMULATOR = Path(__file__).parent / "amx" / "amx_emulator.c"
 _STRICT = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--update-frozen`."""
+    parser.addoption(
+        "--update-frozen",
+        action="store_true",
+        help="write the generated programs of tests/compiler/frozen again",
+    )
+
+
 def _absent(what: str, variable: str) -> None:
     """Skip a test for what a user's machine may lack; fail where it has to be there."""
     if os.environ.get(variable):

@@ -2,7 +2,7 @@
 
 Instruction set: AMX-TILE, AMX-INT8, AVX-512. Tile: 32 rows x 32 lanes in four tile registers, of
 which two row tiles and two lane tiles feed four products per 64 bits of depth. Layouts: signs
-(vitc.targets.kernels.signs) for the row operand, `lanes` (vitc.targets.layouts) for the other,
+(vitc.targets.layouts.signs) for the row operand, `lanes` (vitc.targets.packing) for the other,
 whose weights so stay 1 bit in the file and in memory.
 
 A panel is all the depth of 32 lanes. Its bits are expanded to signs once, into a buffer on the
@@ -25,8 +25,8 @@ from typing import Any, Protocol
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.kernels.emitter import HALF, Emitter
-from vitc.targets.kernels.signs import TILE_BYTES, TILE_DEPTH, TILE_ROWS, depth_tiles
-from vitc.targets.layouts import WORD
+from vitc.targets.layouts.signs import TILE_BYTES, TILE_DEPTH, TILE_ROWS, depth_tiles
+from vitc.targets.packing import WORD
 
 __all__ = ["BLOCK", "AmxProduct", "BlockEpilogue", "configure", "fits_panel", "product_work"]
 

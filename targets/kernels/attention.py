@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
-from vitc.targets.layouts import WORD, Axis, round_up
+from vitc.targets.packing import WORD, Axis, round_up
 
 __all__ = ["MAX_BYTE_DISTANCE", "AttentionShape", "attention_kernel"]
 

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel, mask_bits
-from vitc.targets.layouts import WORD, round_up
+from vitc.targets.packing import WORD, round_up
 
 __all__ = ["along_columns_kernel", "along_rows_kernel"]
 

@@ -1,7 +1,7 @@
 """Binary linear kernels: products whose epilogue leaves bits, or the residual stream.
 
 Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile for popcounts, 32 x 32 for AMX. Layouts:
-rows (or their signs, for AMX) and lanes of vitc.targets.layouts.
+rows (or their signs, for AMX) and lanes of vitc.targets.packing.
 
 The vector lanes hold outputs (a linear layer: activations are broadcast, weights fill the lanes) or
 positions (the spatial interaction branch: weights are broadcast, activations fill the lanes). The
@@ -27,8 +27,8 @@ from vitc.targets.kernels.amx_tile import (
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
 from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
-from vitc.targets.kernels.signs import TILE_ROWS
-from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up
+from vitc.targets.layouts.signs import TILE_ROWS
+from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
 __all__ = ["LinearShape", "residual_kernel", "scale_factor", "threshold_kernel", "uses_tiles"]
 
@@ -77,7 +77,7 @@ class _Epilogue(Protocol):
 def uses_tiles(isa: Isa, elements: int) -> bool:
     """Whether the kernels of an instruction set run a product of so many elements on AMX tiles.
 
-    Their broadcast operand is then the signs of the rows (vitc.targets.kernels.signs).
+    Their broadcast operand is then the signs of the rows (vitc.targets.layouts.signs).
     """
     return isa.amx and fits_panel(elements)
 

@@ -22,7 +22,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, mask_bits
-from vitc.targets.layouts import WORD, Axis, round_up
+from vitc.targets.packing import WORD, Axis, round_up
 
 __all__ = ["Columns", "Constants", "Keys", "Lanes", "Residual", "Rows"]
 

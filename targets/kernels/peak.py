@@ -12,7 +12,7 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.amx_tile import configure
 from vitc.targets.kernels.emitter import Emitter, Kernel
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS
-from vitc.targets.kernels.signs import TILE_BYTES, TILE_DEPTH
+from vitc.targets.layouts.signs import TILE_BYTES, TILE_DEPTH
 
 __all__ = ["FMA_SUMS", "POPCOUNT_SUMS", "TILE_SUMS", "fma_kernel", "popcount_kernel", "tile_kernel"]
 

@@ -1,7 +1,7 @@
 """The popcount tile: broadcast rows against blocks of lanes, with all sums in registers.
 
 Instruction set: any; the element decides the instructions. Tile: rows x lane blocks of the Isa.
-Layout: `rows` for the broadcast operand, `lanes` for the other (vitc.targets.layouts).
+Layout: `rows` for the broadcast operand, `lanes` for the other (vitc.targets.packing).
 
 Where the machine has no popcount of vectors but a byte shuffle (`Isa.shuffle`), a shuffle looks up
 the popcount of (row XOR lane) for four bits of each lane, in a table that is chosen by four bits of

@@ -17,25 +17,10 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.kernels.emitter import Emitter, Kernel
-from vitc.targets.layouts import WORD, Axis, round_up
+from vitc.targets.layouts.signs import TILE_BYTES, TILE_DEPTH, TILE_ROWS, depth_tiles
+from vitc.targets.packing import WORD, Axis
 
-__all__ = ["TILE_BYTES", "TILE_DEPTH", "TILE_ROWS", "depth_tiles", "signs_bytes", "signs_kernel"]
-
-TILE_ROWS = 16
-TILE_DEPTH = 64
-"""Contracted bytes of a tile."""
-TILE_BYTES = TILE_ROWS * TILE_DEPTH
-
-
-def depth_tiles(words: int) -> int:
-    """Tiles along a contracted axis of so many 32-bit words."""
-    return round_up(words * WORD, TILE_DEPTH) // TILE_DEPTH
-
-
-def signs_bytes(rows: int, words: int) -> int:
-    """Size of the signs of `rows` rows."""
-    return round_up(rows, TILE_ROWS) // TILE_ROWS * depth_tiles(words) * TILE_BYTES
-
+__all__ = ["signs_kernel"]
 
 def _used(axis: Axis) -> list[int]:
     """For every 64 bits of a row, a mask of those that are no padding."""

@@ -15,7 +15,7 @@ from vitc.devices import LocalDevice, RunRequest
 from vitc.errors import VitcError
 from vitc.runtime.artefact import Artefact
 from vitc.targets.isa import ISAS
-from vitc.targets.layouts import ROW_PADDING
+from vitc.targets.packing import ROW_PADDING
 from vitc.targets.table import find
 from vitc.targets.tiles import Tile, other_tiles
 

@@ -17,6 +17,7 @@ from vitc.errors import VitcError
 from vitc.exporter import load_onnx, run_with_taps, tap_names
 from vitc.models.config import PRESETS
 from vitc.targets import find
+from vitc.targets.layouts import Signs
 from vitc.targets.table import TARGETS, host_features
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
@@ -107,7 +108,7 @@ def test_weights_stay_bits_and_signs_fit_the_workspace_of_deit_small(build):
         return sum(constant.data.nbytes for constant in found.values())
 
     assert constants(tiles) == constants(popcounts)
-    signs = [step for step in tiles.steps if step.layout["kind"] == "signs"]
+    signs = [step for step in tiles.steps if isinstance(step.output.layout, Signs)]
     # Inputs of qkv, proj, fc1 and fc2 are expanded once each; of SI, its two weights.
     assert len(signs) == 2 * (4 + 2)
     assert sum(step.output.size for step in signs) > tiles.workspace

@@ -87,19 +87,31 @@ def layout(tap: str, **changes: Any) -> Callable[[Manifest], object]:
     return lambda manifest: step(manifest, tap)["layout"].update(changes)
 
 
+def views(tap: str, found: list[Any]) -> Callable[[Manifest], object]:
+    return lambda manifest: step(manifest, tap)["taps"][0].update(views=found)
+
+
 def swap_steps(manifest: Manifest) -> None:
     one, other = step(manifest, "attn.query"), step(manifest, "attn.key")
-    one["tap"], other["tap"] = other["tap"], one["tap"]
+    first, second = one["taps"][0], other["taps"][0]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
+def rename(manifest: Manifest) -> None:
+    entry = step(manifest, "mlp.input")
+    entry["tap"] = entry["taps"][0]["name"] = "blocks.9.mlp.input"
 
 
 STALE = [
     Stale("layout of another instruction set", layout("attn.key", lanes=32), "blocks.1.attn.key"),
     Stale("elements of another width", layout("attn.value", element_bits=32), "attn.value"),
-    Stale("other heads", layout("attn.context", head_first=[21, 2]), "attn.context"),
-    Stale("axes not exchanged", layout("attn.value", swap=False), "attn.value"),
+    Stale("other heads", layout("attn.context", axis={"size": 2, "groups": 21}), "attn.context"),
+    Stale("axes not exchanged", views("attn.value", []), "attn.value"),
     Stale("another stride", layout("mlp.output", stride=42), "mlp.output"),
-    Stale("no view", layout("attn.query", view=[]), "attn.query"),
-    Stale("an unknown view", layout("attn.query", view=[["rotate", [1]]]), "rotate"),
+    Stale("no view", views("attn.query", []), "attn.query"),
+    Stale("an unknown view", views("attn.query", [["rotate", [1]]]), "rotate"),
+    Stale("a view of another shape", views("attn.query", [["reshape", [7]]]), "attn.query"),
+    Stale("a field too many", layout("attn.query", swap=True), "attn.query"),
     Stale("an unknown kind", layout("attn.query", kind="tiles"), "tiles"),
     Stale("a kind of another step", layout("attn.query", kind="columns"), "attn.query"),
     Stale("no rows", layout("attn.query", rows=-1), "attn.query"),
@@ -107,8 +119,7 @@ STALE = [
     Stale("another size of a buffer", lambda m: step(m, "attn.query").update(bytes=4), "trace"),
     Stale("a step less", lambda m: m["steps"].pop(3), "trace"),
     Stale("no steps", lambda m: m.update(steps=[]), "steps"),
-    Stale("another tap name", lambda m: step(m, "mlp.input").update(tap="blocks.9.mlp.input"),
-          "blocks.1.mlp.input"),
+    Stale("another tap name", rename, "blocks.1.mlp.input"),
     Stale("another image size", lambda m: m.update(image=[3, 16, 16]), "image"),
     Stale("another target", lambda m: m["target"].update(name="armv7"), "armv7"),
     Stale("another width", lambda m: m["config"].update(width=44), "width 44"),

@@ -55,7 +55,7 @@ LOWERING = [
           "blocks.0.attn.query"),
     Fault("last element of a row left out", f"{KERNELS}.popcount_tile",
           "[(0, self.elements)]", "[(0, self.elements - 3)]", "blocks.0.attn.query"),
-    Fault("weights packed from the highest bit", "vitc.targets.layouts",
+    Fault("weights packed from the highest bit", "vitc.targets.packing",
           'return np.packbits(padded, axis=1, bitorder="little")',
           'return np.packbits(padded, axis=1, bitorder="big")', "blocks.0.attn.query"),
     Fault("lower threshold dropped", "vitc.compiler.lowering",

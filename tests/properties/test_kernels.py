@@ -20,8 +20,9 @@ from vitc.targets.kernels.binary_linear import (
     threshold_kernel,
     uses_tiles,
 )
-from vitc.targets.kernels.signs import signs_bytes, signs_kernel
-from vitc.targets.layouts import (
+from vitc.targets.kernels.signs import signs_kernel
+from vitc.targets.layouts import Signs
+from vitc.targets.packing import (
     ROW_PADDING,
     Axis,
     from_lanes,
@@ -88,7 +89,7 @@ def test_threshold(call, rng, target, positions, k, groups, width, two_sided, ou
     broadcast = rows
     if uses_tiles(isa, elements):
         kernel = signs_kernel("s", positions, axis)
-        broadcast = call(target, kernel, [rows], signs_bytes(positions, elements))
+        broadcast = call(target, kernel, [rows], Signs(positions, axis).size)
     operands = [
         broadcast,
         to_lanes(group.pad(weight, 0), axis, isa.lanes, isa.element_bits),

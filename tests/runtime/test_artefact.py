@@ -39,10 +39,12 @@ def test_a_damaged_manifest_is_refused(artefact, text):
         Artefact.open(artefact.path)
 
 
-def test_a_newer_manifest_is_refused(artefact):
-    edit(artefact, format=2)
-    with pytest.raises(VitcError, match="reads up to 1"):
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_manifest_of_another_format_is_refused_and_says_to_compile_again(artefact, version):
+    edit(artefact, format=version)
+    with pytest.raises(VitcError, match=rf"has format {version}, this vitc reads 2") as refused:
         Artefact.open(artefact.path)
+    assert refused.value.hint.startswith("Compile the model again")
 
 
 def test_an_unknown_target_is_refused(artefact):

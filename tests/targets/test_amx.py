@@ -11,8 +11,9 @@ from vitc.compiler.assembly import hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
-from vitc.targets.kernels.signs import signs_bytes, signs_kernel
-from vitc.targets.layouts import Axis, round_up, to_lanes, to_rows
+from vitc.targets.kernels.signs import signs_kernel
+from vitc.targets.layouts import Signs
+from vitc.targets.packing import Axis, round_up, to_lanes, to_rows
 from vitc.targets.table import TARGETS
 
 # DeiT-S: tokens, channels; heads.
@@ -43,7 +44,7 @@ def as_tiles(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 16, 35])
 def test_signs_are_plus_and_minus_one_and_zero_in_padding(call, axis, rows):
     bits = np.random.default_rng(3).integers(0, 2, (rows, axis.length), dtype=np.uint8)
-    size = signs_bytes(rows, axis.padded // 32)
+    size = Signs(rows, axis).size
     out = call(signs_kernel("k", rows, axis), [to_rows(bits, axis)], size)
     wanted = as_tiles(axis.pad(np.where(bits, 1, -1).astype(np.int8), 1))
     found = out.view(np.int8).reshape(wanted.shape)

@@ -5,7 +5,7 @@ import pytest
 
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
-from vitc.targets.layouts import (
+from vitc.targets.packing import (
     ROW_PADDING,
     Axis,
     from_lanes,

@@ -12,7 +12,7 @@ from vitc.targets.kernels.binary_linear import (
     threshold_kernel,
     uses_tiles,
 )
-from vitc.targets.layouts import (
+from vitc.targets.packing import (
     ROW_PADDING,
     Axis,
     from_lanes,

@@ -16,7 +16,7 @@ from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
 from vitc.targets.kernels.emitter import Kernel
-from vitc.targets.layouts import Axis
+from vitc.targets.packing import Axis
 from vitc.targets.table import TARGETS
 
 # DeiT-S: tokens, channels; heads; hidden channels at MLP ratios of 2 and 4.

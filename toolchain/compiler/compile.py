@@ -19,7 +19,7 @@ from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
 from vitc.compiler.lowering import lower_graph
-from vitc.compiler.plan import Plan, plan_workspace
+from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
 from vitc.errors import VitcError
@@ -148,7 +148,7 @@ def compile_model(
             shape = model.graph.inputs[0].shape
             assert shape is not None  # noqa: S101 - match_embedding has checked it
             channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
-            classes = int(plan.steps[-1].layout["columns"])
+            (classes,) = plan.logits.layout.shape
             tables = write_tables(
                 plan, weights, ModelFacts(batch, (channels, height, width), classes), machine
             )
@@ -251,7 +251,8 @@ def _step_facts(step: Any) -> dict[str, Any]:
         "tasks": step.kernel.tasks,
         "bytes": step.output.size,
         "binary": step.binary,
-        "layout": step.layout,
+        "layout": step.output.layout.to_dict(),
+        "taps": [{"name": name, "views": views} for name, views in step.output.taps],
     }
 
 
@@ -291,15 +292,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def describe(plan: Plan) -> str:
-    """Return one line a step: number, kernel, tasks, bytes and tap."""
-    return (
-        "\n".join(
-            f"{i:3d} {step.kernel.symbol:28s} {step.kernel.tasks:5d} tasks "
-            f"{step.output.size:8d} B  {step.tap}"
-            for i, step in enumerate(plan.steps)
-        )
-        + "\n"
-    )

@@ -35,8 +35,10 @@ from vitc.targets.kernels.binary_linear import (
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.head import HEAD_TILE, head_kernel
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
-from vitc.targets.kernels.signs import signs_bytes, signs_kernel
-from vitc.targets.layouts import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
+from vitc.targets.kernels.signs import signs_kernel
+from vitc.targets.layouts import Columns, Floats, Lanes, Layout, Plain, Rows, Signs
+from vitc.targets.layouts.views import View, simplified
+from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
 from vitc.targets.table import Target
 from vitc.targets.tiles import Tile
 
@@ -155,7 +157,6 @@ class Lowering:
         self._embedding = match_embedding(model)
         self.tokens, self.width = self._embedding.start.shape
         self.stride = round_up(self.width, WORD)
-        self.token_rows = round_up(self.tokens, ROW_PADDING)
 
     # --- pieces -------------------------------------------------------------------------------
 
@@ -187,15 +188,16 @@ class Lowering:
         self,
         kernel: Kernel,
         operands: Sequence[Operand],
-        size: int,
         tap: str,
-        layout: dict[str, Any],
+        layout: Layout,
+        views: Sequence[View] | None = (),
         *,
         binary: bool,
     ) -> Buffer:
-        buffer = Buffer(f"{len(self.steps)}:{tap}", size)
+        taps = () if views is None else ((tap, simplified(layout.shape, views)),)
+        buffer = Buffer(f"{len(self.steps)}:{tap}", layout, taps)
         layer = tap.rpartition(".")[0] or tap
-        self.steps.append(Step(kernel, tuple(operands), buffer, layer, tap, layout, binary))
+        self.steps.append(Step(kernel, tuple(operands), buffer, layer, tap, binary))
         return buffer
 
     def _rows_constant(self, values: Array, positions: int, groups: int = 1) -> Constant:
@@ -203,10 +205,6 @@ class Lowering:
         padded = np.zeros((groups, round_up(positions, ROW_PADDING)), np.float32)
         padded[:, :positions] = values
         return self._constant(padded)
-
-    def _lane_buffer(self, lanes: int, axis: Axis) -> int:
-        """Bytes of `lanes` vectors in lanes layout."""
-        return round_up(lanes, self.isa.lanes) * axis.padded // 8
 
     def _need_exact(self, length: int) -> None:
         if length > MAX_LENGTH:
@@ -244,15 +242,7 @@ class Lowering:
             ),
         )
         operands: list[Operand] = [stream, self._constant(tiled), self._constant(bias)]
-        layout = {
-            "kind": "float",
-            "rows": 1,
-            "columns": classes,
-            "stride": len(padded),
-            "shape": [classes],
-            "view": [],
-        }
-        return self._emit(kernel, operands, bias.nbytes, "logits", layout, binary=False)
+        return self._emit(kernel, operands, "logits", Plain(classes, len(padded)), binary=False)
 
     def _emit_embedding(self) -> Buffer:
         embedding = self._embedding
@@ -277,21 +267,13 @@ class Lowering:
         return self._emit(
             kernel,
             [Image(), self._constant(tiled), self._constant(start)],
-            self.token_rows * self.stride * 4,
             embedding.tap,
             self._stream_layout(),
             binary=False,
         )
 
-    def _stream_layout(self) -> dict[str, Any]:
-        return {
-            "kind": "float",
-            "rows": self.tokens,
-            "columns": self.width,
-            "stride": self.stride,
-            "shape": [self.tokens, self.width],
-            "view": [],
-        }
+    def _stream_layout(self) -> Floats:
+        return Floats(self.tokens, self.width, self.stride)
 
     def stream(self, value: ir.Value) -> Buffer:
         """Return the buffer of a residual stream value, emitting what makes it."""
@@ -381,7 +363,6 @@ class Lowering:
         return self._emit(
             kernel,
             [*operands, stream],
-            self.token_rows * self.stride * 4,
             str(node.outputs[0].name),
             self._stream_layout(),
             binary=True,
@@ -414,9 +395,8 @@ class Lowering:
             kernel = self._kernel(
                 "signs", (rows, axis), lambda symbol, _: signs_kernel(symbol, rows, axis)
             )
-            size = signs_bytes(rows, axis.padded // WORD)
             self._signs[id(operand)] = self._emit(
-                kernel, [operand], size, f"{name}.signs", {"kind": "signs"}, binary=False
+                kernel, [operand], f"{name}.signs", Signs(rows, axis), None, binary=False
             )
         return self._signs[id(operand)]
 
@@ -469,19 +449,19 @@ class Lowering:
 
     def _tap_and_view(
         self, node: ir.Node, chain: Sequence[ir.Node], shape: Sequence[int]
-    ) -> tuple[str, list[tuple[str, list[int]]]]:
+    ) -> tuple[str, list[View]]:
         """Name of the tap along a chain of views, and the views up to it."""
         names = [str(node.outputs[0].name), *(str(n.outputs[0].name) for n in chain)]
         position = next((i for i, name in enumerate(names) if name in self.taps), 0)
-        view: list[tuple[str, list[int]]] = []
+        view: list[View] = []
         indices: Array = np.empty((1, *shape), np.int8)
         for step in chain[:position]:
             indices = apply_view(step, indices)
             if step.op_type == "Transpose":
-                axes = [axis - 1 for axis in step.attributes["perm"].as_ints()[1:]]
+                axes = tuple(axis - 1 for axis in step.attributes["perm"].as_ints()[1:])
                 view.append(("transpose", axes))
             else:
-                view.append(("reshape", list(indices.shape[1:])))
+                view.append(("reshape", tuple(indices.shape[1:])))
         return names[position], view
 
     def _refuse(self, node: ir.Node, role: str) -> VitcError:
@@ -508,7 +488,7 @@ class Lowering:
         limits = self._in_stream_order(_array(node.inputs[1], "A threshold"), arrived)
         flips = self._in_stream_order(_array(node.inputs[2], "A flip").astype(bool), arrived)
         tap, view = self._tap_and_view(node, chain, arrived.shape)
-        layout: dict[str, Any]
+        layout: Layout
         operands: list[Operand]
         if np.array_equal(packed, np.arange(packed.size).reshape(plain)) and role == "rows":
             self._need_constant_along(limits, flips, 1, tap)
@@ -524,8 +504,7 @@ class Lowering:
                 self._constant(limits[:, 0].astype(np.float32)),
                 self._constant(flip),
             ]
-            layout = {"kind": "rows", "rows": self.tokens, "size": self.width, "groups": 1}
-            size = self.token_rows * axis.padded // 8
+            layout = Rows(self.tokens, axis)
             result = (self.tokens, axis, False)
         elif np.array_equal(packed, np.arange(packed.size).reshape(plain).T) and role == "rows":
             self._need_constant_along(limits, flips, 0, tap)
@@ -543,16 +522,15 @@ class Lowering:
                 ),
             )
             operands = [stream, self._constant(threshold), self._constant(flip)]
-            layout = self._columns_layout(axis, Axis(self.width), swap=False)
-            size = self._lane_buffer(self.stride, axis)
+            layout = self._columns(axis.length, Axis(self.width))
             result = (self.width, axis, True)
         else:
             raise self._refuse(node, role)
-        in_order = np.array_equal(arrived, packed)
-        layout |= {"shape": list(arrived.shape), "view": view}
-        if not in_order:
-            layout["swap"] = not layout.get("swap", False)
-        return Packed(self._emit(kernel, operands, size, tap, layout, binary=False), *result)
+        views: list[View] = [("reshape", packed.shape)]
+        if not np.array_equal(arrived, packed):
+            views.append(("transpose", (1, 0)))
+        views = [*views, ("reshape", arrived.shape), *view]
+        return Packed(self._emit(kernel, operands, tap, layout, views, binary=False), *result)
 
     def _in_stream_order(self, constant: Array, arrived: Array) -> Array:
         expanded = np.broadcast_to(constant, (1, *arrived.shape))[0]
@@ -568,16 +546,8 @@ class Lowering:
                     "Thresholds must be per token, or per channel on the transposed stream.",
                 )
 
-    def _columns_layout(self, packed: Axis, outputs: Axis, *, swap: bool) -> dict[str, Any]:
-        return {
-            "kind": "columns",
-            "rows": packed.length,
-            "size": outputs.size,
-            "groups": outputs.groups,
-            "swap": swap,
-            "lanes": self.isa.lanes,
-            "element_bits": self.isa.element_bits,
-        }
+    def _columns(self, length: int, vectors: Axis) -> Columns:
+        return Columns(vectors, length, self.isa.lanes, self.isa.element_bits)
 
     def _emit_threshold(self, node: ir.Node, chain: list[ir.Node], role: str) -> Packed:
         self.lowered.add(node)
@@ -658,40 +628,26 @@ class Lowering:
                 head=head,
             ),
         )
-        layout: dict[str, Any]
+        layout: Layout
         if output == "rows":
-            layout = {
-                "kind": "rows",
-                "rows": positions,
-                "size": outputs.size,
-                "groups": outputs.groups,
-            }
-            size = round_up(positions, ROW_PADDING) * outputs.padded // 8
+            layout = Rows(positions, outputs)
+            before: list[View] = []
             result = (positions, outputs, False)
         elif output == "keys":
-            axis = Axis(outputs.size)
-            layout = {
-                "kind": "keys",
-                "rows": positions,
-                "size": outputs.size,
-                "groups": outputs.groups,
-                "lanes": self.isa.lanes,
-                "element_bits": self.isa.element_bits,
-            }
-            size = outputs.groups * self._lane_buffer(positions, axis)
+            lanes, element_bits = self.isa.lanes, self.isa.element_bits
+            layout = Lanes(positions, outputs.size, lanes, element_bits, outputs.groups)
+            before = [("transpose", (1, 0, 2))]
             result = (positions, outputs, True)
         elif source.on_lanes:
-            axis = Axis(count)
-            layout = self._columns_layout(axis, Axis(positions), swap=False)
-            size = self._lane_buffer(shape.lanes, axis)
-            result = (positions, axis, True)
+            layout = self._columns(count, Axis(positions))
+            before = []
+            result = (positions, Axis(count), True)
         else:
-            axis = Axis(positions)
-            layout = self._columns_layout(axis, outputs, swap=True)
-            size = self._lane_buffer(outputs.padded, axis)
-            result = (count, axis, True)
-        layout |= {"shape": list(plain), "view": view}
-        return Packed(self._emit(kernel, operands, size, tap, layout, binary=True), *result)
+            layout = self._columns(positions, outputs)
+            before = [("transpose", (0, 2, 1))]
+            result = (count, Axis(positions), True)
+        views: list[View] = [*before, ("reshape", plain), *view]
+        return Packed(self._emit(kernel, operands, tap, layout, views, binary=True), *result)
 
     # --- attention ----------------------------------------------------------------------------
 
@@ -740,18 +696,13 @@ class Lowering:
             "attention", (shape,), lambda symbol, isa: attention_kernel(symbol, isa, shape)
         )
         tap, view = self._tap_and_view(node, chain, plain)
-        layout = {
-            "kind": "rows",
-            "rows": tokens,
-            "size": head.size,
-            "groups": head.groups,
-            "head_first": [head.groups, head.size],
-            "shape": list(plain),
-            "view": view,
-        }
-        size = self.token_rows * head.padded // 8
+        views: list[View] = [
+            ("reshape", (tokens, head.groups, head.size)),
+            ("transpose", (1, 0, 2)),
+            *view,
+        ]
         # Beyond tokens + 1 a threshold decides nothing more.
-        limit = np.zeros(self.token_rows, np.int32)
+        limit = np.zeros(round_up(tokens, ROW_PADDING), np.int32)
         limit[:tokens] = np.clip(per_token[0, :, 0], -tokens - 1, tokens + 1)
         operands: list[Operand] = [
             queries.buffer,
@@ -759,7 +710,7 @@ class Lowering:
             values.buffer,
             self._constant(limit),
         ]
-        buffer = self._emit(kernel, operands, size, tap, layout, binary=True)
+        buffer = self._emit(kernel, operands, tap, Rows(tokens, head), views, binary=True)
         return Packed(buffer, tokens, head, on_lanes=False)
 
 

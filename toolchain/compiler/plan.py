@@ -10,8 +10,20 @@ import numpy.typing as npt
 from tvm import relax
 
 from vitc.targets.kernels.emitter import Kernel
+from vitc.targets.layouts import Layout
+from vitc.targets.layouts.views import View
 
-__all__ = ["ALIGNMENT", "Buffer", "Constant", "Image", "Operand", "Plan", "Step", "plan_workspace"]
+__all__ = [
+    "ALIGNMENT",
+    "Buffer",
+    "Constant",
+    "Image",
+    "Operand",
+    "Plan",
+    "Step",
+    "describe",
+    "plan_workspace",
+]
 
 ALIGNMENT = 64
 """Alignment of every buffer and constant, bytes: a cache line, and the widest vector."""
@@ -23,11 +35,19 @@ class Buffer:
 
     Attributes:
         name: Unique name.
-        size: Bytes.
+        layout: How it holds the value.
+        taps: Names of the values that it holds, each with the views to it from what `layout`
+            decodes.
     """
 
     name: str
-    size: int
+    layout: Layout
+    taps: tuple[tuple[str, tuple[View, ...]], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.layout.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +76,6 @@ class Step:
         output: What it writes.
         layer: Layer, such as `blocks.0.attn.query`.
         tap: Name of the value it writes, as in the ONNX file.
-        layout: How `output` holds that value (`vitc.runtime.trace`).
         binary: Whether it is a binary product.
     """
 
@@ -65,7 +84,6 @@ class Step:
     output: Buffer
     layer: str
     tap: str
-    layout: dict[str, Any]
     binary: bool
 
 
@@ -150,3 +168,26 @@ def plan_workspace(plan: Plan) -> Any:
     plan.offsets = dict(zip(outputs, order, strict=True))
     plan.workspace = end
     return module
+
+
+def describe(plan: Plan) -> str:
+    """Return one line a step: number, kernel, operands, tasks, bytes of its output, and its tap.
+
+    An operand is the number of the step that wrote it, `image`, or `type[size]` of a constant.
+    """
+    numbers = {step.output.name: str(i) for i, step in enumerate(plan.steps)}
+
+    def shown(operand: Operand) -> str:
+        if isinstance(operand, Image):
+            return "image"
+        if isinstance(operand, Buffer):
+            return numbers[operand.name]
+        return f"{operand.data.dtype}[{operand.data.size}]"
+
+    lines = [
+        f"{i:3d} {step.kernel.symbol:28s} {' '.join(map(shown, step.operands)):60s} "
+        f"{step.kernel.tasks:5d} tasks {step.output.size:8d} B  {step.output.layout!s:24s} "
+        f"{step.tap}"
+        for i, step in enumerate(plan.steps)
+    ]
+    return "\n".join(lines) + "\n"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "MANIFEST", "Artefact", "file_sha256"]
 
-FORMAT = 1
-"""Version of the manifest; a reader refuses a newer one."""
+FORMAT = 2
+"""Version of the manifest; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST = 16 << 20
@@ -59,7 +59,7 @@ def _expectations(manifest: dict[str, Any]) -> dict[str, bool]:
         "classes is a size": _size(manifest["classes"]),
         "workspace_bytes is a size": _size(manifest["workspace_bytes"]),
         "tiles are numbers that kernels can have": _tiles(manifest) is not None,
-        "steps are named, with bytes and a layout": isinstance(steps, list)
+        "steps are named, with bytes, a layout and taps": isinstance(steps, list)
         and bool(steps)
         and all(_step(step) for step in steps),
     }
@@ -81,6 +81,8 @@ def _step(step: object) -> bool:
         isinstance(step, dict)
         and isinstance(step.get("tap"), str)
         and isinstance(step.get("layout"), dict)
+        and isinstance(step.get("taps"), list)
+        and all(isinstance(tap, dict) and isinstance(tap.get("name"), str) for tap in step["taps"])
         and _size(step.get("bytes"))
     )
 
@@ -135,10 +137,10 @@ class Artefact:
         if not isinstance(manifest, dict) or not all(key in manifest for key in _REQUIRED):
             raise VitcError(f"{file} is not a vitc manifest.", "Compile the model again.")
         version = manifest["format"]
-        if type(version) is not int or not 1 <= version <= FORMAT:
+        if type(version) is not int or version != FORMAT:
             raise VitcError(
-                f"{file} has format {version!r}, this vitc reads up to {FORMAT}.",
-                "Install the vitc that wrote it, or compile the model again.",
+                f"{file} has format {version!r}, this vitc reads {FORMAT}.",
+                "Compile the model again, or install the vitc that wrote it.",
             )
         name = manifest["target"].get("name") if isinstance(manifest["target"], dict) else None
         if not isinstance(name, str) or name not in TARGETS:

@@ -1,7 +1,8 @@
-"""Memory layouts of packed bits, and their conversion from and to plain bit arrays.
+"""Packed bits, and their conversion from and to plain bit arrays.
 
-Two layouts serve every kernel. Bits run along the contracted axis, LSB first, in elements of 8 or
-32 bits; rows of bits are padded with zeros to a multiple of 32.
+Two arrangements serve every kernel; the layouts of buffers (vitc.targets.layouts) are made of
+them. Bits run along the contracted axis, LSB first, in elements of 8 or 32 bits; rows of bits are
+padded with zeros to a multiple of 32.
 
 - *rows*: `[R, W]`, one row after the other; the operand whose elements are broadcast.
 - *lanes*: `[B, W, L]`, L rows side by side, element by element; the operand that fills a vector
