@@ -23,8 +23,8 @@ def test_images_go_through_the_preprocessing_of_the_network(tmp_path: Path) -> N
     read = read_inputs([path, path], CONFIG, SHOWN)
 
     assert read.names == (str(path), str(path))
-    np.testing.assert_array_equal(read.pixels[:, 0], 1.0)
-    np.testing.assert_array_equal(read.pixels[:, 1:], -1.0)
+    np.testing.assert_array_equal(read.part(0, 2)[:, 0], 1.0)
+    np.testing.assert_array_equal(read.part(0, 2)[:, 1:], -1.0)
 
 
 def test_an_array_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_an_array_is_taken_as_it_is(tmp_path: Path) -> None:
 
     read = read_inputs([tmp_path / "x.npy"], CONFIG, SHOWN)
 
-    np.testing.assert_array_equal(read.pixels, array)
-    assert read.pixels.flags.c_contiguous
+    np.testing.assert_array_equal(read.part(0, 2), array)
+    assert read.part(0, 2).flags.c_contiguous
     assert read.names == ("x.npy[0]", "x.npy[1]")
 
 
@@ -68,7 +68,7 @@ def test_a_truncated_image_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
 
     with pytest.raises(VitcError, match=r"x\.png cannot be read: image file is truncated"):
-        read_inputs([path], CONFIG, SHOWN)
+        list(read_inputs([path], CONFIG, SHOWN).batches(1))
 
 
 def test_a_file_that_would_start_another_program_is_no_image(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_file_that_would_start_another_program_is_no_image(tmp_path: Path) -> 
     Image.new("RGB", (32, 32)).save(path, "eps")
 
     with pytest.raises(VitcError, match="is not an image"):
-        read_inputs([path], CONFIG, SHOWN)
+        list(read_inputs([path], CONFIG, SHOWN).batches(1))
 
 
 def test_an_image_that_grows_beyond_memory_when_it_is_resized_is_an_error(tmp_path: Path) -> None:
@@ -84,17 +84,54 @@ def test_an_image_that_grows_beyond_memory_when_it_is_resized_is_an_error(tmp_pa
     Image.new("L", (1, 200_000)).save(path)
 
     with pytest.raises(VitcError, match="1 x 200000 would become"):
-        read_inputs([path], CONFIG, SHOWN)
+        list(read_inputs([path], CONFIG, SHOWN).batches(1))
 
 
-def test_an_array_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+def test_an_array_of_any_size_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    np.save(path, np.zeros((1, 3, 32, 32), np.float32))
-    with path.open("r+b") as file:
-        file.truncate((1 << 30) + 8192)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 3, 32, 32)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        file.truncate(start + (12 << 30))  # takes no room
+        file.seek(start + (9 << 30) + 4)
+        file.write(np.float32(np.nan).tobytes())
 
-    with pytest.raises(VitcError, match="up to 1 GiB"):
-        read_inputs([path], CONFIG, SHOWN)
+    read = read_inputs([path], CONFIG, SHOWN)
+
+    names, pixels = next(read.batches(50))
+    assert (names[0], names[-1], pixels.shape) == ("x.npy[0]", "x.npy[49]", (50, 3, 32, 32))
+    wrong = (9 << 30) // (3 * 32 * 32 * 4)
+    with pytest.raises(VitcError, match=rf"nan at \[{wrong}, 0, 0, 1\]"):
+        read.part(wrong - 3, wrong + 3)
+
+
+def test_a_folder_is_every_picture_in_it_and_a_count_of_the_rest(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "deeper/c.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (40, 40), 9).save(tmp_path / name, "gif" if name.endswith("f") else None)
+    (tmp_path / "x.txt").write_text("")
+
+    read = read_inputs([tmp_path, tmp_path / "b.png"], CONFIG, SHOWN)
+
+    shown = [str(Path(name).relative_to(tmp_path)) for name in read.names]
+    assert shown == ["a.JPG", "b.png", "deeper/c.gif", "b.png"]
+    assert read.left == {".txt": 1}
+    assert [len(names) for names, _ in read.batches(3)] == [3, 1]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(VitcError, match="none holds no pictures"):
+        read_inputs([tmp_path / "none"], CONFIG, SHOWN)
+
+
+def test_pictures_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+
+    batches = read_inputs([tmp_path / "a.png", tmp_path / "b.png"], CONFIG, SHOWN).batches(1)
+
+    assert next(batches)[1].shape == (1, 3, 32, 32)
+    with pytest.raises(VitcError, match=r"b\.png is not an image"):
+        next(batches)
 
 
 def test_a_missing_file_is_an_error() -> None:
@@ -126,13 +163,13 @@ def test_without_labels_a_class_is_called_by_its_number() -> None:
     assert [e.label for e in Prediction(("x",), logits, None).top(0, 9)] == ["0", "1", "2"]
 
 
-def test_logits_are_written_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
-    logits = np.ones((2, 3), np.float32)
+def test_logits_are_written_part_by_part(tmp_path: Path) -> None:
+    logits = np.random.default_rng(2).standard_normal((5, 3)).astype(np.float32)
+    parts = [Prediction(("x",) * len(rows), rows, None) for rows in (logits[:2], logits[2:])]
 
-    write_logits(logits, tmp_path / "l.npy")
+    assert list(write_logits(parts, 5, 3, tmp_path / "l.npy")) == parts
 
     np.testing.assert_array_equal(np.load(tmp_path / "l.npy"), logits)
-    assert [path.name for path in tmp_path.iterdir()] == ["l.npy"]
 
 
 def test_a_description_without_preprocessing_falls_back_to_that_of_the_image_size() -> None:

@@ -112,7 +112,7 @@ def _input(folder: Path, suffix: str) -> tuple[bytes, Body]:
     def read(data: bytes) -> None:
         file.write_bytes(data)
         with suppress(VitcError):
-            read_inputs([file], CONFIG, shown)
+            list(read_inputs([file], CONFIG, shown).batches(4))
 
     return whole.getvalue(), read
 

@@ -190,7 +190,7 @@ def test_bytes_of_an_input(tmp_path, changes, suffix):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(edits.damaged(whole.getvalue(), changes))
     with suppress(VitcError):
-        read_inputs([path], shared.CONFIG, Preprocessing.for_image_size(4))
+        list(read_inputs([path], shared.CONFIG, Preprocessing.for_image_size(4)).batches(4))
 
 
 @shared.examples(200)

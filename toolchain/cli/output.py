@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 
 from vitc.cli.tables import Rows, plain
@@ -35,16 +39,29 @@ class Output:
         self._json_to = json_to
         self._out = _console(sys.stdout, quiet=json_to == _STDOUT)
         self._err = _console(sys.stderr)
+        self._working: Status | None = None
+
+    @contextmanager
+    def _uncovered(self) -> Iterator[None]:
+        """Take away what `working` shows while results go to the same terminal."""
+        status = self._working if self._out.is_terminal and self._err.is_terminal else None
+        if status is not None:
+            status.stop()
+        yield
+        if status is not None:
+            status.start()
 
     def show(self, *results: str | Text | Rows) -> None:
         """Print results for people."""
-        for result in results:
-            self._out.print(plain(result) if isinstance(result, str) else result)
+        with self._uncovered():
+            for result in results:
+                self._out.print(plain(result) if isinstance(result, str) else result)
 
     def copyable(self, text: str) -> None:
         """Print text to be copied as it is, at once."""
-        self._out.print(plain(text), soft_wrap=True)
-        sys.stdout.flush()
+        with self._uncovered():
+            self._out.print(plain(text), soft_wrap=True)
+            sys.stdout.flush()
 
     @property
     def notes(self) -> Console:
@@ -72,11 +89,50 @@ class Output:
             part.unlink(missing_ok=True)
 
     @contextmanager
+    def result_list(self, name: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
+        """As `result` for ``{name: [entries]}``, of entries that come one after the other.
+
+        Args:
+            name: Key of the list.
+
+        Yields:
+            A function that takes further entries.
+        """
+        if self._json_to is None:
+            yield lambda _: None
+            return
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as text:
+            text.write(f"{{\n  {json.dumps(name)}: [")
+            separator = "\n"
+
+            def add(entries: Iterable[Mapping[str, Any]]) -> None:
+                nonlocal separator
+                for entry in entries:
+                    text.write(separator + textwrap.indent(json.dumps(entry, indent=2), "    "))
+                    separator = ",\n"
+
+            yield add
+            text.write("\n  ]\n}\n")
+            text.seek(0)
+            if self._json_to == _STDOUT:
+                shutil.copyfileobj(text, sys.stdout)
+                return
+            path = Path(self._json_to)
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            try:
+                with part.open("w", encoding="utf-8") as target:
+                    shutil.copyfileobj(text, target)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
     def working(self, what: str) -> Iterator[Callable[[str], None]]:
         """Show on stderr what is being done; yields a function that changes the text."""
         spinner = "line" if self._err.options.ascii_only else "dots"
         with self._err.status(plain(what), spinner=spinner) as status:
             last = time.monotonic()
+            self._working = status
 
             def say(text: str) -> None:
                 nonlocal last
@@ -88,7 +144,10 @@ class Output:
 
             if not self._err.is_terminal:
                 self.note(what)
-            yield say
+            try:
+                yield say
+            finally:
+                self._working = None
 
 
 def megabytes(size: float) -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads, existing
 from vitc.cli.output import Output
-from vitc.cli.tables import table
+from vitc.cli.tables import Lines, table
+
+if TYPE_CHECKING:
+    from vitc.devices.prediction import Prediction, PredictionStream
 
 __all__ = ["run"]
+
+_FEW: Final = 16
+_SHOWN: Final = 5
+_WIDEST: Final = 60
+_COLUMNS: Final = ("input", "class", ">probability", ">logit")
 
 
 def run(
@@ -26,22 +37,35 @@ def run(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", help="Images, or one .npy [B,3,H,W] fp32, already normalised."
+            metavar="INPUT...",
+            help="Images and folders of images, or one .npy [B,3,H,W] fp32, already normalised.",
         ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="LOGITS.npy", help="Write the logits.")
     ] = None,
-    topk: Annotated[int, typer.Option("--topk", min=1, help="Classes to show an image.")] = 5,
+    topk: Annotated[
+        int | None,
+        typer.Option(
+            "--topk",
+            min=1,
+            help=f"Classes to show an image. By default 5, of more than {_FEW} images 1 a line; "
+            "5 in JSON.",
+        ),
+    ] = None,
     background: Background = None,
     threads: Threads = 1,
     device: DeviceName = "local",
     allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
 ) -> None:
-    """Classify images, or run an array."""
-    from vitc.devices.prediction import PredictOptions, predict, write_logits
+    """Classify images, or run an array.
+
+    Any number of images: they are read, run and shown a part at a time.
+    """
+    from vitc.devices.prediction import PredictOptions, stream, write_logits
     from vitc.models.picture import parse_colour
+    from vitc.models.picture_files import counted
 
     output = Output(json_to)
     options = PredictOptions(
@@ -50,14 +74,67 @@ def run(
         allow_external_data=allow_external_data,
         background=None if background is None else parse_colour(background),
     )
-    with output.working(f"running {model}"):
-        prediction = predict(model, inputs, options)
-    if out is not None:
-        write_logits(prediction.logits, out)
-    rows = [
-        (name if rank == 0 else "", entry.label, f"{entry.probability:.3f}", f"{entry.logit:.5g}")
-        for index, name in enumerate(prediction.names)
-        for rank, entry in enumerate(prediction.top(index, topk))
-    ]
-    output.show(table(("input", "class", ">probability", ">logit"), rows))
-    output.result(prediction.to_dict(topk))
+    with ExitStack() as stack:
+        say = stack.enter_context(output.working(f"running {model}"))
+        streamed = stream(model, inputs, options)
+        if streamed.left:
+            output.note(f"left out: {counted(streamed.left)}")
+        total = len(streamed.names)
+        parts: Iterable[Prediction] = streamed.parts
+        if out is not None:
+            file = stack.enter_context(_aside(out))
+            parts = write_logits(parts, total, streamed.classes, file)
+        add = stack.enter_context(output.result_list("inputs"))
+        show = _few(output) if total <= _FEW else _many(output, streamed)
+        done = 0
+        for part in parts:
+            show(part, topk or (_SHOWN if total <= _FEW else 1), done + len(part.names) == total)
+            add(part.entries(topk or _SHOWN))
+            done += len(part.names)
+            say(f"running {model}: {done} of {total} images")
+
+
+_Show: TypeAlias = "Callable[[Prediction, int, bool], None]"
+
+
+def _few(output: Output) -> _Show:
+    """Show all rows as one table when the last ones have come."""
+    rows: list[tuple[str, ...]] = []
+
+    def show(part: Prediction, topk: int, last: bool) -> None:
+        rows.extend(_rows(part, topk))
+        if last:
+            output.show(table(_COLUMNS, rows))
+
+    return show
+
+
+def _many(output: Output, streamed: PredictionStream) -> _Show:
+    """Show rows as they come."""
+    names = min(max(map(len, streamed.names)), _WIDEST)
+    labels = max(map(len, streamed.labels or ("",)))
+    lines = Lines(_COLUMNS, (names, min(labels, _WIDEST), 11, 9))
+    output.copyable(lines.heading)
+
+    def show(part: Prediction, topk: int, _: bool) -> None:
+        output.copyable("\n".join(lines.row(row) for row in _rows(part, topk)))
+
+    return show
+
+
+def _rows(part: Prediction, topk: int) -> Iterator[tuple[str, ...]]:
+    for index, name in enumerate(part.names):
+        for rank, entry in enumerate(part.top(index, topk)):
+            first = name if rank == 0 else ""
+            yield first, entry.label, f"{entry.probability:.3f}", f"{entry.logit:.5g}"
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A file that gets its name when it is whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

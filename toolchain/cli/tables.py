@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from vitc.cli.streams import printable
 
-__all__ = ["Rows", "plain", "table"]
+__all__ = ["Lines", "Rows", "plain", "table"]
 
 _GAP: Final = 2
 _LONGEST_WORD: Final = 32
@@ -91,3 +92,28 @@ class Rows:
 def _longest_word(cell: Text) -> int:
     longest = max((Text(word).cell_len for word in cell.plain.split()), default=0)
     return min(longest, _LONGEST_WORD)
+
+
+class Lines:
+    """Rows that are printed as they come, before the next ones are known; none is wrapped.
+
+    Args:
+        columns: Headings; ``>`` in front aligns a column right.
+        widths: What cells are filled up to, in columns of a terminal; a longer cell moves what
+            follows it.
+    """
+
+    def __init__(self, columns: Sequence[str], widths: Sequence[int]) -> None:
+        self._right = [column.startswith(">") for column in columns]
+        names = [column.removeprefix(">") for column in columns]
+        self._widths = [max(w, len(n)) for w, n in zip(widths, names, strict=True)]
+        self.heading = self.row(names)
+
+    def row(self, cells: Sequence[str]) -> str:
+        """One line."""
+        shown = []
+        for cell, right, width in zip(cells, self._right, self._widths, strict=True):
+            text = printable(cell)
+            gap = " " * (width - cell_len(text))
+            shown.append(gap + text if right else text + gap)
+        return (" " * _GAP).join(shown).rstrip()

@@ -1,9 +1,10 @@
-"""What a user gives `vitc run`, as an input tensor."""
+"""What a user gives `vitc run`, as input tensors, a batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -12,50 +13,65 @@ from numpy.typing import NDArray
 
 from vitc.errors import VitcError
 from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.picture import SUFFIXES
+from vitc.models.picture_files import counted, find_pictures
 
 __all__ = ["Inputs", "read_inputs", "validated"]
 
 _SAVE: Final = "Save it with np.save('x.npy', x.astype(np.float32)), already normalised."
-_LARGEST_ARRAY: Final = (1 << 30) + 4096
-"""Bytes, header included: what the runner reads."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Images ready for a network.
+    """Images for a network, read when they are asked for.
 
     Attributes:
-        pixels: float32 [B, 3, H, W], normalised.
         names: Where each comes from.
+        part: Reads images start to end: float32 [end - start, 3, H, W], normalised. Raises a
+            `VitcError` that names what is wrong with one of them.
+        left: What lies in folders that were given and is no picture, and how often.
     """
 
-    pixels: NDArray[np.float32]
-    names: tuple[str, ...]
+    names: Sequence[str]
+    part: Callable[[int, int], NDArray[np.float32]]
+    left: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batches(self, size: int) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
+        """Names and images in order, `size` at a time; no more than those are in memory."""
+        for start in range(0, len(self), size):
+            end = min(start + size, len(self))
+            yield self.names[start:end], self.part(start, end)
 
 
 def read_inputs(paths: Sequence[Path], config: ModelConfig, preprocessing: Preprocessing) -> Inputs:
-    """Read images, or one array.
+    """Find images, or open one array.
 
     Args:
-        paths: Image files, or one ``.npy`` of float32 [B, 3, H, W] that is already normalised.
+        paths: Image files and folders of them, or one ``.npy`` of float32 [B, 3, H, W] that is
+            already normalised.
         config: Gives the image size that the network takes.
         preprocessing: Applied to image files.
 
     Raises:
-        VitcError: If a file is missing, unreadable, or of a wrong type, shape or value.
+        VitcError: If a file or folder is missing, a folder holds no pictures, or the array is
+            damaged or of a wrong type or shape.
     """
     if not paths:
         raise VitcError("There is no input.", "Name images, or one .npy file.")
     arrays = [path for path in paths if path.suffix == ".npy"]
-    if arrays:
-        if len(paths) > 1:
-            raise VitcError(
-                f"{arrays[0]} stands beside other inputs.", "Name images, or one .npy file."
-            )
-        pixels = validated(_array(arrays[0]), config, str(arrays[0]))
-        return Inputs(pixels, tuple(f"{arrays[0].name}[{i}]" for i in range(len(pixels))))
-    pixels = preprocessing.normalise(np.stack([preprocessing.read(path) for path in paths]))
-    return Inputs(validated(pixels, config, str(paths[0])), tuple(str(path) for path in paths))
+    if not arrays:
+        return _pictures(paths, preprocessing)
+    if len(paths) > 1:
+        raise VitcError(
+            f"{arrays[0]} stands beside other inputs.", "Name images, or one .npy file."
+        )
+    name, array = str(arrays[0]), _array(arrays[0])
+    _check_form(array, config, name)
+    names = tuple(f"{arrays[0].name}[{i}]" for i in range(len(array)))
+    return Inputs(names, lambda start, end: _finite(array[start:end], name, start))
 
 
 def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> NDArray[np.float32]:
@@ -64,6 +80,11 @@ def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> ND
     Raises:
         VitcError: If it is not float32 [B, 3, H, W] of finite values and of the network's size.
     """
+    _check_form(pixels, config, name)
+    return _finite(pixels, name)
+
+
+def _check_form(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> None:
     size = config.image_size
     if pixels.dtype != np.float32:
         raise VitcError(f"{name} holds {pixels.dtype}, wanted float32.", _SAVE)
@@ -72,25 +93,50 @@ def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> ND
             f"{name} has shape {list(pixels.shape)}, wanted [B, 3, {size}, {size}].",
             "A network runs on the image size it was made for; resize the images.",
         )
+
+
+def _finite(pixels: NDArray[np.generic], name: str, first: int = 0) -> NDArray[np.float32]:
     finite = np.isfinite(pixels)
     if not finite.all():
         place = [int(i) for i in np.argwhere(~finite)[0]]
-        raise VitcError(f"{name} holds {pixels[tuple(place)]} at {place}.", _SAVE)
+        value = pixels[tuple(place)]
+        raise VitcError(f"{name} holds {value} at {[first + place[0], *place[1:]]}.", _SAVE)
     return np.ascontiguousarray(pixels, dtype=np.float32)
 
 
 def _array(path: Path) -> NDArray[np.generic]:
     if not path.is_file():
         raise VitcError(f"There is no file {path}.", "Check the path.")
-    if path.stat().st_size > _LARGEST_ARRAY:
-        raise VitcError(
-            f"{path} has {path.stat().st_size} bytes; vitc reads arrays of up to 1 GiB.",
-            "Split it.",
-        )
     try:
         # A map checks the length that the header claims before anything is allocated.
         mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # whatever a damaged header makes NumPy and its parser raise
         first = str(error).strip().partition("\n")[0]
         raise VitcError(f"{path} is not a whole .npy file ({first}).", _SAVE) from error
-    return np.array(mapped)
+    return mapped
+
+
+def _pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> Inputs:
+    files: list[Path] = []
+    left: Counter[str] = Counter()
+    for path in paths:
+        if path.is_dir():
+            found = find_pictures(path)
+            if not found.files:
+                others = f"; it has {counted(found.left)}" if found.left else ""
+                raise VitcError(
+                    f"{path} holds no pictures{others}.",
+                    f"Wanted files ending in {', '.join(sorted(SUFFIXES))}.",
+                )
+            files += found.files
+            left.update(found.left)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise VitcError(f"There is no file {path}.", "Check the path.")
+
+    def part(start: int, end: int) -> NDArray[np.float32]:
+        pixels = np.stack([preprocessing.read(file) for file in files[start:end]])
+        return preprocessing.normalise(pixels)
+
+    return Inputs(tuple(str(file) for file in files), part, left)

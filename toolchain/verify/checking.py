@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from vitc.exporter import ModelFacts
-    from vitc.training.data import Split
+    from vitc.training.data import Dataset, Split
 
 __all__ = ["CheckOptions", "check", "check_fresh_export"]
 
@@ -204,6 +205,20 @@ def _same_network(path: Path, found: Description, model: SIBiViT) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures of a data set, read when they are asked for."""
+
+    data: Dataset
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, numbers: list[int], /) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = self.data.__getitems__(numbers)[0].numpy()
+        return images
+
+
 def _images(
     model: SIBiViT, options: CheckOptions, note: Callable[[str], None] = _NOTHING
 ) -> Images:
@@ -224,10 +239,10 @@ def _images(
             f"{options.data} has {len(data.labels)} classes, the network {model.config.classes}.",
             "Give images of the classes that it was trained on.",
         )
-    pixels = np.concatenate([batch.numpy() for batch in data.images])
+    data.in_memory = False  # each is looked at once or twice
     return Images(
-        pixels,
-        min(options.images, len(pixels)),
+        _Pictures(data),
+        min(options.images, len(data)),
         labels=None if (targets < 0).any() else targets,
         names=data.names,
     )
@@ -241,4 +256,4 @@ def _split(data: str) -> Split:
 
 def _few(images: Images) -> Images:
     count = images.layer_images
-    return Images(images.pixels[:count], count, names=images.names[:count])
+    return Images(images.pixels[list(range(count))], count, names=images.names[:count])

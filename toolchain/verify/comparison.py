@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,43 +25,65 @@ _LOGIT_ULPS: Final = 32 * 2.0**-23
 _BATCH: Final = 16
 
 
+class Pixels(Protocol):
+    """Images that are read when they are asked for; an array is such, too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, numbers: list[int], /) -> NDArray[np.float32]:
+        """The images of these numbers: float32 [len(numbers), 3, H, W], normalised."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """What a comparison runs on.
 
     Attributes:
-        pixels: float32 [B, 3, H, W], normalised.
+        pixels: float32 [B, 3, H, W], normalised; no more than a few are looked at at once.
         layer_images: How many from the front are compared layer by layer.
         labels: Class of each image; None if unknown.
         names: Where each image comes from; empty if nowhere.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: Pixels
     layer_images: int
     labels: NDArray[np.int64] | None = None
     names: Sequence[str] = ()
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _EndToEnd:
-    reference: NDArray[np.float64]
-    candidate: NDArray[np.float32]
-    tolerance: NDArray[np.float64] = field(init=False)
-    difference: NDArray[np.float64] = field(init=False)
+    """Of each image what its logits say; the logits themselves of those that are looked at again.
 
-    def __post_init__(self) -> None:
-        gap = np.abs(self.candidate.astype(np.float64) - self.reference)
-        self.difference = np.nan_to_num(gap, nan=np.inf).max(axis=1)
-        largest = np.abs(self.reference).max(axis=1)
-        self.tolerance = np.maximum(LOGIT_TOLERANCE, _LOGIT_ULPS * largest)
+    Attributes:
+        own: Class by the reference.
+        theirs: Class by the candidate.
+        difference: Largest difference of its logits.
+        tolerance: Differences up to this need no explanation.
+        logits: Number of an image to the candidate's logits, float32 [classes].
+    """
 
-    @property
-    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return self.reference.argmax(axis=1), self.candidate.argmax(axis=1)
+    own: NDArray[np.int64]
+    theirs: NDArray[np.int64]
+    difference: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+    logits: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reference: NDArray[np.float64], candidate: NDArray[np.float32]) -> _EndToEnd:
+        """What the logits [B, classes] of both say."""
+        gap = np.abs(candidate.astype(np.float64) - reference)
+        largest = np.abs(reference).max(axis=1)
+        return cls(
+            reference.argmax(axis=1),
+            candidate.argmax(axis=1),
+            np.nan_to_num(gap, nan=np.inf).max(axis=1),
+            np.maximum(LOGIT_TOLERANCE, _LOGIT_ULPS * largest),
+        )
 
     def differing(self) -> list[int]:
-        own, theirs = self.classes
-        return np.flatnonzero((self.difference > self.tolerance) | (own != theirs)).tolist()
+        wrong = (self.difference > self.tolerance) | (self.own != self.theirs)
+        return np.flatnonzero(wrong).tolist()
 
 
 def compare(
@@ -101,7 +123,8 @@ def compare(
         say(f"comparing layers, image {numbers[0] + 1} to {numbers[-1] + 1}")
         pixels = images.pixels[numbers]
         trace = candidate.trace(pixels)
-        if same_when_traced and not _same_bits(ends.candidate[numbers], trace["logits"]):
+        untraced = np.stack([ends.logits[number] for number in numbers])
+        if same_when_traced and not _same_bits(untraced, trace["logits"]):
             found.append("the logits change when the run is traced")
         drift = reference.drift(pixels, trace) if set(numbers) & set(differing) else None
         if drift is not None:
@@ -113,7 +136,7 @@ def compare(
     found += [f"the candidate does not hand out {name}" for name in lacking]
 
     first = _first_difference(comparison, parameters)
-    own, theirs = ends.classes
+    own, theirs = ends.own, ends.theirs
     described = tuple(
         DifferingImage(
             index=i,
@@ -162,20 +185,31 @@ def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
 def _run_both(
     candidate: Candidate, reference: Reference, images: Images, say: Callable[[str], None]
 ) -> _EndToEnd:
-    own, theirs = [], []
+    parts: list[_EndToEnd] = []
+    kept: dict[int, NDArray[np.float32]] = {}
     total = len(images.pixels)
     for numbers in _chunks(range(total)):
         say(f"comparing logits, {numbers[-1] + 1} of {total} images")
-        pixels = images.pixels[list(numbers)]
-        own.append(reference.logits(pixels))
-        theirs.append(candidate.logits(pixels))
-        if own[-1].shape != theirs[-1].shape:
+        pixels = images.pixels[numbers]
+        own, theirs = reference.logits(pixels), candidate.logits(pixels)
+        if own.shape != theirs.shape:
             raise VitcError(
-                f"The candidate's logits have shape {list(theirs[-1].shape)}, the reference's "
-                f"{list(own[-1].shape)}.",
+                f"The candidate's logits have shape {list(theirs.shape)}, the reference's "
+                f"{list(own.shape)}.",
                 "Check it against the checkpoint that it was made from.",
             )
-    return _EndToEnd(np.concatenate(own), np.concatenate(theirs))
+        parts.append(_EndToEnd.of(own, theirs))
+        differing = set(parts[-1].differing())
+        for index, number in enumerate(numbers):
+            if number < images.layer_images or index in differing:
+                kept[number] = theirs[index]
+    return _EndToEnd(
+        np.concatenate([part.own for part in parts]),
+        np.concatenate([part.theirs for part in parts]),
+        np.concatenate([part.difference for part in parts]),
+        np.concatenate([part.tolerance for part in parts]),
+        kept,
+    )
 
 
 def _chunks(numbers: Iterable[int]) -> Iterator[list[int]]:
