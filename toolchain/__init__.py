@@ -14,6 +14,7 @@ Every name is imported when it is first used, so importing vitc is cheap.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from vitc.verify import CheckOptions as CheckOptions
     from vitc.verify import CheckReport as CheckReport
     from vitc.verify import check as check
+
+# ONNX Runtime reads it when it is loaded: no telemetry, no identifier in the user's cache folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES: Final = {
     "Artefact": "vitc.runtime.artefact",

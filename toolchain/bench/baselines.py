@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +14,7 @@ import onnxruntime
 from vitc import names
 from vitc.bench.deit import deit
 from vitc.models.config import ModelConfig
+from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -33,7 +32,9 @@ class BaselineSession:
     """
 
     def __init__(self, content: bytes, shape: tuple[int, ...], threads: int) -> None:
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Idle threads of ONNX Runtime must not spin on the cores while the artefact is timed.
@@ -88,8 +89,8 @@ def _twin(artefact: Artefact) -> bytes:
 def _quantized_twin(artefact: Artefact) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as folder:
-        out = Path(folder, "int8.onnx")
+    with scratch_folder("bench") as folder:
+        out = folder / "int8.onnx"
         quantize_dynamic(
             deit(_config(artefact), int(artefact.manifest["batch"])),
             out,
@@ -107,8 +108,8 @@ def _own_network_in_int8(artefact: Artefact) -> bytes:
     from vitc.exporter import export
     from vitc.models.initialise import random_model
 
-    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as folder:
-        out = Path(folder, "int8.onnx")
+    with scratch_folder("bench") as folder:
+        out = folder / "int8.onnx"
         export(random_model(_config(artefact)), out, scheme="int8")
         return out.read_bytes()
 

@@ -7,12 +7,10 @@ bits one vector at a time, as those with a table of popcounts do, can exceed the
 from __future__ import annotations
 
 import ctypes
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +20,7 @@ from vitc.compiler.assembly import TILE_MACS
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 from vitc.targets import Target
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.peak import (
@@ -92,8 +91,7 @@ class PeakLoops:
         if isa.amx:
             permit_tiles()
             kernels.append(tile_kernel("tiles"))
-        with tempfile.TemporaryDirectory(prefix="vitc-peaks-") as name:
-            folder = Path(name)
+        with scratch_folder("peaks") as folder:
             emit_object(lower(kernels, target), target, folder / "peaks.o")
             run_zig(["-target", target.link, "-shared", "-o", "peaks.so", "peaks.o"], folder)
             library = ctypes.CDLL(str(folder / "peaks.so"))

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitc.places import find_cache
 from vitc.targets.tiles import Tile
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ class TileCache:
                 version("apache-tvm"),
             ]
         )
-        home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return cls(home / "vitc" / "tiles" / f"{target.name}-{name}.json")
+        return cls(find_cache().folder / "tiles" / f"{target.name}-{name}.json")
 
     def read(self) -> dict[str, Tile]:
         """What is known, by what a kernel does; a file that is no such cache counts as empty."""

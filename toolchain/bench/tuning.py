@@ -24,6 +24,7 @@ from vitc.compiler import compile_model
 from vitc.compiler.compile import kernel_identities
 from vitc.devices import Device, RunRequest, parse_device
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 from vitc.runtime.artefact import Artefact
 from vitc.targets.isa import ISAS
 from vitc.targets.tiles import Tile, other_tiles
@@ -225,7 +226,7 @@ class _Search:
     def _times(self, tiles: Sequence[Tile], symbols: Sequence[str]) -> dict[Tile, dict[str, float]]:
         """Milliseconds of one image that each kernel takes with each tile."""
         fastest = {tile: np.full(len(self._calls), np.inf) for tile in tiles}
-        with tempfile.TemporaryDirectory(prefix="vitc-tune-") as scratch:
+        with scratch_folder("tune") as scratch:
             built = {}
             for number, tile in enumerate(tiles, 1):
                 self._say(f"compiling with tile {number} of {len(tiles)}: {tile}")

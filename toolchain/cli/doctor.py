@@ -18,14 +18,15 @@ _STYLE: Final = {"ok": "green", "optional": "yellow", "missing": "red"}
 
 
 def doctor(json_to: JsonTo = None) -> None:
-    """Look for what vitc needs, and say how to get what is missing.
+    """Try what vitc needs, and say how to get what is missing.
 
     Exit code 1 if something needed is missing.
     """
     from vitc.devices.diagnosis import diagnose
 
     output = Output(json_to)
-    findings = diagnose()
+    with output.working("trying what vitc needs") as say:
+        findings = diagnose(say)
     output.show(
         table(
             ("", "what", "found", "what to do"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Final
 
 from vitc.cli.streams import printable
 from vitc.errors import ExitCode, VitcError
@@ -13,7 +15,12 @@ from vitc.errors import ExitCode, VitcError
 __all__ = ["INTERRUPTED", "guarded"]
 
 INTERRUPTED = 130
-_DEBUG = "VITC_DEBUG"
+_DEBUG: Final = "VITC_DEBUG"
+_ALLOCATION: Final = "DefaultCPUAllocator: can't allocate memory"
+"""Of PyTorch, which has no exception of its own for it."""
+
+_ENOUGH_MEMORY: Final = 4 << 30
+"""Bytes of address space; with less, a framework fails to load in ways that say nothing of it."""
 
 
 def guarded(command: Callable[[], None]) -> int:
@@ -56,6 +63,16 @@ def _outcome(command: Callable[[], None]) -> int:
         _explain(f"{error.strerror or error}{where}.", "Check the path, its permissions and space.")
         return int(ExitCode.ERROR)
     except Exception as error:
+        limit = _scarce_memory()
+        if limit or isinstance(error, MemoryError) or _ALLOCATION in str(error):
+            _explain(
+                "There is not enough memory"
+                + (f": the address space is limited to {limit / 1e9:.1f} GB." if limit else "."),
+                "Raise the limit, such as with `ulimit -v unlimited`."
+                if limit
+                else "Take a smaller batch, or a machine with more.",
+            )
+            return int(ExitCode.ERROR)
         first = str(error).strip().partition("\n")[0] or "no message"
         _explain(
             f"{type(error).__name__}: {first}",
@@ -63,6 +80,12 @@ def _outcome(command: Callable[[], None]) -> int:
         )
         return int(ExitCode.ERROR)
     return int(ExitCode.OK)
+
+
+def _scarce_memory() -> int:
+    """The limit of this process's address space in bytes, if frameworks may not fit; else 0."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit if 0 <= limit < _ENOUGH_MEMORY else 0
 
 
 def _explain(message: str, hint: str) -> None:

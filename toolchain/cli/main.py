@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -20,10 +21,11 @@ from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
 from vitc.cli.run import run
-from vitc.cli.streams import prepare_streams
+from vitc.cli.streams import prepare_streams, quiet_libraries
 from vitc.cli.targets import targets
 from vitc.cli.train import train
 from vitc.cli.tune import tune
+from vitc.errors import VitcError
 
 __all__ = ["app", "main"]
 
@@ -48,13 +50,25 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_ANYWHERE: Final = frozenset({"doctor", "models", "targets"})
+"""Commands that need no current folder."""
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd() says the same
+    except OSError as error:
+        # Where it does not exist, PyTorch's libraries end the process.
+        if context.invoked_subcommand not in _ANYWHERE:
+            raise VitcError(
+                "The current folder was deleted.", "Change to a folder that exists."
+            ) from error
 
 
 _COMMANDS: Final[dict[str, Callable[..., None]]] = {
@@ -81,6 +95,7 @@ app.add_typer(device)
 def main() -> None:
     """Entry point of the `vitc` program."""
     prepare_streams()
+    quiet_libraries()
     sys.exit(guarded(app))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import unicodedata
+import warnings
 from typing import Final
 
-__all__ = ["prepare_streams", "printable"]
+__all__ = ["prepare_streams", "printable", "quiet_libraries"]
 
 _UNSEEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of Unicode that a terminal obeys, or that no encoding has: controls, surrogates, and
@@ -33,6 +35,19 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def quiet_libraries() -> None:
+    """Keep warnings and log records of other people's code off stderr, save those asked for.
+
+    They speak to who wrote the code that calls them. `VITC_DEBUG` or Python's own `-W` and
+    `PYTHONWARNINGS` bring them back.
+    """
+    if os.environ.get("VITC_DEBUG", "") in ("", "0"):
+        if not logging.getLogger().handlers:
+            logging.getLogger().addHandler(logging.NullHandler())
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
 
 
 def printable(text: str, keep: str = "") -> str:

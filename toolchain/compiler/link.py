@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vitc.compiler.tables import WEIGHTS_ASSEMBLY
 from vitc.errors import VitcError
+from vitc.places import find_cache
 from vitc.targets.table import Target
 
 __all__ = ["LIBRARY", "RUNNER", "link_library", "link_runner", "run_zig"]
@@ -33,14 +34,12 @@ def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -
     Args:
         arguments: Arguments.
         folder: Working directory.
-        cache: Where zig keeps what it builds for a target; by default below the user's cache
-            folder.
+        cache: Where zig keeps what it builds for a target; by default below vitc's cache folder.
 
     Raises:
         VitcError: If zig fails; its first error line is shown.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    store = str(cache or home / "vitc" / "zig")
+    store = str(cache or find_cache().folder / "zig")
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": store, "ZIG_LOCAL_CACHE_DIR": store}
     result = subprocess.run(
         [sys.executable, "-m", "ziglang", "cc", *arguments],

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from vitc.devices.machine import machine
 from vitc.devices.qemu import INSTALL_HINT, find_emulator
 from vitc.errors import VitcError
+from vitc.places import find_cache, scratch_folder
 from vitc.targets import TARGETS, find
 
 __all__ = ["Finding", "State", "diagnose"]
@@ -21,7 +27,22 @@ __all__ = ["Finding", "State", "diagnose"]
 State: TypeAlias = Literal["ok", "optional", "missing"]
 
 _DISTRIBUTION: Final = "vitc"
-_LINKER_TIMEOUT_S: Final = 60
+_TIMEOUT_S: Final = 600
+"""Against hangs only: zig is slow where nothing is in its cache yet."""
+
+_ENOUGH_MEMORY: Final = 4 << 30
+_ENOUGH_DISK: Final = 1 << 20
+
+_IMPORTS: Final = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+        said = ""
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+    print("\\n" + json.dumps([name, said]), flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +62,18 @@ class Finding:
     advice: str = ""
 
 
-def diagnose() -> list[Finding]:
-    """Look for interpreter, packages, linker, processor features and emulators."""
-    return [_python(), *_packages(), _linker(), _processor(), *_emulators()]
+def diagnose(say: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """Try what vitc needs: packages, linker, folders, memory, processor and emulators.
+
+    Args:
+        say: Told what is being tried.
+    """
+    say("importing the packages")
+    found = [_python(), *_packages()]
+    say("linking")
+    found.append(_linker())
+    say("looking at folders, memory and processor")
+    return [*found, *_folders(), *_memory(), _processor(), *_emulators()]
 
 
 def _python() -> Finding:
@@ -52,34 +82,114 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
+    homes: dict[str, str] = {}
+    for module, distributions in metadata.packages_distributions().items():
+        for name in distributions:
+            homes.setdefault(name.lower(), module)
+            if module.lower() == name.lower():
+                homes[name.lower()] = module
+    wanted = {}
     for requirement in metadata.requires(_DISTRIBUTION) or ():
-        if "extra ==" in requirement:
-            continue
-        name = re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]
+        if "extra ==" not in requirement:
+            wanted[re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]] = requirement
+    broken = _broken([homes[name.lower()] for name in wanted if name.lower() in homes])
+    for name, requirement in wanted.items():
+        again = f"python -m pip install --force-reinstall '{requirement}'"
         try:
-            yield Finding(name, "ok", metadata.version(name))
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(
-                name, "missing", "not installed", f"python -m pip install '{requirement}'"
-            )
+            yield Finding(name, "missing", "not installed", again.replace(" --force-reinstall", ""))
+            continue
+        said = broken.get(homes.get(name.lower(), ""), "")
+        if said:
+            yield Finding(name, "missing", f"{version} cannot be imported: {said}", again)
+        else:
+            yield Finding(name, "ok", version)
+
+
+def _broken(modules: Sequence[str]) -> dict[str, str]:
+    """Modules that cannot be imported, to what they say; tried in a process that may die of it."""
+    done = _tried([sys.executable, "-c", _IMPORTS, *modules])
+    said = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
+    for module in modules:
+        if module not in said:
+            said[module] = f"the process ended with {done.returncode}"
+            break
+    return {module: text for module, text in said.items() if text}
+
+
+def _tried(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=_TIMEOUT_S,
+        cwd=folder,
+        env={**os.environ, **_zig_folders()},
+        check=False,
+    )
+
+
+def _zig_folders() -> dict[str, str]:
+    try:
+        store = str(find_cache().folder / "zig")
+    except VitcError:
+        return {}
+    return {"ZIG_GLOBAL_CACHE_DIR": store, "ZIG_LOCAL_CACHE_DIR": store}
 
 
 def _linker() -> Finding:
-    if find_spec("ziglang") is None:
-        return Finding("linker", "missing", "no ziglang", "python -m pip install ziglang")
+    again = "python -m pip install --force-reinstall ziglang"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "ziglang", "version"],
-            capture_output=True,
-            text=True,
-            timeout=_LINKER_TIMEOUT_S,
-            check=True,
-        )
+        with scratch_folder("doctor") as folder:
+            (folder / "probe.c").write_text("int probe(void) { return 0; }\n", encoding="ascii")
+            zig = [sys.executable, "-m", "ziglang"]
+            done = _tried([*zig, "cc", "-shared", "-nostdlib", "-o", "probe.so", "probe.c"], folder)
+            if done.returncode or not (folder / "probe.so").is_file():
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                return Finding("linker", "missing", f"does not link: {lines[-1]}", again)
+            return Finding("linker", "ok", f"zig {_tried([*zig, 'version']).stdout.strip()} links")
+    except VitcError as error:
+        return Finding("linker", "missing", error.message, error.hint)
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(
-            "linker", "missing", str(error), "python -m pip install --force-reinstall ziglang"
+        return Finding("linker", "missing", str(error), again)
+
+
+def _folders() -> Iterator[Finding]:
+    try:
+        yield Finding("current folder", "ok", str(Path.cwd()))
+    except OSError:
+        yield Finding(
+            "current folder", "missing", "it was deleted", "Change to a folder that exists."
         )
-    return Finding("linker", "ok", f"zig {done.stdout.strip()}")
+    try:
+        with scratch_folder("doctor") as folder:
+            (folder / "probe").write_bytes(bytes(_ENOUGH_DISK))
+            free = shutil.disk_usage(folder).free / 1e9
+        yield Finding("temporary folder", "ok", f"{tempfile.gettempdir()}, {free:.1f} GB free")
+    except VitcError as error:
+        yield Finding("temporary folder", "missing", error.message, error.hint)
+    try:
+        cache = find_cache()
+    except VitcError as error:
+        yield Finding("cache folder", "missing", error.message, error.hint)
+        return
+    if cache.passed_over:
+        yield Finding("cache folder", "optional", str(cache.folder), f"{cache.passed_over}.")
+    else:
+        yield Finding("cache folder", "ok", str(cache.folder))
+
+
+def _memory() -> Iterator[Finding]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ENOUGH_MEMORY:
+        yield Finding(
+            "address space",
+            "missing",
+            f"limited to {limit / 1e9:.1f} GB",
+            "Raise it, such as with `ulimit -v unlimited`: the frameworks alone take gigabytes.",
+        )
 
 
 def _processor() -> Finding:
@@ -99,5 +209,13 @@ def _emulators() -> Iterator[Finding]:
         path = find_emulator(name)
         if path is None:
             yield Finding(name, "optional", "not installed", INSTALL_HINT)
+            continue
+        try:
+            done = _tried([path, "--version"])
+        except OSError as error:
+            yield Finding(name, "optional", f"{path} does not start: {error}", INSTALL_HINT)
+            continue
+        if done.returncode:
+            yield Finding(name, "optional", f"{path} ends with {done.returncode}", INSTALL_HINT)
         else:
             yield Finding(name, "ok", path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from vitc.devices.device import RunRequest
 from vitc.devices.qemu import QemuDevice
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -53,8 +53,7 @@ def count_instructions(artefact: Artefact) -> int:
     device.supports(artefact)
     emulator = device.emulator(artefact)
     images = np.zeros((artefact.batch, *artefact.image_shape), np.float32)
-    with tempfile.TemporaryDirectory(prefix="vitc-count-") as name:
-        folder = Path(name)
+    with scratch_folder("count") as folder:
         plugin = _build(folder, emulator, artefact.runner)
 
         def executed(warmup: int) -> int:

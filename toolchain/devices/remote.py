@@ -28,6 +28,7 @@ from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.machine import Machine, describe_cpu
 from vitc.devices.runner import INPUT, OUTPUT, TRACE, raise_failure, read_run, runner_arguments
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -206,8 +207,8 @@ def run_remotely(
     """
     seconds = max(1, ceil(request.timeout_s))
     with (
-        tempfile.TemporaryDirectory(prefix="vitc-") as name,
-        _leased(link, Path(name), seconds + 2 * TRANSFER_S) as session,
+        scratch_folder("remote") as scratch,
+        _leased(link, scratch, seconds + 2 * TRANSFER_S) as session,
     ):
         folder = session.scratch
         np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
@@ -244,8 +245,8 @@ def run_remotely(
 def supports_remotely(link: Link, artefact: Artefact) -> None:
     """Raise the `VitcError` of a machine that is not there or of another architecture."""
     with (
-        tempfile.TemporaryDirectory(prefix="vitc-") as name,
-        _leased(link, Path(name), CONNECT_S) as session,
+        scratch_folder("remote") as scratch,
+        _leased(link, scratch, CONNECT_S) as session,
     ):
         _refuse_another(link, artefact, session.facts)
 

@@ -27,6 +27,7 @@ from vitc.devices.remote import TRANSFER_S
 from vitc.devices.rpc_client import CONNECTED, REQUEST
 from vitc.devices.runner import INPUT, read_run
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -104,8 +105,7 @@ class RpcDevice:
         if request.profile:
             raise no_profile()
         seconds = ceil(request.timeout_s)
-        with tempfile.TemporaryDirectory(prefix="vitc-rpc-") as name:
-            folder = Path(name)
+        with scratch_folder("rpc") as folder:
             np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
             wanted = {
                 "host": self.host,

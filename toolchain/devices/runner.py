@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from vitc.devices.conditions import conditions
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -53,8 +53,7 @@ def run_runner(
     Raises:
         VitcError: If the runner cannot start, fails, or takes longer than the timeout.
     """
-    with tempfile.TemporaryDirectory(prefix="vitc-run-") as name:
-        folder = Path(name)
+    with scratch_folder("run") as folder:
         np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
         command = [*prefix, str(artefact.runner), *runner_arguments(request, folder)]
         output = _output(command, request.timeout_s)

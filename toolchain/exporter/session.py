@@ -23,6 +23,9 @@ __all__ = ["run_with_taps", "session", "tap_names"]
 
 Array = npt.NDArray[Any]
 
+# Where somebody loaded ONNX Runtime before vitc said so (`vitc.__init__`).
+onnxruntime.disable_telemetry_events()
+
 
 def tap_names(model: ir.Model) -> list[str]:
     """Return the names of the tapped values of `model`, in the order of computation."""
