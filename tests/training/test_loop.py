@@ -15,6 +15,7 @@ from vitc.errors import VitcError
 from vitc.models import SIBiViT, load, preset, random_images, random_model, save
 from vitc.training import Dataset, EpochReport, TrainOptions, load_dataset, train
 from vitc.training import loop as loop_module
+from vitc.training.options import StepReport
 from vitc.training.parts import load_parts
 from vitc.training.teacher import Teacher
 
@@ -369,3 +370,72 @@ def test_digits_can_be_learnt_from_a_single_short_run(tmp_path: Path) -> None:
     result = train(TrainOptions(out=tmp_path / "m.safetensors", depth=1, epochs=4))
     assert result.test_accuracy > 0.3
     assert load_file(result.checkpoint)["blocks.0.attn.qkv.weight"].shape == (192, 64)
+
+
+def rates(options: TrainOptions, stop_after: int | None = None) -> list[float]:
+    """The learning rate of each step."""
+    seen: list[float] = []
+
+    def note(run: Any) -> None:
+        seen.append(float(run.optimizer.param_groups[0]["lr"]))
+
+    train_epoch = loop_module._Run._train_epoch
+
+    def watched(run: Any, report_step: Any) -> Any:
+        if run.epoch == stop_after:
+            raise InterruptedRunError
+        step = run.optimizer.step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run.optimizer, "step", lambda *given: (note(run), step(*given))[1])
+            return train_epoch(run, report_step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module._Run, "_train_epoch", watched)
+        if stop_after is None:
+            train(options)
+        else:
+            with pytest.raises(InterruptedRunError):
+                train(options)
+    return seen
+
+
+def test_a_run_resumed_for_more_epochs_follows_the_schedule_of_the_longer_run(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    longer = rates(quick(tmp_path / "longer.safetensors", class_folders, epochs=4))
+    short = quick(tmp_path / "short.safetensors", class_folders, epochs=2)
+    rates(short)
+    resumed = dataclasses.replace(short, epochs=4, resume=True)
+    assert rates(resumed) == longer[len(longer) // 2 :]
+    model = load(short.out)
+    assert model.history["options"]["epochs"] in (2, 4)
+    written = json.loads(short.history.read_text())
+    assert len(written["epochs"]) == written["options"]["epochs"] == 4
+    with pytest.raises(VitcError, match="has 4 epochs behind it, 3 were asked for"):
+        train(dataclasses.replace(short, epochs=3, resume=True))
+
+
+def test_a_resumed_run_may_name_its_data_in_another_way(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, epochs=1, background=(9, 8, 7))
+    train(options)
+    (tmp_path / "link").symlink_to(class_folders)
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "./images/", "link"):
+        train(dataclasses.replace(options, data=name, resume=True, epochs=2))
+    assert load(options.out).preprocessing.background == (9, 8, 7)
+
+
+def test_steps_and_speed_are_told(class_folders: Path, tmp_path: Path) -> None:
+    steps: list[StepReport] = []
+    notes: list[str] = []
+    result = train(
+        quick(tmp_path / "m.safetensors", class_folders), note=notes.append, step=steps.append
+    )
+    assert [(s.epoch, s.step, s.steps) for s in steps] == [
+        (epoch, step, 3) for epoch in (1, 2) for step in (1, 2, 3)
+    ]
+    assert all(report.images_per_second > 0 for report in (*steps, *result.history))
+    assert notes[0] == f"left out of {class_folders}: 1 .txt"
+    assert "of free memory" in notes[1]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +16,8 @@ from vitc.cli.options import Background, JsonTo, Seed, existing, known_data
 from vitc.cli.output import Output
 
 if TYPE_CHECKING:
-    from vitc.training import EpochReport
+    from vitc.training import EpochReport, TrainOptions
+    from vitc.training.options import StepReport
 
 __all__ = ["describe", "train"]
 
@@ -21,7 +26,61 @@ _CHECKPOINT = existing("checkpoint", "Make one with `vitc new` or `vitc train`."
 
 def describe(report: EpochReport) -> str:
     """One epoch in a few words, for a progress bar."""
-    return f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.2%}"
+    return (
+        f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.2%}, "
+        f"{report.images_per_second:.0f} images/s"
+    )
+
+
+@contextmanager
+def _shown(
+    output: Output, epochs: int
+) -> Iterator[tuple[Callable[[EpochReport], None], Callable[[StepReport], None]]]:
+    """What is told of each epoch and step: a bar on a terminal, elsewhere a line an epoch."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not output.notes.is_terminal:
+        yield (
+            lambda report: output.note(
+                f"epoch {report.epoch}/{report.epochs}: {describe(report)}, {report.seconds:.1f} s"
+            ),
+            lambda _: None,
+        )
+        return
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}/{task.total:.0f}", markup=False),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=output.notes) as bar:
+        task = bar.add_task("", total=epochs, epoch=0)
+        said = ""
+
+        def progress(report: EpochReport) -> None:
+            nonlocal said
+            said = describe(report)
+            bar.update(task, completed=report.epoch, epoch=report.epoch, description=said)
+
+        def step(report: StepReport) -> None:
+            done = report.epoch - 1 + report.step / report.steps
+            speed = f"{report.images_per_second:.0f} images/s"
+            shown = f"{speed}; {said.rpartition(', ')[0]}" if said else speed
+            bar.update(task, completed=done, epoch=report.epoch, description=shown)
+
+        yield progress, step
+
+
+def _going_on(options: TrainOptions) -> str:
+    """What to do after an interruption: the command that was given, resumed."""
+    program = Path(sys.argv[0])
+    called = [sys.executable, "-m", "vitc"] if program.name == "__main__.py" else ["vitc"]
+    given = [word for word in sys.argv[1:] if word not in ("--force", "--resume")]
+    begun = options.last.is_file()
+    command = shlex.join([*called, *given, *(["--resume"] if begun else [])])
+    return (
+        f"interrupted; {'go on' if begun else 'no epoch was finished, begin again'} with: {command}"
+    )
 
 
 def train(
@@ -46,6 +105,25 @@ def train(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
     ] = 5e-3,
+    warmup_epochs: Annotated[
+        int, typer.Option("--warmup-epochs", min=0, help="Epochs in which the rate rises.")
+    ] = 3,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", min=0, help="Of AdamW, on matrices only.")
+    ] = 0.05,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment/--no-augment",
+            help="Small shifts, and mirror images unless the data are digits.",
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, help="By default all cores, or one for networks as narrow as micro."
+        ),
+    ] = None,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
@@ -65,7 +143,9 @@ def train(
             "--teacher", metavar="CKPT", help="Distil from this network.", callback=_CHECKPOINT
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
+    ] = False,
     seed: Seed = 0,
     json_to: JsonTo = None,
 ) -> None:
@@ -75,8 +155,6 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from vitc.models.picture import parse_colour
     from vitc.training import TrainOptions
     from vitc.training import train as run_training
@@ -95,22 +173,19 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        weight_decay=weight_decay,
+        augment=augment,
+        threads=threads,
         seed=seed,
         resume=resume,
     )
-    columns = (
-        TextColumn("epoch {task.completed}/{task.total}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=output.notes) as bar:
-        task = bar.add_task("", total=epochs)
-        result = run_training(
-            options,
-            lambda report: bar.update(task, completed=report.epoch, description=describe(report)),
-            note=output.note,
-        )
+    with _shown(output, epochs) as (progress, step):
+        try:
+            result = run_training(options, progress, note=output.note, step=step)
+        except KeyboardInterrupt:
+            output.note(_going_on(options))
+            raise
     output.show(
         f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "
         f"chosen by its validation accuracy {result.validation_accuracy:.2%}; "

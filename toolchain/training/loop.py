@@ -9,10 +9,12 @@ resumed run needs no generator state and repeats an uninterrupted one bit for bi
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -27,9 +29,10 @@ from vitc.models.sibivit import Block
 from vitc.training.augmentation import mirror, shift
 from vitc.training.data import DIGITS, Dataset, Reporting, batches
 from vitc.training.losses import classification_loss
-from vitc.training.options import EpochReport, TrainOptions, TrainResult
+from vitc.training.memory import available, check_memory, estimate
+from vitc.training.options import EpochReport, StepReport, TrainOptions, TrainResult
 from vitc.training.parts import Parts, load_parts
-from vitc.training.progress_files import read_state, write_curve, write_history, write_state
+from vitc.training.progress_files import EPOCHS, read_state, write_curve, write_history, write_state
 from vitc.training.teacher import Teacher
 
 __all__ = ["Progress", "train"]
@@ -48,6 +51,7 @@ def train(
     progress: Progress | None = None,
     *,
     note: Callable[[str], None] = lambda _: None,
+    step: Callable[[StepReport], None] = lambda _: None,
 ) -> TrainResult:
     """Train a network and write the checkpoint of its best epoch.
 
@@ -55,10 +59,11 @@ def train(
         options: What to do.
         progress: Called after each epoch.
         note: Told in a sentence what a person should know before it begins.
+        step: Called after each step.
 
     Raises:
-        VitcError: If the data, the preset, the teacher or the state to resume from do not fit, or
-            if the loss stops being finite.
+        VitcError: If the data, the preset, the teacher or the state to resume from do not fit, if
+            there is too little memory, or if the loss stops being finite.
     """
     if not options.out.parent.is_dir():
         raise VitcError(f"There is no folder {options.out.parent}.", "Make it first.")
@@ -82,12 +87,16 @@ def train(
         start=None if start is None else start.source_sha256,
         teacher=None if teacher is None else teacher.network.source_sha256,
     )
+    need = estimate(model, parts, options.label_smoothing)
+    said = check_memory(need, options.batch_size, available(accelerator.device))
+    if accelerator.is_main_process:
+        note(said)
     run = _Run(options, described, accelerator, model, teacher, parts)
     if options.resume:
         run.restore()
     with _threads(options.threads or (1 if model.config.width <= _NARROW else None)):
         while run.epoch < options.epochs:
-            report = run.step()
+            report = run.step(step if accelerator.is_main_process else _silent)
             if accelerator.is_main_process and progress is not None:
                 progress(report)
         return run.finish()
@@ -171,6 +180,10 @@ def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(((seed * 100_003 + epoch) * 64 + stream) % (1 << 63))
 
 
+def _silent(_: StepReport) -> None:
+    pass
+
+
 def _as_is(batch: Any) -> Any:
     return batch
 
@@ -206,7 +219,7 @@ class _Run:
             ],
             lr=options.learning_rate,
         )
-        workers = 0 if parts.train.in_memory else _WORKERS
+        workers = 0 if parts.train.in_memory else min(_WORKERS, len(os.sched_getaffinity(0)))
         loader = DataLoader(
             Reporting(parts.train),
             batch_sampler=self.sampler,
@@ -233,10 +246,10 @@ class _Run:
 
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
 
-    def step(self) -> EpochReport:
+    def step(self, report_step: Callable[[StepReport], None] = _silent) -> EpochReport:
         """One epoch, its validation, and the files."""
         began = time.perf_counter()
-        loss = self._train_epoch()
+        loss, speed = self._train_epoch(report_step)
         accuracy = self._accuracy(self.network, self.validation_loader)
         self.epoch += 1
         report = EpochReport(
@@ -246,6 +259,7 @@ class _Run:
             validation_accuracy=accuracy,
             learning_rate=float(self.schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - began,
+            images_per_second=speed,
         )
         self.history.append(report)
         is_best = accuracy >= self.best_accuracy
@@ -256,12 +270,14 @@ class _Run:
         self.accelerator.wait_for_everyone()
         return report
 
-    def _train_epoch(self) -> float:
+    def _train_epoch(self, report_step: Callable[[StepReport], None]) -> tuple[float, float]:
+        """Mean loss, and images a second."""
+        began = time.perf_counter()
         self.network.train()
         self.sampler.epoch = self.epoch
         draws = _generator(self.options.seed, self.epoch, 1 + self.accelerator.process_index)
-        total, count = torch.zeros((), device=self.accelerator.device), 0
-        for images, targets in batches(self.loader):
+        total, count, speed = torch.zeros((), device=self.accelerator.device), 0, 0.0
+        for done, (images, targets) in enumerate(batches(self.loader), 1):
             shown = self._augmented(images, draws)
             wisdom = None if self.teacher is None else self.teacher(shown)
             loss = classification_loss(
@@ -274,13 +290,15 @@ class _Run:
             self.schedule.step()
             total += loss.detach() * len(targets)
             count += len(targets)
+            speed = count / (time.perf_counter() - began)
+            report_step(StepReport(self.epoch + 1, done, len(self.loader), speed))
         mean = float(total / count)
         if not math.isfinite(mean):
             raise VitcError(
                 f"The loss stopped being finite in epoch {self.epoch + 1}.",
                 f"Lower the learning rate, which is {self.options.learning_rate}.",
             )
-        return mean
+        return mean, speed
 
     def _augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
         if not self.options.augment:
@@ -341,6 +359,9 @@ class _Run:
         self.accelerator.unwrap_model(self.network).load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        # With more epochs than before the rate is another one from the next step on.
+        for group, base in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = base * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
         self.epoch = state["epoch"]
         self.best_accuracy = state["best"]["validation_accuracy"]
         self.best_epoch = state["best"]["epoch"]
@@ -378,7 +399,7 @@ class _Run:
         model = load(self.options.out)
         stated = dict(model.history)
         known = stated.pop("test_accuracy", None)
-        if stated != self._provenance:
+        if _apart_from_epochs(stated) != _apart_from_epochs(self._provenance):
             raise VitcError(
                 f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
                 "Train without resuming.",
@@ -392,13 +413,24 @@ class _Run:
         return accuracy
 
 
-def _described(
-    options: TrainOptions, start: str | None, teacher: str | None
-) -> dict[str, str | int | float | bool | None]:
-    """The options as JSON values, checkpoints by their hash rather than by where they are."""
+def _apart_from_epochs(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    options = provenance.get("options")
+    if not isinstance(options, Mapping):
+        return dict(provenance)
+    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}
+
+
+def _described(options: TrainOptions, start: str | None, teacher: str | None) -> dict[str, Any]:
+    """The options as JSON values: data by their resolved path, checkpoints by their hash."""
     plain = {
         field.name: getattr(options, field.name)
         for field in fields(options)
         if field.name not in _NOT_OF_THE_RUN
     }
-    return {**plain, "start": start, "teacher": teacher}
+    return {
+        **plain,
+        "data": options.data if options.data == DIGITS else str(Path(options.data).resolve()),
+        "background": None if options.background is None else list(options.background),
+        "start": start,
+        "teacher": teacher,
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from vitc.errors import VitcError
 from vitc.models.picture import Colour
 
-__all__ = ["EpochReport", "TrainOptions", "TrainResult"]
+__all__ = ["EpochReport", "StepReport", "TrainOptions", "TrainResult"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class TrainOptions:
         seed: The same seed gives the same run on the same machine.
         threads: CPU threads; by default PyTorch's number, or one for networks so narrow that
             threads only wait for each other.
-        resume: Go on from ``.last.pt``.
+        resume: Go on from ``.last.pt``, with the same options; `epochs` may be more. The learning
+            rate then follows the schedule of a run that had so many from its beginning.
 
     Raises:
         VitcError: If a value is out of range.
@@ -112,6 +113,7 @@ class EpochReport:
         validation_accuracy: Top-1 on the validation images, in [0, 1].
         learning_rate: At the end of the epoch.
         seconds: Wall time of the epoch with its evaluation.
+        images_per_second: Of its training, on this process's device.
     """
 
     epoch: int
@@ -120,6 +122,24 @@ class EpochReport:
     validation_accuracy: float
     learning_rate: float
     seconds: float
+    images_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step of an epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        step: Counted from 1.
+        steps: Of how many in an epoch.
+        images_per_second: So far in the epoch.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    images_per_second: float
 
 
 @dataclass(frozen=True)

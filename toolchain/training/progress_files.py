@@ -14,9 +14,12 @@ from matplotlib.figure import Figure
 from vitc.errors import VitcError
 from vitc.training.options import EpochReport
 
-__all__ = ["read_state", "write_curve", "write_history", "write_state"]
+__all__ = ["EPOCHS", "read_state", "write_curve", "write_history", "write_state"]
 
 _FORMAT: Final = 2
+
+EPOCHS: Final = "epochs"
+"""The one option that may differ when a run is resumed."""
 
 
 def write_state(file: Path, state: Mapping[str, Any]) -> None:
@@ -33,7 +36,8 @@ def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         file: The ``.last.pt`` of a run.
-        run: The options of this run; the state must come from one with the same.
+        run: The options of this run; the state must come from one with the same, but for more
+            epochs.
 
     Raises:
         VitcError: If there is no such file, it is damaged, or it comes from a different run.
@@ -51,13 +55,18 @@ def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         raise VitcError(f"{file} is of another version of vitc.", "Train without resuming.")
     changed = [
         f"{name} was {before.get(name)!r}, now {run.get(name)!r}"
-        for name in sorted({*before, *run})
+        for name in sorted({*before, *run} - {EPOCHS})
         if before.get(name) != run.get(name)
     ]
     if changed:
         raise VitcError(
             f"{file} comes from a different run: {'; '.join(changed)}.",
             "Resume with the same options, or train without resuming.",
+        )
+    if run[EPOCHS] < state["epoch"]:
+        raise VitcError(
+            f"{file} has {state['epoch']} epochs behind it, {run[EPOCHS]} were asked for.",
+            f"Resume with --epochs {state['epoch']} or more.",
         )
     return {str(name): value for name, value in state.items()}
 
