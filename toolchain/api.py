@@ -219,7 +219,9 @@ def compile(  # noqa: A001 - named like the command
 
 
 def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public name
-    """Open an artefact folder; the result can be called on arrays.
+    """Open an artefact folder; the result can be called on arrays, tensors and lists.
+
+    What was opened is what runs, whatever becomes of the folder: the library is copied now.
 
     Args:
         path: What `compile` made.
@@ -229,4 +231,6 @@ def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public n
     """
     from vitc.runtime.artefact import Artefact
 
-    return Artefact.open(Path(path))
+    artefact = Artefact.open(Path(path))
+    _ = artefact.sealed
+    return artefact

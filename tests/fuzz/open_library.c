@@ -15,7 +15,7 @@ int main(int argc, char **argv) {
   };
   for (int i = 1; i < argc; i++) {
     char error[512] = "";
-    vitc_library *library = vitc_library_open(argv[i], imports, error, sizeof error);
+    vitc_library *library = vitc_library_open(argv[i], NULL, imports, error, sizeof error);
     if (!library) {
       if (!error[0]) abort();
       printf("%s\n", error);

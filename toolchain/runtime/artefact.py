@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
+from vitc.runtime.images import as_images
+from vitc.runtime.sealed_library import SealedLibrary
 from vitc.runtime.trace import decode_trace
 from vitc.targets.table import TARGETS, Target, host_features
 from vitc.targets.tiles import Tile
@@ -85,6 +88,22 @@ def _step(step: object) -> bool:
         and all(isinstance(tap, dict) and isinstance(tap.get("name"), str) for tap in step["taps"])
         and _size(step.get("bytes"))
     )
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest, and so of everything that it has the SHA-256 of."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _reopen(path: str, identity: str) -> Artefact:
+    """Open the folder of an artefact that was copied or pickled."""
+    artefact = Artefact.open(path)
+    if _identity(artefact.manifest) != identity:
+        raise VitcError(
+            f"{path} holds another artefact than the one that was copied or pickled.",
+            "Open the folder itself, in the process that is to run it.",
+        )
+    return artefact
 
 
 def file_sha256(path: Path) -> str:
@@ -225,61 +244,57 @@ class Artefact:
             return [f"{self.target.machine[0]} processor"]
         return sorted(set(self.target.features) - host_features())
 
-    def check_images(
-        self, images: npt.NDArray[Any], name: str = "The input"
-    ) -> npt.NDArray[np.float32]:
-        """Return images as fp32 in C order.
+    def check_images(self, images: object, name: str = "The input") -> npt.NDArray[np.float32]:
+        """Return images as fp32 in C order; see `vitc.runtime.images.as_images`."""
+        return as_images(images, self.image_shape, name)
 
-        Args:
-            images: [any number, channels, height, width], float, normalised.
-            name: What to call them in an error.
+    @cached_property
+    def sealed(self) -> SealedLibrary:
+        """This process's own copy of the library, made when it is first asked for.
 
         Raises:
-            VitcError: If the shape or type is wrong, or a value is not finite.
+            VitcError: If the library is no longer the one that the manifest describes.
         """
-        if images.dtype.kind != "f":
-            raise VitcError(
-                f"{name} is {images.dtype}, wanted float32.",
-                "Normalise images before you save them.",
-            )
-        if images.ndim != 4 or images.shape[1:] != self.image_shape or not len(images):
-            wanted = " x ".join(str(size) for size in self.image_shape)
-            found = " x ".join(str(size) for size in images.shape)
-            raise VitcError(
-                f"{name} has shape {found}, wanted N x {wanted}.",
-                "A network is locked to its image size: resize the images, or train for this size.",
-            )
-        if not np.isfinite(images).all():
-            raise VitcError(f"{name} holds NaN or infinite values.", "Check the preprocessing.")
-        return np.ascontiguousarray(images, np.float32)
+        return SealedLibrary(self.library, str(self.manifest["files"].get(self.library.name)))
 
-    def load(self, threads: int = 1) -> NativeModel:
+    def load(self, threads: int = 1, *, pin: bool = False) -> NativeModel:
         """Load the library into this process.
 
         Args:
-            threads: Threads of one run, 1 to 64.
+            threads: Threads of one run, 1 to 64, but no more than there are processors.
+            pin: Whether to bind each thread but the caller's to a processor of its own.
 
         Raises:
             VitcError: If this machine cannot run it; what is missing is named.
         """
         from vitc.runtime.native import NativeModel
 
-        return NativeModel(self, threads)
+        return NativeModel(self, threads, pin=pin)
 
     @cached_property
     def _single(self) -> NativeModel:
-        return self.load()
+        # Its own artefact does not know the model: a cycle would keep the copy until it is found.
+        own = Artefact(self.path, self.manifest)
+        own.__dict__["sealed"] = self.sealed
+        return own.load()
 
-    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: object) -> npt.NDArray[np.float32]:
         """Run images in this process on one thread.
 
         Args:
-            images: [any number, channels, height, width], float, normalised.
+            images: [any number, channels, height, width], float, normalised: an array, a tensor or
+                nested lists.
 
         Returns:
             Logits, fp32 [number, classes].
+
+        Raises:
+            VitcError: If they are no such images, or this machine cannot run the library.
         """
         return self._single(images)
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Artefact], tuple[str, str]]:
+        return _reopen, (str(self.path.absolute()), _identity(self.manifest))
 
     def decode_trace(self, data: bytes, images: int) -> dict[str, npt.NDArray[np.generic]]:
         """Decode what `vitc-run --trace` wrote: tap name to array [images, ...]."""

@@ -1,5 +1,5 @@
 /* vitc: the driver of a compiled model. Calls the kernels of the generated tables in order, on one workspace, with a
- * small pool of threads that sleeps between runs. Needs the C library and Linux futexes, nothing else. */
+ * small pool of threads that soon sleeps when there is no work. Needs the C library and Linux futexes, nothing else. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vitc_lock.h"
 #include "vitc_tables.h"
 
 #if defined(__x86_64__)
@@ -20,29 +21,41 @@
 #define CACHE_LINE 64
 #define FUTEX_WAIT_PRIVATE 128 /* of linux/futex.h, which not every C library brings */
 #define FUTEX_WAKE_PRIVATE 129
-#define SPINS_BEFORE_YIELD 4096
 #define ARCH_REQ_XCOMP_PERM 0x1023 /* of asm/prctl.h, likewise */
 #define XFEATURE_XTILEDATA 18
 
+/* A waiting thread looks this often before it sleeps, some tens of microseconds: longer than most steps take, and than
+ * it takes to wake up. It gives its processor away in between, where another thread may wait for it. */
+#if defined(__x86_64__)
+enum { LOOKS = 1024, LOOKS_BEFORE_YIELD = 64 };
+#else
+enum { LOOKS = 8192, LOOKS_BEFORE_YIELD = 512 };
+#endif
+
+typedef struct {
+  _Alignas(CACHE_LINE) atomic_uint taken; /* the last turn whose share was taken */
+  vitc_model *model;
+  int32_t index;
+} vitc_seat;
+
 struct vitc_model {
-  _Alignas(CACHE_LINE) atomic_uint epoch; /* counts runs; workers sleep on it */
-  _Alignas(CACHE_LINE) atomic_uint arrived;
-  _Alignas(CACHE_LINE) atomic_uint phase;
+  /* A step that several threads compute is a turn. Each has a share of it, and may take that of this turn only. */
+  _Alignas(CACHE_LINE) atomic_uint turn;
+  atomic_int asleep; /* whether a worker may sleep until `turn` changes */
+  _Alignas(CACHE_LINE) atomic_uint done; /* shares of this turn */
+  atomic_int caller_asleep; /* whether the caller may sleep until `done` changes */
   _Alignas(CACHE_LINE) atomic_int stopping;
-  vitc_model *next; /* of the handles that are alive; this and the next two belong to `handles` */
+  const vitc_step *step; /* of this turn; like the frame, written before the turn begins */
+  vitc_frame frame;
+  vitc_model *next; /* of the handles that are alive; this and the next three belong to `handles` */
   int busy, doomed; /* running; to be freed when it has run */
+  unsigned process; /* whose threads the workers are */
   int32_t threads;
   int32_t started; /* workers to join */
+  uint32_t flags;
   unsigned char *workspace;
-  const float *input;
-  float *output;
-  vitc_observer observer;
-  void *user;
   pthread_t worker[VITC_MAX_THREADS];
-  struct {
-    vitc_model *model;
-    int32_t index;
-  } seat[VITC_MAX_THREADS];
+  vitc_seat seat[VITC_MAX_THREADS];
 };
 
 /* --- CPU features ------------------------------------------------------------------------------------------------ */
@@ -133,101 +146,149 @@ static void relax(void) {
 #endif
 }
 
-/* All threads of a run meet here between two kernels. They spin: a kernel takes microseconds. */
-static void barrier(vitc_model *model) {
-  if (model->threads == 1) return;
-  unsigned phase = atomic_load_explicit(&model->phase, memory_order_relaxed);
-  unsigned last = (unsigned)model->threads - 1;
-  if (atomic_fetch_add_explicit(&model->arrived, 1, memory_order_acq_rel) == last) {
-    atomic_store_explicit(&model->arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&model->phase, phase + 1, memory_order_release);
-    return;
-  }
-  for (unsigned spins = 0; atomic_load_explicit(&model->phase, memory_order_acquire) == phase;) {
-    if (++spins < SPINS_BEFORE_YIELD) relax();
-    else sched_yield();
-  }
-}
-
-static void run_share(vitc_model *model, int32_t index) {
-  const vitc_info *info = &vitc_model_info;
-  size_t image_elements = (size_t)info->channels * (size_t)info->height * (size_t)info->width;
-  for (int32_t image = 0; image < info->batch; image++) {
-    vitc_frame frame = {model->input + (size_t)image * image_elements, model->workspace};
-    for (int32_t i = 0; i < info->steps; i++) {
-      const vitc_step *step = &vitc_steps[i];
-      int64_t tasks = step->tasks;
-      int32_t begin = (int32_t)(tasks * index / model->threads);
-      int32_t end = (int32_t)(tasks * (index + 1) / model->threads);
-      if (begin < end) step->run(&frame, begin, end);
-      barrier(model);
-      if (model->observer) {
-        if (index == 0)
-          model->observer(model->user, image, i, step->name, model->workspace + step->offset,
-                          step->bytes);
-        barrier(model);
-      }
-    }
-    if (index == 0)
-      memcpy(model->output + (size_t)image * (size_t)info->classes,
-             model->workspace + vitc_logits_offset, (size_t)info->classes * sizeof(float));
-    barrier(model);
-  }
-}
-
-static void pin_to_seat(int32_t index) {
-  cpu_set_t allowed, own;
-  CPU_ZERO(&allowed);
-  CPU_ZERO(&own);
-  if (syscall(SYS_sched_getaffinity, 0, sizeof allowed, &allowed) <= 0) return;
-  int32_t seat = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &allowed) || seat++ != index) continue;
-    CPU_SET(cpu, &own);
-    syscall(SYS_sched_setaffinity, 0, sizeof own, &own);
-    return;
-  }
-}
-
 static void futex_wait(atomic_uint *word, unsigned value) {
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void wake_workers(vitc_model *model) {
-  atomic_fetch_add_explicit(&model->epoch, 1, memory_order_release);
-  syscall(SYS_futex, &model->epoch, FUTEX_WAKE_PRIVATE, VITC_MAX_THREADS, NULL, NULL, 0);
+static void futex_wake(atomic_uint *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, VITC_MAX_THREADS, NULL, NULL, 0);
+}
+
+static void look_again(int looks) {
+  if (looks % LOOKS_BEFORE_YIELD) relax();
+  else sched_yield();
+}
+
+/* Compute a share of a turn, unless another thread has taken it or the turn is over. */
+static void take_share(vitc_model *model, int32_t share, unsigned turn) {
+  unsigned last = turn - 1;
+  if (!atomic_compare_exchange_strong_explicit(&model->seat[share].taken, &last, turn, memory_order_acquire,
+                                               memory_order_relaxed))
+    return;
+  int64_t tasks = model->step->tasks;
+  int32_t begin = (int32_t)(tasks * share / model->threads);
+  int32_t end = (int32_t)(tasks * (share + 1) / model->threads);
+  if (begin < end) model->step->run(&model->frame, begin, end);
+  if (atomic_fetch_add(&model->done, 1) + 1 == (unsigned)model->threads && atomic_exchange(&model->caller_asleep, 0))
+    futex_wake(&model->done);
+}
+
+static void begin_turn(vitc_model *model, unsigned turn) {
+  atomic_store(&model->turn, turn);
+  if (atomic_exchange(&model->asleep, 0)) futex_wake(&model->turn);
+}
+
+/* Compute a step on all threads. The caller of the run takes every share whose worker has not come by then, because it
+ * still wakes up, or waits for a processor, or is no more: the caller never waits for a thread that does not compute. */
+static void compute_together(vitc_model *model, const vitc_step *step) {
+  unsigned turn = atomic_load_explicit(&model->turn, memory_order_relaxed) + 1, shares = (unsigned)model->threads;
+  model->step = step;
+  atomic_store_explicit(&model->done, 0, memory_order_relaxed);
+  begin_turn(model, turn);
+  for (int32_t share = 0; share < model->threads; share++) take_share(model, share, turn);
+  for (int looks = 1; looks < LOOKS; looks++) {
+    if (atomic_load_explicit(&model->done, memory_order_acquire) == shares) return;
+    look_again(looks);
+  }
+  for (unsigned done;;) {
+    atomic_store(&model->caller_asleep, 1);
+    if ((done = atomic_load(&model->done)) == shares) break;
+    futex_wait(&model->done, done);
+  }
+  atomic_store_explicit(&model->caller_asleep, 0, memory_order_relaxed);
+}
+
+static void compute(vitc_model *model, const float *input, float *output, vitc_observer observer, void *user) {
+  const vitc_info *info = &vitc_model_info;
+  size_t image_elements = (size_t)info->channels * (size_t)info->height * (size_t)info->width;
+  for (int32_t image = 0; image < info->batch; image++) {
+    model->frame = (vitc_frame){input + (size_t)image * image_elements, model->workspace};
+    for (int32_t i = 0; i < info->steps; i++) {
+      const vitc_step *step = &vitc_steps[i];
+      if (model->threads == 1 || step->tasks == 1) step->run(&model->frame, 0, step->tasks);
+      else compute_together(model, step);
+      if (observer) observer(user, image, i, step->name, model->workspace + step->offset, step->bytes);
+    }
+    memcpy(output + (size_t)image * (size_t)info->classes, model->workspace + vitc_logits_offset,
+           (size_t)info->classes * sizeof(float));
+  }
+}
+
+/* The next turn after `seen`. */
+static unsigned await_turn(vitc_model *model, unsigned seen) {
+  unsigned turn;
+  for (int looks = 1; looks < LOOKS; looks++) {
+    if ((turn = atomic_load_explicit(&model->turn, memory_order_acquire)) != seen) return turn;
+    look_again(looks);
+  }
+  for (;;) {
+    atomic_store(&model->asleep, 1);
+    if ((turn = atomic_load(&model->turn)) != seen) return turn;
+    futex_wait(&model->turn, seen);
+  }
+}
+
+static int allowed_processors(cpu_set_t *allowed) {
+  CPU_ZERO(allowed);
+  if (syscall(SYS_sched_getaffinity, 0, sizeof *allowed, allowed) <= 0) return 0;
+  int count = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) count += CPU_ISSET(cpu, allowed) != 0;
+  return count;
+}
+
+/* Keep this thread on one processor of those that it may use. */
+static void pin_to(int32_t index) {
+  cpu_set_t allowed, own;
+  int count = allowed_processors(&allowed), seat = 0;
+  if (!count) return;
+  CPU_ZERO(&own);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &allowed) && seat++ == index % count) CPU_SET(cpu, &own);
+  syscall(SYS_sched_setaffinity, 0, sizeof own, &own);
 }
 
 static void *work(void *seat_pointer) {
-  struct {
-    vitc_model *model;
-    int32_t index;
-  } *seat = seat_pointer;
+  vitc_seat *seat = seat_pointer;
   vitc_model *model = seat->model;
-  pin_to_seat(seat->index);
-  for (unsigned seen = 0;;) {
-    unsigned epoch;
-    while ((epoch = atomic_load_explicit(&model->epoch, memory_order_acquire)) == seen)
-      futex_wait(&model->epoch, seen);
-    seen = epoch;
+  if (model->flags & VITC_PIN_THREADS) pin_to(seat->index);
+  for (unsigned turn = 0;;) {
+    turn = await_turn(model, turn);
     if (atomic_load(&model->stopping)) return NULL;
-    run_share(model, seat->index);
+    take_share(model, seat->index, turn);
   }
+}
+
+/* Start the workers of a handle that has none; how many of them could be started. */
+static int32_t start_workers(vitc_model *model) {
+  atomic_store(&model->turn, 0);
+  atomic_store(&model->asleep, 0);
+  atomic_store(&model->caller_asleep, 0);
+  for (int32_t i = 0; i < model->threads; i++) {
+    atomic_store(&model->seat[i].taken, 0);
+    model->seat[i].model = model;
+    model->seat[i].index = i;
+  }
+  model->started = 0;
+  while (model->started + 1 < model->threads) {
+    int32_t i = model->started + 1;
+    if (pthread_create(&model->worker[i], NULL, work, &model->seat[i])) break;
+    model->started = i;
+  }
+  return model->started;
 }
 
 /* --- handles -----------------------------------------------------------------------------------------------------
  * A handle is looked up before it is touched, so that one that was destroyed is an error, whoever still has it. */
 
-static atomic_flag handles_in_use = ATOMIC_FLAG_INIT;
+static vitc_lock handles_lock;
 static vitc_model *handles;
 
 static void lock_handles(void) {
-  while (atomic_flag_test_and_set_explicit(&handles_in_use, memory_order_acquire)) sched_yield();
+  unsigned process = vitc_process();
+  while (!vitc_try_lock(&handles_lock, process)) sched_yield();
 }
 
-static void unlock_handles(void) {
-  atomic_flag_clear_explicit(&handles_in_use, memory_order_release);
-}
+static void unlock_handles(void) { vitc_unlock(&handles_lock); }
 
 /* Where the list holds `model`; the place of its end if it does not. */
 static vitc_model **find_handle(const vitc_model *model) {
@@ -236,11 +297,22 @@ static vitc_model **find_handle(const vitc_model *model) {
   return place;
 }
 
+/* A copy that fork made has no workers, and whoever ran it is not here. */
+static void adopt(vitc_model *model) {
+  model->process = vitc_process();
+  model->busy = 0;
+  model->started = 0;
+}
+
 static vitc_status begin_run(vitc_model *model) {
   lock_handles();
-  vitc_status status = !*find_handle(model) ? VITC_ERROR_ARGUMENT : model->busy ? VITC_ERROR_BUSY : VITC_OK;
+  vitc_status status = *find_handle(model) ? VITC_OK : VITC_ERROR_ARGUMENT;
+  int inherited = !status && model->process != vitc_process();
+  if (inherited) adopt(model);
+  if (!status && model->busy) status = VITC_ERROR_BUSY;
   if (!status) model->busy = 1;
   unlock_handles();
+  if (inherited && tiles_permitted()) start_workers(model); /* the caller takes the shares of those that do not start */
   return status;
 }
 
@@ -253,7 +325,7 @@ void vitc_get_info(vitc_info *info) {
 const char *vitc_status_text(vitc_status status) {
   switch (status) {
     case VITC_OK: return "No error.";
-    case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, or the thread count is not 1 to 64.";
+    case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, the thread count is not 1 to 64, or an option is unknown.";
     case VITC_ERROR_MEMORY: return "There is not enough memory for the workspace.";
     case VITC_ERROR_CPU: return refusal_text;
     case VITC_ERROR_THREAD: return "A thread could not be started.";
@@ -265,7 +337,7 @@ const char *vitc_status_text(vitc_status status) {
 static void free_model(vitc_model *model) {
   if (model->started) {
     atomic_store(&model->stopping, 1);
-    wake_workers(model);
+    begin_turn(model, atomic_load(&model->turn) + 1);
     for (int32_t i = 1; i <= model->started; i++) pthread_join(model->worker[i], NULL);
   }
   free(model->workspace);
@@ -279,22 +351,42 @@ void vitc_destroy(vitc_model *model) {
   int known = *place != NULL, running = 0;
   if (known) {
     *place = model->next;
+    if (model->process != vitc_process()) adopt(model);
     running = model->doomed = model->busy;
   }
   unlock_handles();
   if (known && !running) free_model(model);
 }
 
+int32_t vitc_threads(vitc_model *model) {
+  lock_handles();
+  int32_t threads = *find_handle(model) ? model->threads : 0;
+  unlock_handles();
+  return threads;
+}
+
 vitc_status vitc_create(int32_t threads, vitc_model **result) {
+  const vitc_options options = {sizeof options, threads, 0};
+  return vitc_create_with(&options, result);
+}
+
+vitc_status vitc_create_with(const vitc_options *options, vitc_model **result) {
   if (!result) return VITC_ERROR_ARGUMENT;
   *result = NULL;
-  if (threads < 1 || threads > VITC_MAX_THREADS) return VITC_ERROR_ARGUMENT;
+  if (!options || options->size != sizeof *options || options->threads < 1 || options->threads > VITC_MAX_THREADS ||
+      options->flags & ~(uint32_t)(VITC_PIN_THREADS | VITC_OVERSUBSCRIBE))
+    return VITC_ERROR_ARGUMENT;
   if (!cpu_fits() || !tiles_permitted()) return VITC_ERROR_CPU;
   void *memory = NULL;
   if (posix_memalign(&memory, CACHE_LINE, sizeof(vitc_model))) return VITC_ERROR_MEMORY;
   memset(memory, 0, sizeof(vitc_model));
   vitc_model *model = memory;
-  model->threads = threads;
+  cpu_set_t allowed;
+  int32_t processors = allowed_processors(&allowed);
+  model->flags = options->flags;
+  model->threads = options->threads;
+  if (processors && processors < model->threads && !(model->flags & VITC_OVERSUBSCRIBE)) model->threads = processors;
+  model->process = vitc_process();
   void *workspace = NULL;
   if (posix_memalign(&workspace, CACHE_LINE, vitc_model_info.workspace_bytes)) {
     free(model);
@@ -303,14 +395,9 @@ vitc_status vitc_create(int32_t threads, vitc_model **result) {
   /* Padding is read by kernels and must hold finite numbers; first-touch also maps the pages now. */
   memset(workspace, 0, vitc_model_info.workspace_bytes);
   model->workspace = workspace;
-  for (int32_t i = 1; i < threads; i++) {
-    model->seat[i].model = model;
-    model->seat[i].index = i;
-    if (pthread_create(&model->worker[i], NULL, work, &model->seat[i])) {
-      free_model(model);
-      return VITC_ERROR_THREAD;
-    }
-    model->started = i;
+  if (start_workers(model) + 1 < model->threads) {
+    free_model(model);
+    return VITC_ERROR_THREAD;
   }
   lock_handles();
   model->next = handles;
@@ -325,12 +412,7 @@ vitc_status vitc_run_observed(vitc_model *model, const float *input, float *outp
   if (!model || !input || !output) return VITC_ERROR_ARGUMENT;
   vitc_status status = begin_run(model);
   if (status) return status;
-  model->input = input;
-  model->output = output;
-  model->observer = observer;
-  model->user = user;
-  if (model->threads > 1) wake_workers(model);
-  run_share(model, 0);
+  compute(model, input, output, observer, user);
   lock_handles();
   model->busy = 0;
   int doomed = model->doomed;

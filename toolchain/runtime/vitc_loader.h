@@ -11,9 +11,10 @@ typedef struct {
 
 typedef struct vitc_library vitc_library;
 
-/* Map the library at `path`, resolving what it imports from `imports` (ends with a null name). Returns null on failure,
- * with one sentence in `error`. The library stays mapped until the program ends. */
-vitc_library *vitc_library_open(const char *path, const vitc_symbol *imports, char *error,
+/* Map a private copy of the library at `path`, resolving what it imports from `imports` (ends with a null name). With
+ * `digest`, 64 hexadecimal digits, the copy must have this SHA-256. Returns null on failure, with one sentence in `error`.
+ * The library stays mapped until the program ends. */
+vitc_library *vitc_library_open(const char *path, const char *digest, const vitc_symbol *imports, char *error,
                                 size_t error_size);
 
 /* Address of an exported symbol, or null. */

@@ -1,14 +1,5 @@
-/* vitc-run: runs the compiled model that lies beside it.
- *
- * vitc-run INPUT.npy OUTPUT.npy [--threads T] [--repeat N] [--warmup W] [--trace FILE] [--profile] [--library PATH]
- *          [--sys PATH]
- * vitc-run --self-test [--threads T] [--library PATH]
- *
- * INPUT holds fp32 [images, channels, height, width], already normalised; any number of images, the last batch is filled
- * up with its last image. Prints one JSON object. --trace writes the buffer of every kernel of every image, one after the
- * other. --self-test runs self_test.npy, which lies beside the library, and compares with self_test.expected.npy. --sys
- * names another folder than /sys to read temperature and throttling from. Exit code 1 and one sentence on stderr on any
- * error. */
+/* vitc-run: runs the compiled model that lies beside it. Prints one JSON object; any error is exit code 1 and one sentence
+ * on stderr. `usage` below says how. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -19,13 +10,36 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "vitc_loader.h"
 #include "vitc_model.h"
+#include "vitc_sha256.h"
 
 #define SELF_TEST_TOLERANCE 1e-4f
+
+enum { PATH_BYTES = 4096, MOST_TEXT = 16 << 20 };
+
+static const char usage[] =
+    "vitc-run: runs the compiled model that lies beside it\n"
+    "\n"
+    "  vitc-run INPUT.npy OUTPUT.npy [OPTIONS]   fp32 [images, channels, height, width], normalised, to logits\n"
+    "  vitc-run --self-test [OPTIONS]            verify the library, and compare every layer of a stored image\n"
+    "\n"
+    "  --threads T      threads, 1 to 64 (1); never more than the processors that it may use\n"
+    "  --pin            bind each thread to a processor of its own\n"
+    "  --oversubscribe  make as many threads as asked for, however few processors there are\n"
+    "  --repeat N       timed runs of all images (1)\n"
+    "  --warmup W       runs of all images before them, not timed (0)\n"
+    "  --profile        time each kernel as well\n"
+    "  --trace FILE     write the buffer of every kernel of every image, one after the other\n"
+    "  --library PATH   another library than libvitc_model.so beside this program\n"
+    "  --sys PATH       another folder than /sys to read temperature and throttling from\n"
+    "\n"
+    "The last batch is filled up with the last image. Timings are printed as one JSON object; an error is one sentence\n"
+    "and exit code 1.\n";
 
 static void die(const char *format, ...) {
   va_list arguments;
@@ -63,7 +77,8 @@ static const vitc_symbol imports[] = {
 };
 
 typedef struct {
-  vitc_status (*create)(int32_t, vitc_model **);
+  vitc_status (*create_with)(const vitc_options *, vitc_model **);
+  int32_t (*threads)(vitc_model *);
   vitc_status (*run)(vitc_model *, const float *, float *);
   vitc_status (*run_observed)(vitc_model *, const float *, float *, vitc_observer, void *);
   void (*get_info)(vitc_info *);
@@ -77,12 +92,13 @@ static void *need(const vitc_library *library, const char *name) {
   return symbol;
 }
 
-static api load(const char *path) {
-  char error[512];
-  vitc_library *library = vitc_library_open(path, imports, error, sizeof error);
+static api load(const char *path, const char *digest) {
+  char error[PATH_BYTES + 256];
+  vitc_library *library = vitc_library_open(path, digest, imports, error, sizeof error);
   if (!library) die("%s", error);
   api result;
-  *(void **)&result.create = need(library, "vitc_create");
+  *(void **)&result.create_with = need(library, "vitc_create_with");
+  *(void **)&result.threads = need(library, "vitc_threads");
   *(void **)&result.run = need(library, "vitc_run");
   *(void **)&result.run_observed = need(library, "vitc_run_observed");
   *(void **)&result.get_info = need(library, "vitc_get_info");
@@ -132,12 +148,29 @@ static float *read_array(const char *path, int64_t *shape, int dimensions) {
   return data;
 }
 
+/* Refuse what no picture gives, as `vitc run` does. */
+static void need_finite(const char *path, const float *data, const int64_t shape[4]) {
+  int64_t count = shape[0] * shape[1] * shape[2] * shape[3];
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits;
+    memcpy(&bits, data + i, sizeof bits);
+    if ((bits & 0x7f800000) != 0x7f800000) continue;
+    int64_t row = i / shape[3], plane = row / shape[2];
+    die("%s: holds %s at [%lld, %lld, %lld, %lld], wanted finite numbers", path,
+        bits & 0x7fffff ? "nan" : bits >> 31 ? "-inf" : "inf", (long long)(plane / shape[1]),
+        (long long)(plane % shape[1]), (long long)(row % shape[2]), (long long)(i % shape[3]));
+  }
+}
+
+/* Write a file that is whole or not there; what is no plain file (a device, a pipe, a link) is written through. */
 static void write_logits(const char *path, const float *data, int64_t rows, int64_t columns) {
-  char temporary[4096];
-  if (snprintf(temporary, sizeof temporary, "%s.part", path) >= (int)sizeof temporary)
+  char aside[PATH_BYTES];
+  struct stat status;
+  int through = !lstat(path, &status) && !S_ISREG(status.st_mode);
+  if (snprintf(aside, sizeof aside, through ? "%s" : "%s.%ld.part", path, (long)getpid()) >= (int)sizeof aside)
     die("%s: the path is too long", path);
-  FILE *file = fopen(temporary, "wb");
-  if (!file) die("%s: %s", temporary, strerror(errno));
+  FILE *file = fopen(aside, "wb");
+  if (!file) die("%s: %s", path, strerror(errno));
   char header[128] = {0};
   memset(header, ' ', sizeof header);
   memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10);
@@ -150,7 +183,11 @@ static void write_logits(const char *path, const float *data, int64_t rows, int6
   int failed = fwrite(header, 1, 128, file) != 128 ||
                fwrite(data, sizeof(float), count, file) != count;
   failed |= fclose(file) != 0;
-  if (failed || rename(temporary, path)) die("%s: %s", path, strerror(errno));
+  if (!failed && !through) failed = rename(aside, path) != 0;
+  if (!failed) return;
+  int reason = errno;
+  if (!through) unlink(aside);
+  die("%s: %s", path, strerror(reason));
 }
 
 typedef struct {
@@ -296,8 +333,64 @@ static void beside_library(char *path, size_t size, const char *library, const c
   if (snprintf(path, size, "%.*s%s", folder, library, name) >= (int)size) die("%s: the path is too long", library);
 }
 
-/* Compare with the logits that ONNX Runtime gave when the model was compiled. */
-static void compare(const char *path, const float *logits, int64_t images, int64_t classes) {
+/* --- self-test --------------------------------------------------------------------------------------------------- */
+
+/* A whole file as text; null if there is none. */
+static char *read_text(const char *path, size_t most) {
+  FILE *file = fopen(path, "rb");
+  if (!file) return NULL;
+  char *text = malloc(most + 1);
+  if (!text) die("not enough memory");
+  size_t length = fread(text, 1, most + 1, file);
+  fclose(file);
+  if (length > most) die("%s: it is too large", path);
+  text[length] = 0;
+  return text;
+}
+
+/* The digest that the manifest has for a file. A quote within a text of JSON stands behind a backslash, so what looks like
+ * the name of a field is one. */
+static int find_digest(const char *manifest, const char *name, char digest[SHA256_TEXT]) {
+  char field[300];
+  if (snprintf(field, sizeof field, "\"%s\"", name) >= (int)sizeof field) return 0;
+  for (const char *at = manifest; (at = strstr(at, field)); at++) {
+    const char *value = at + strlen(field);
+    value += strspn(value, " \t\r\n");
+    if (*value++ != ':') continue;
+    value += strspn(value, " \t\r\n");
+    if (*value++ != '"' || strspn(value, "0123456789abcdef") != SHA256_TEXT - 1 || value[SHA256_TEXT - 1] != '"') continue;
+    memcpy(digest, value, SHA256_TEXT - 1);
+    digest[SHA256_TEXT - 1] = 0;
+    return 1;
+  }
+  return 0;
+}
+
+typedef struct {
+  const char *path;
+  const char *at; /* the next line: a digest, two spaces, a name */
+  int32_t taps;
+} tap_list;
+
+static void compare_tap(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes) {
+  tap_list *wanted = user;
+  if (image || !wanted->at) return;
+  char digest[SHA256_TEXT];
+  sha256(data, bytes, digest);
+  const char *line = wanted->at, *end = strchr(line, '\n');
+  size_t length = strlen(name), before = SHA256_TEXT + 1;
+  if (!end || (size_t)(end - line) != before + length || strspn(line, "0123456789abcdef") != SHA256_TEXT - 1 ||
+      strncmp(line + SHA256_TEXT - 1, "  ", 2) || strncmp(line + before, name, length))
+    die("%s: it does not belong to this model", wanted->path);
+  if (strncmp(line, digest, SHA256_TEXT - 1))
+    die("the self-test failed: %s (kernel %d) is not what it was when the model was compiled; do not use this library "
+        "here", name, (int)step);
+  wanted->at = end + 1;
+  wanted->taps++;
+}
+
+/* Compare with the logits that ONNX Runtime gave when the model was compiled; the largest difference. */
+static float compare_logits(const char *path, const float *logits, int64_t images, int64_t classes) {
   int64_t shape[2];
   float *wanted = read_array(path, shape, 2), worst = 0;
   if (shape[0] != images || shape[1] != classes) die("%s: it does not belong to this model", path);
@@ -314,16 +407,20 @@ static void compare(const char *path, const float *logits, int64_t images, int64
       die("the self-test failed: logits differ by %g, and the class is %lld instead of %lld; do not use this library here",
           (double)worst, (long long)best[0], (long long)best[1]);
   }
-  printf("{\"self_test\": \"passed\", \"max_logit_difference\": %g}\n", (double)worst);
   free(wanted);
+  return worst;
 }
 
 int main(int argc, char **argv) {
   const char *paths[2] = {NULL, NULL}, *trace_path = NULL, *library_path = NULL;
-  int32_t threads = 1, repeat = 1, warmup = 0, positional = 0, profiled = 0, tested = 0;
+  int32_t threads = 1, repeat = 1, warmup = 0, positional = 0, profiled = 0, tested = 0, pinned = 0;
+  uint32_t flags = 0;
   for (int i = 1; i < argc; i++) {
     const char *option = argv[i];
     if (option[0] != '-' && positional < 2) paths[positional++] = option;
+    else if (strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0) return fputs(usage, stdout) < 0;
+    else if (strcmp(option, "--pin") == 0) pinned = 1, flags |= VITC_PIN_THREADS;
+    else if (strcmp(option, "--oversubscribe") == 0) flags |= VITC_OVERSUBSCRIBE;
     else if (strcmp(option, "--profile") == 0) profiled = 1;
     else if (strcmp(option, "--self-test") == 0) tested = 1;
     else if (i + 1 >= argc) die("%s is not an option or wants a value", option);
@@ -336,10 +433,9 @@ int main(int argc, char **argv) {
     else die("%s is not an option", option);
   }
   if (positional != (tested ? 0 : 2))
-    die("usage: vitc-run INPUT.npy OUTPUT.npy [--threads T] [--repeat N] [--warmup W] "
-        "[--trace FILE] [--profile] [--library PATH] [--sys PATH], or vitc-run --self-test");
+    die("wanted INPUT.npy OUTPUT.npy, or --self-test alone; see vitc-run --help");
 
-  char beside[4096];
+  char beside[PATH_BYTES];
   if (!library_path) {
     ssize_t length = readlink("/proc/self/exe", beside, sizeof beside - 32);
     if (length < 0) die("cannot find its own folder; name the library with --library");
@@ -348,15 +444,27 @@ int main(int argc, char **argv) {
     strcpy(slash ? slash + 1 : beside, "libvitc_model.so");
     library_path = beside;
   }
-  char given[4096], expected[4096];
+  char given[PATH_BYTES], expected[PATH_BYTES], list_path[PATH_BYTES], recorded[SHA256_TEXT];
+  tap_list wanted = {list_path, NULL, 0};
   if (tested) {
+    char manifest_path[PATH_BYTES], ignored[SHA256_TEXT];
     beside_library(given, sizeof given, library_path, "self_test.npy");
     beside_library(expected, sizeof expected, library_path, "self_test.expected.npy");
+    beside_library(list_path, sizeof list_path, library_path, "self_test.taps");
+    beside_library(manifest_path, sizeof manifest_path, library_path, "manifest.json");
     paths[0] = given;
+    char *manifest = read_text(manifest_path, MOST_TEXT);
+    if (!manifest) die("%s: %s", manifest_path, strerror(errno));
+    const char *slash = strrchr(library_path, '/');
+    if (!find_digest(manifest, slash ? slash + 1 : library_path, recorded))
+      die("%s: it has no SHA-256 of %s", manifest_path, library_path);
+    if (find_digest(manifest, "self_test.taps", ignored) && !(wanted.at = read_text(list_path, MOST_TEXT)))
+      die("%s: %s", list_path, strerror(errno));
+    free(manifest);
   }
   condition before = read_condition();
   int64_t started = now();
-  api model_api = load(library_path);
+  api model_api = load(library_path, tested ? recorded : NULL);
   vitc_info info;
   model_api.get_info(&info);
   if (info.abi_version != VITC_ABI_VERSION)
@@ -368,6 +476,7 @@ int main(int argc, char **argv) {
     die("%s holds images of %lld x %lld x %lld, the model wants %d x %d x %d", paths[0],
         (long long)shape[1], (long long)shape[2], (long long)shape[3], (int)info.channels,
         (int)info.height, (int)info.width);
+  need_finite(paths[0], images, shape);
   int64_t image = shape[1] * shape[2] * shape[3];
   int64_t batches = (shape[0] + info.batch - 1) / info.batch, padded = batches * info.batch;
   float *input = realloc(images, (size_t)(padded * image) * sizeof(float));
@@ -380,9 +489,14 @@ int main(int argc, char **argv) {
 
   /* Workers choose their own processor among those allowed, so they are made before this thread is pinned. */
   vitc_model *model = NULL;
-  vitc_status status = model_api.create(threads, &model);
+  const vitc_options options = {sizeof options, threads, flags};
+  vitc_status status = model_api.create_with(&options, &model);
   if (status) die("%s", model_api.status_text(status));
-  pin_to_first_cpu();
+  if (pinned) pin_to_first_cpu();
+  int32_t used = model_api.threads(model);
+  if (used < threads)
+    fprintf(stderr, "vitc-run: note: %d threads asked for, %d used, as many as there are processors\n", (int)threads,
+            (int)used);
 
   int64_t ready = now(), first = 0;
   trace out = {NULL, 0, 0};
@@ -414,15 +528,19 @@ int main(int argc, char **argv) {
   }
   if (out.file && (fclose(out.file) || out.failed)) die("%s: could not be written", trace_path);
   if (tested) {
-    compare(expected, logits, shape[0], info.classes);
+    status = model_api.run_observed(model, input, logits, compare_tap, &wanted);
+    if (status) die("%s", model_api.status_text(status));
+    if (wanted.at && *wanted.at) die("%s: it does not belong to this model", list_path);
+    float worst = compare_logits(expected, logits, shape[0], info.classes);
+    printf("{\"self_test\": \"passed\", \"taps\": %d, \"max_logit_difference\": %g}\n", (int)wanted.taps, (double)worst);
     model_api.destroy(model);
     return 0;
   }
   write_logits(paths[1], logits, shape[0], info.classes);
 
-  printf("{\"target\": \"%s\", \"threads\": %d, \"images\": %lld, \"batch\": %d, \"repeat\": %d, "
+  printf("{\"target\": \"%s\", \"threads\": %d, \"threads_asked\": %d, \"pinned\": %s, \"images\": %lld, \"batch\": %d, \"repeat\": %d, "
          "\"workspace_bytes\": %lld, \"load_ns\": %lld, \"start_ns\": %lld",
-         info.target, (int)threads, (long long)shape[0], (int)info.batch, (int)repeat,
+         info.target, (int)used, (int)threads, pinned ? "true" : "false", (long long)shape[0], (int)info.batch, (int)repeat,
          (long long)info.workspace_bytes, (long long)(ready - started), (long long)(first - started));
   print_times("latency_ns", latencies, batches * repeat);
   if (profiled) print_times("step_ns", step_times, info.steps);

@@ -8,12 +8,12 @@
  * where there is no TVM. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vitc_lock.h"
 #include "vitc_tables.h"
 
 typedef struct {
@@ -59,7 +59,7 @@ extern void TVMFFIErrorSetRaisedFromCStr(const char *kind, const char *message)
 
 static vitc_model *model;
 static int32_t model_threads;
-static atomic_flag in_use = ATOMIC_FLAG_INIT;
+static vitc_lock in_use;
 
 static int raise_error(const char *kind, const char *message) {
   if (TVMFFIErrorSetRaisedFromCStr) TVMFFIErrorSetRaisedFromCStr(kind, message);
@@ -118,7 +118,7 @@ static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const c
                        "output [batch, classes], as the model's manifest says; vitc_trace a third one of "
                        "uint8 [batch, bytes of all steps].");
   int64_t threads = count > tensors ? arguments[tensors].value.integer : 1;
-  if (atomic_flag_test_and_set(&in_use))
+  if (!vitc_try_lock(&in_use, vitc_process()))
     return raise_error("RuntimeError", vitc_status_text(VITC_ERROR_BUSY));
   vitc_status status = VITC_OK;
   if (threads < 1 || threads > VITC_MAX_THREADS) status = VITC_ERROR_ARGUMENT;
@@ -128,7 +128,7 @@ static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const c
     model_threads = (int32_t)threads;
   }
   if (!status) status = vitc_run_observed(model, input, output, trace ? copy_buffer : NULL, &trace);
-  atomic_flag_clear(&in_use);
+  vitc_unlock(&in_use);
   if (status) return raise_error("RuntimeError", vitc_status_text(status));
   return none(result);
 }
