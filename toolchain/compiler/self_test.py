@@ -1,4 +1,5 @@
-"""The check vector that an artefact carries: one image, and the logits of ONNX Runtime for it.
+"""The check vector that an artefact carries: one image, the logits of ONNX Runtime for it, and the
+digest of every buffer that the artefact itself makes of it, recorded where its values were checked.
 
 A value that lies within rounding of a threshold may become another bit in another order of
 summation, and a bit moves the logits by more than rounding does. So the image is one whose logits
@@ -18,10 +19,21 @@ from numpy.typing import NDArray
 
 from vitc.exporter import run_with_taps, session
 
-__all__ = ["EXPECTED", "SELF_TEST", "TOLERANCE", "agrees", "settle_self_test", "write_self_test"]
+__all__ = [
+    "EXPECTED",
+    "SELF_TEST",
+    "TAPS",
+    "TOLERANCE",
+    "agrees",
+    "settle_self_test",
+    "write_self_test",
+]
 
 SELF_TEST: Final = "self_test.npy"
 EXPECTED: Final = "self_test.expected.npy"
+TAPS: Final = "self_test.taps"
+"""Lines of a SHA-256, two spaces and a tap, as `vitc-run --digests` writes them."""
+
 TOLERANCE: Final = 1e-4
 """Largest difference of a logit that `vitc-run --self-test` accepts."""
 
@@ -58,19 +70,19 @@ def write_self_test(folder: Path, model: ir.Model) -> None:
             return
 
 
-def settle_self_test(folder: Path, run: Logits) -> bool:
-    """Make sure that an artefact passes its own test, and drop the test if no image will do.
+def settle_self_test(folder: Path, run: Logits) -> NDArray[np.float32] | None:
+    """Make sure that an artefact agrees on its image, and drop the test if no image will do.
 
     Args:
         folder: Of the artefact.
         run: Runs it.
 
     Returns:
-        Whether it has a test.
+        The image, float32 [1, 3, H, W], or None if it has no test.
     """
     image, expected = (np.load(folder / name, allow_pickle=False) for name in (SELF_TEST, EXPECTED))
     if agrees(run(image), expected):
-        return True
+        return np.asarray(image, np.float32)
     from vitc.exporter import load_onnx
 
     opened = session(load_onnx(folder / "model.onnx")[0], ["logits"], confined=True)
@@ -78,10 +90,10 @@ def settle_self_test(folder: Path, run: Logits) -> bool:
         expected = run_with_taps(opened, other)["logits"].astype(np.float32)
         if agrees(run(other), expected):
             _write(folder, other, expected)
-            return True
+            return other
     for name in (SELF_TEST, EXPECTED):
         (folder / name).unlink()
-    return False
+    return None
 
 
 def agrees(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:

@@ -27,6 +27,8 @@ class RunRequest:
         warmup: Untimed runs before them.
         trace: Whether to hand out the value of every tap.
         profile: Whether to time every step.
+        pin: Whether to bind each thread to a processor of its own.
+        digests: Whether to hand out the SHA-256 of every buffer, where the device is this machine.
         timeout_s: Seconds after which the run is stopped and counts as failed.
     """
 
@@ -35,6 +37,8 @@ class RunRequest:
     warmup: int = 0
     trace: bool = False
     profile: bool = False
+    pin: bool = False
+    digests: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
 
 
@@ -50,6 +54,8 @@ class DeviceRun:
         trace: Tap name to value with B in front; None unless asked for.
         step_ns: Nanoseconds of each step, the sum over all timed runs; None unless asked for.
         facts: What the device says about itself.
+        threads: Threads that there were: no more than it has processors.
+        digests: Lines of `vitc-run --digests`; None unless asked for.
     """
 
     logits: NDArray[np.float32]
@@ -59,6 +65,8 @@ class DeviceRun:
     step_ns: tuple[int, ...] | None = None
     start_ns: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    digests: str | None = None
 
 
 class Device(Protocol):

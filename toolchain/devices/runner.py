@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -33,6 +34,7 @@ __all__ = [
 INPUT: Final = "in.npy"
 OUTPUT: Final = "out.npy"
 TRACE: Final = "trace"
+DIGESTS: Final = "digests"
 
 
 def run_runner(
@@ -56,8 +58,11 @@ def run_runner(
     with scratch_folder("run") as folder:
         np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
         command = [*prefix, str(artefact.runner), *runner_arguments(request, folder)]
+        if request.digests:
+            command += ["--digests", str(folder / DIGESTS)]
         output = _output(command, request.timeout_s)
-        return read_run(artefact, request, len(inputs), output, folder)
+        done = read_run(artefact, request, len(inputs), output, folder)
+        return replace(done, digests=(folder / DIGESTS).read_text()) if request.digests else done
 
 
 def runner_arguments(request: RunRequest, folder: PurePath) -> list[str]:
@@ -68,6 +73,8 @@ def runner_arguments(request: RunRequest, folder: PurePath) -> list[str]:
         arguments += ["--trace", str(folder / TRACE)]
     if request.profile:
         arguments += ["--profile"]
+    if request.pin:
+        arguments += ["--pin"]
     return arguments
 
 
@@ -103,6 +110,7 @@ def read_run(
         step_ns=tuple(int(value) for value in report.get("step_ns", ())) or None,
         start_ns=int(report.get("start_ns", 0)),
         facts=conditions(report),
+        threads=_count(report.get("threads"), request.threads),
     )
 
 
@@ -141,6 +149,10 @@ def raise_failure(code: int, stderr: str) -> NoReturn:
     said = stderr.strip().splitlines()
     reason = said[-1].removeprefix("vitc-run: ").removesuffix(".") if said else f"exit code {code}"
     raise VitcError(f"The runner failed: {reason}.", "See `vitc targets` for what fits a machine.")
+
+
+def _count(found: Any, asked: int) -> int:
+    return found if type(found) is int and 0 < found < asked else asked
 
 
 def _signal_name(number: int) -> str:

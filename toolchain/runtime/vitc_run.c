@@ -35,6 +35,7 @@ static const char usage[] =
     "  --warmup W       runs of all images before them, not timed (0)\n"
     "  --profile        time each kernel as well\n"
     "  --trace FILE     write the buffer of every kernel of every image, one after the other\n"
+    "  --digests FILE   write the SHA-256 of every kernel's buffer, of the first image in a first run\n"
     "  --library PATH   another library than libvitc_model.so beside this program\n"
     "  --sys PATH       another folder than /sys to read temperature and throttling from\n"
     "\n"
@@ -366,27 +367,32 @@ static int find_digest(const char *manifest, const char *name, char digest[SHA25
   return 0;
 }
 
+/* What a first run on a fresh workspace leaves in each buffer: also what lies between and behind the values is the same in
+ * every such run, so a buffer is compared whole. */
 typedef struct {
-  const char *path;
-  const char *at; /* the next line: a digest, two spaces, a name */
+  FILE *file;       /* to write to, or null */
+  const char *path; /* of the list to compare with */
+  const char *at;   /* its next line: a digest, two spaces, a name; null for no list */
   int32_t taps;
-} tap_list;
+} digest_list;
 
-static void compare_tap(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes) {
-  tap_list *wanted = user;
-  if (image || !wanted->at) return;
+static void take_digest(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes) {
+  digest_list *list = user;
+  if (image) return;
   char digest[SHA256_TEXT];
   sha256(data, bytes, digest);
-  const char *line = wanted->at, *end = strchr(line, '\n');
+  if (list->file) fprintf(list->file, "%s  %s\n", digest, name);
+  if (!list->at) return;
+  const char *line = list->at, *end = strchr(line, '\n');
   size_t length = strlen(name), before = SHA256_TEXT + 1;
   if (!end || (size_t)(end - line) != before + length || strspn(line, "0123456789abcdef") != SHA256_TEXT - 1 ||
       strncmp(line + SHA256_TEXT - 1, "  ", 2) || strncmp(line + before, name, length))
-    die("%s: it does not belong to this model", wanted->path);
+    die("%s: it does not belong to this model", list->path);
   if (strncmp(line, digest, SHA256_TEXT - 1))
     die("the self-test failed: %s (kernel %d) is not what it was when the model was compiled; do not use this library "
         "here", name, (int)step);
-  wanted->at = end + 1;
-  wanted->taps++;
+  list->at = end + 1;
+  list->taps++;
 }
 
 /* Compare with the logits that ONNX Runtime gave when the model was compiled; the largest difference. */
@@ -412,7 +418,7 @@ static float compare_logits(const char *path, const float *logits, int64_t image
 }
 
 int main(int argc, char **argv) {
-  const char *paths[2] = {NULL, NULL}, *trace_path = NULL, *library_path = NULL;
+  const char *paths[2] = {NULL, NULL}, *trace_path = NULL, *digests_path = NULL, *library_path = NULL;
   int32_t threads = 1, repeat = 1, warmup = 0, positional = 0, profiled = 0, tested = 0, pinned = 0;
   uint32_t flags = 0;
   for (int i = 1; i < argc; i++) {
@@ -428,6 +434,7 @@ int main(int argc, char **argv) {
     else if (strcmp(option, "--repeat") == 0) repeat = number(option, argv[++i], 1, 1000000);
     else if (strcmp(option, "--warmup") == 0) warmup = number(option, argv[++i], 0, 1000000);
     else if (strcmp(option, "--trace") == 0) trace_path = argv[++i];
+    else if (strcmp(option, "--digests") == 0) digests_path = argv[++i];
     else if (strcmp(option, "--library") == 0) library_path = argv[++i];
     else if (strcmp(option, "--sys") == 0) sys_path = argv[++i];
     else die("%s is not an option", option);
@@ -445,7 +452,7 @@ int main(int argc, char **argv) {
     library_path = beside;
   }
   char given[PATH_BYTES], expected[PATH_BYTES], list_path[PATH_BYTES], recorded[SHA256_TEXT];
-  tap_list wanted = {list_path, NULL, 0};
+  digest_list list = {NULL, list_path, NULL, 0};
   if (tested) {
     char manifest_path[PATH_BYTES], ignored[SHA256_TEXT];
     beside_library(given, sizeof given, library_path, "self_test.npy");
@@ -458,7 +465,7 @@ int main(int argc, char **argv) {
     const char *slash = strrchr(library_path, '/');
     if (!find_digest(manifest, slash ? slash + 1 : library_path, recorded))
       die("%s: it has no SHA-256 of %s", manifest_path, library_path);
-    if (find_digest(manifest, "self_test.taps", ignored) && !(wanted.at = read_text(list_path, MOST_TEXT)))
+    if (find_digest(manifest, "self_test.taps", ignored) && !(list.at = read_text(list_path, MOST_TEXT)))
       die("%s: %s", list_path, strerror(errno));
     free(manifest);
   }
@@ -498,6 +505,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "vitc-run: note: %d threads asked for, %d used, as many as there are processors\n", (int)threads,
             (int)used);
 
+  if (digests_path && !(list.file = fopen(digests_path, "wb"))) die("%s: %s", digests_path, strerror(errno));
+  if (list.file || list.at) {
+    status = model_api.run_observed(model, input, logits, take_digest, &list);
+    if (status) die("%s", model_api.status_text(status));
+    if (list.at && *list.at) die("%s: it does not belong to this model", list_path);
+    if (list.file && (ferror(list.file) | fclose(list.file))) die("%s: could not be written", digests_path);
+  }
   int64_t ready = now(), first = 0;
   trace out = {NULL, 0, 0};
   if (trace_path && !(out.file = fopen(trace_path, "wb"))) die("%s: %s", trace_path, strerror(errno));
@@ -528,11 +542,8 @@ int main(int argc, char **argv) {
   }
   if (out.file && (fclose(out.file) || out.failed)) die("%s: could not be written", trace_path);
   if (tested) {
-    status = model_api.run_observed(model, input, logits, compare_tap, &wanted);
-    if (status) die("%s", model_api.status_text(status));
-    if (wanted.at && *wanted.at) die("%s: it does not belong to this model", list_path);
     float worst = compare_logits(expected, logits, shape[0], info.classes);
-    printf("{\"self_test\": \"passed\", \"taps\": %d, \"max_logit_difference\": %g}\n", (int)wanted.taps, (double)worst);
+    printf("{\"self_test\": \"passed\", \"taps\": %d, \"max_logit_difference\": %g}\n", (int)list.taps, (double)worst);
     model_api.destroy(model);
     return 0;
   }

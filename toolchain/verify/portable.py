@@ -33,7 +33,12 @@ _FLOAT_TOLERANCE: Final = 2e-5
 
 
 def check_against_onnx(
-    artefact: Artefact, device: Device, *, images: int = 2, seed: int = 0
+    artefact: Artefact,
+    device: Device,
+    *,
+    images: int = 2,
+    seed: int = 0,
+    also: NDArray[np.float32] | None = None,
 ) -> CheckReport:
     """Compare an artefact with its ONNX file, layer by layer.
 
@@ -42,6 +47,7 @@ def check_against_onnx(
         device: Where it runs.
         images: How many probe images.
         seed: Of the images.
+        also: float32 [B, 3, H, W], images to compare on as well.
 
     Returns:
         A report without parameters and accuracy; its logits are those of the last layer, fed by
@@ -51,6 +57,8 @@ def check_against_onnx(
         VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
     pixels = probe_images(images, artefact.image_shape[1], seed=seed)
+    if also is not None:
+        pixels = np.concatenate([pixels, also])
     done = device.run(artefact, pixels, RunRequest(trace=True))
     trace = {**(done.trace or {}), "logits": done.logits}
     model = ir.to_proto(load_onnx(artefact.onnx)[0])
@@ -66,8 +74,8 @@ def check_against_onnx(
     return CheckReport(
         candidate=str(artefact.path),
         device=device.name,
-        images=images,
-        layer_images=images,
+        images=len(pixels),
+        layer_images=len(pixels),
         layers=layers,
         max_logit_difference=next(entry.max_error for entry in layers if entry.name == "logits"),
         top1_agreement=float(logits.mean()),
