@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from vitc.compiler import compile_model
+from vitc import api
 from vitc.exporter import export
 from vitc.models.config import ModelConfig
 from vitc.models.initialise import random_images, random_model
@@ -25,11 +25,20 @@ CONFIG = ModelConfig(
 )
 
 
+def made(folder, seed: int) -> Artefact:
+    export(random_model(CONFIG, seed), folder / "m.onnx")
+    return api.compile(folder / "m.onnx", folder / "native", api.CompileOptions(batch=2))
+
+
 @pytest.fixture(scope="session")
 def original(tmp_path_factory) -> Artefact:
-    folder = tmp_path_factory.mktemp("artefact")
-    export(random_model(CONFIG, 3), folder / "m.onnx")
-    return compile_model(folder / "m.onnx", "native", folder / "native", batch=2)
+    return made(tmp_path_factory.mktemp("artefact"), 3)
+
+
+@pytest.fixture(scope="session")
+def another(tmp_path_factory) -> Artefact:
+    """Of the same sizes, with other weights."""
+    return made(tmp_path_factory.mktemp("another"), 4)
 
 
 @pytest.fixture

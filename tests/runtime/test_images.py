@@ -45,7 +45,6 @@ def strided(x):
         lambda x: [torch.from_numpy(part).requires_grad_() for part in x],
         lambda x: torch.nn.Parameter(torch.from_numpy(x)),
     ],
-    ids=lambda form: None,
 )
 def test_every_array_of_floats_gives_the_same_values(wanted, form):
     found = as_images(form(wanted), SHAPE)
@@ -75,31 +74,30 @@ def masked(x):
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        (lambda x: None, "The input is None, wanted float32 of N x 3 x 4 x 5"),
-        (lambda x: "a photo", "is a str, wanted float32"),
-        (lambda x: b"bytes", "is a bytes, wanted"),
-        (lambda x: [["x"]], "is a list of str"),
-        (lambda x: {}, "is a dict, wanted"),
+        (lambda _: None, "The input is None, wanted float32 of N x 3 x 4 x 5"),
+        (lambda _: "a photo", "is a str, wanted float32"),
+        (lambda _: b"bytes", "is a bytes, wanted"),
+        (lambda _: [["x"]], "is a list of str"),
+        (lambda _: {}, "is a dict, wanted"),
         (lambda x: x.astype(object), "is a ndarray of float, wanted"),
         (lambda x: [None, x[0]], "is a list that is no array"),
         (lambda x: [x[0].tolist(), x[1, :2].tolist()], "is a list that is no array"),
-        (lambda x: [], "has shape 0"),
-        (lambda x: 5.0, "has shape no dimensions"),
+        (lambda _: [], "has shape 0"),
+        (lambda _: 5.0, "has shape no dimensions"),
         (lambda x: x.astype("c8"), "holds complex64, wanted float32"),
         (lambda x: x > 0, "holds bool, wanted float32"),
         (lambda x: x.astype("u1"), "holds uint8, wanted float32"),
         (lambda x: torch.from_numpy(x).int(), "holds int32, wanted float32"),
         (lambda x: x.astype("i8").astype("M8[s]"), "holds datetime64"),
-        (lambda x: np.zeros((2, *SHAPE), [("a", "f4")]), "is a ndarray of void, wanted"),
+        (lambda _: np.zeros((2, *SHAPE), [("a", "f4")]), "is a ndarray of void, wanted"),
         (masked, "values are masked"),
         (lambda x: torch.from_numpy(x).to_sparse(), "is a Tensor that is no array"),
-        (lambda x: torch.empty((2, *SHAPE), device="meta"), "is a Tensor that is no array"),
+        (lambda _: torch.empty((2, *SHAPE), device="meta"), "is a Tensor that is no array"),
         (lambda x: x[0], r"has shape 3 x 4 x 5.*x\[None\]"),
         (lambda x: x[:0], "has shape 0 x 3 x 4 x 5"),
         (lambda x: x[..., :4], "wanted N x 3 x 4 x 5"),
         (lambda x: x.transpose(0, 2, 3, 1), r"colours come first: x.transpose\(0, 3, 1, 2\)"),
     ],
-    ids=lambda form: None,
 )
 def test_whatever_is_no_array_of_such_images_is_a_sentence(wanted, form, said):
     with pytest.raises(VitcError, match=said):

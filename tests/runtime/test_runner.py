@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from vitc import runtime
 
 
 def run(artefact, *arguments):
@@ -46,6 +52,45 @@ def test_it_prints_one_latency_for_every_batch_and_repeat(original, source, imag
     assert report["threads"] == 2
     assert report["workspace_bytes"] == original.manifest["workspace_bytes"]
     assert np.array_equal(np.load(tmp_path / "y.npy"), original(images))
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_every_option(original, option):
+    done = run(original, option)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    source = (Path(runtime.__file__).parent / "vitc_run.c").read_text()
+    for known in set(re.findall(r'strcmp\(option, "(--[a-z-]+)"\)', source)) - {"--help"}:
+        assert f"{known} " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_a_value_that_is_not_finite_is_refused_with_its_place(
+    original, images, tmp_path, value, said
+):
+    spoilt = images.copy()
+    spoilt[1, 2, 3, 4] = value
+    np.save(tmp_path / "x.npy", spoilt)
+    done = run(original, tmp_path / "x.npy", tmp_path / "y.npy")
+    assert done.returncode == 1
+    assert f"holds {said} at [1, 2, 3, 4], wanted finite numbers" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_the_output_is_written_through_what_is_no_file(original, source, images, tmp_path):
+    (tmp_path / "link.npy").symlink_to(tmp_path / "y.npy")
+    assert run(original, source, tmp_path / "link.npy").returncode == 0
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.array_equal(np.load(tmp_path / "y.npy"), original(images))
+
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        assert run(original, source, tmp_path / "pipe").returncode == 0
+        assert read.result() == (tmp_path / "y.npy").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def broken_header(path):

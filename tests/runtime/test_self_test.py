@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vitc.compiler.self_test import EXPECTED, SELF_TEST, settle_self_test
+from vitc.compiler.self_test import EXPECTED, SELF_TEST, TAPS, settle_self_test
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
 
@@ -29,6 +30,7 @@ def test_an_artefact_passes_its_own_test(original):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["self_test"] == "passed"
+    assert report["taps"] == len(original.manifest["steps"])
     assert 0 <= report["max_logit_difference"] <= 1e-4
 
 
@@ -41,11 +43,70 @@ def test_it_passes_from_another_folder(original, tmp_path):
 
 
 def test_the_vector_is_sealed_by_the_manifest(artefact):
-    assert {SELF_TEST, EXPECTED} <= artefact.manifest["files"].keys()
+    assert {SELF_TEST, EXPECTED, TAPS} <= artefact.manifest["files"].keys()
     expected = np.load(artefact.path / EXPECTED)
     np.save(artefact.path / EXPECTED, expected + np.float32(1e-3))
     with pytest.raises(VitcError, match=EXPECTED):
         Artefact.open(artefact.path)
+
+
+def edit(path: Path, change) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def test_a_changed_byte_anywhere_in_the_library_is_refused_before_it_runs(artefact):
+    data = artefact.library.read_bytes()
+    random = np.random.default_rng(5)
+    places = [0, 18, 70, len(data) - 1, *random.integers(0, len(data), 30).tolist()]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(random.integers(8))
+        artefact.library.write_bytes(changed)
+        done = run(artefact, "--self-test")
+        assert done.returncode == 1, place
+        assert "SHA-256 is not that of manifest.json" in done.stderr
+        assert done.stderr.count("\n") == 1
+    artefact.library.write_bytes(data)
+    assert run(artefact, "--self-test").returncode == 0
+
+
+def test_a_layer_that_differs_is_named_though_the_logits_agree(artefact):
+    tap = artefact.manifest["steps"][4]["tap"]
+
+    def other_digest(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        lines[4] = lines[3][:64] + lines[4][64:]
+        return "".join(lines)
+
+    edit(artefact.path / TAPS, other_digest)
+    done = run(artefact, "--self-test")
+    assert done.returncode == 1
+    assert f"the self-test failed: {tap} (kernel 4) is not what it was" in done.stderr
+
+
+def test_a_library_of_other_weights_with_a_mended_hash_fails(artefact, another):
+    shutil.copy(another.library, artefact.library)
+    digest = artefact.manifest["files"]["libvitc_model.so"]
+    mended = another.manifest["files"]["libvitc_model.so"]
+    edit(artefact.path / "manifest.json", lambda text: text.replace(digest, mended))
+    done = run(artefact, "--self-test")
+    assert done.returncode == 1
+    assert "the self-test failed: " in done.stderr
+
+
+def test_a_label_that_looks_like_a_hash_is_not_taken_for_one(artefact):
+    fake = '"libvitc_model.so": "' + "0" * 64 + '"'
+    manifest = json.loads((artefact.path / "manifest.json").read_text())
+    manifest = {"labels": [fake, "libvitc_model.so"], **manifest, "last": fake}
+    (artefact.path / "manifest.json").write_text(json.dumps(manifest))
+    assert run(artefact, "--self-test").returncode == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_every_buffer_of_a_first_run_is_the_same_whatever_the_threads(original, tmp_path, threads):
+    options = ("--threads", threads, "--oversubscribe", "--digests", tmp_path / "digests")
+    assert run(original, original.path / SELF_TEST, tmp_path / "y.npy", *options).returncode == 0
+    assert (tmp_path / "digests").read_text() == (original.path / TAPS).read_text()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +136,16 @@ def test_other_logits_are_a_sentence_and_exit_code_1(artefact, change):
         (lambda folder: np.save(folder / EXPECTED, np.zeros((1, 6), np.float32)), "belong"),
         (lambda folder: np.save(folder / EXPECTED, np.zeros(5, np.float32)), "two dimensions"),
         (lambda folder: np.save(folder / SELF_TEST, np.zeros((1, 3, 8, 8), np.float32)), "wants"),
+        (lambda folder: (folder / TAPS).unlink(), "No such file"),
+        (lambda folder: edit(folder / TAPS, lambda text: text[:-1]), "belong"),
+        (lambda folder: edit(folder / TAPS, lambda text: text[: text.index("\n") + 1]), "belong"),
+        (lambda folder: edit(folder / TAPS, lambda text: text + text), "belong"),
+        (lambda folder: edit(folder / TAPS, lambda text: text.replace("embed", "other")), "belong"),
+        (lambda folder: (folder / "manifest.json").unlink(), "No such file"),
+        (
+            lambda folder: edit(folder / "manifest.json", lambda text: text.replace(".so", ".os")),
+            "no SHA-256 of",
+        ),
     ],
 )
 def test_a_damaged_vector_is_a_sentence(artefact, make, message):
@@ -92,11 +163,11 @@ def test_a_vector_on_which_the_device_disagrees_is_replaced_and_dropped_if_none_
         # As if a bit of the first image lay within rounding of its threshold.
         return artefact(images) + np.float32(np.array_equal(images, first))
 
-    assert settle_self_test(artefact.path, moved)
+    settled = settle_self_test(artefact.path, moved)
+    assert np.array_equal(settled, np.load(artefact.path / SELF_TEST))
     assert not np.array_equal(np.load(artefact.path / SELF_TEST), first)
-    assert run(artefact, "--self-test").returncode == 0
 
-    assert not settle_self_test(artefact.path, lambda images: artefact(images) + np.float32(1))
+    assert settle_self_test(artefact.path, lambda images: artefact(images) + np.float32(1)) is None
     assert not (artefact.path / SELF_TEST).exists()
     assert not (artefact.path / EXPECTED).exists()
 

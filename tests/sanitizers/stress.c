@@ -29,11 +29,17 @@ static void need_right(const float *output, const char *what) {
   need(memcmp(output, expected, output_count() * sizeof *output) == 0, what);
 }
 
+/* With as many threads as asked for, whatever the machine. */
+static vitc_status create(int32_t threads, vitc_model **model) {
+  const vitc_options options = {sizeof options, threads, VITC_OVERSUBSCRIBE};
+  return vitc_create_with(&options, model);
+}
+
 /* Own handles on own threads: right answers, again and again. */
 static void *call(void *number) {
   vitc_model *model;
   float *output = outputs();
-  need(vitc_create(1 + (int32_t)(size_t)number % 3, &model) == VITC_OK, "create on a thread");
+  need(create(1 + (int32_t)(size_t)number % 3, &model) == VITC_OK, "create on a thread");
   for (int i = 0; i < RUNS; i++) {
     memset(output, 0xff, output_count() * sizeof *output);
     need(vitc_run(model, input, output) == VITC_OK, "run on a thread");
@@ -98,8 +104,13 @@ static void misuse(void) {
   const int32_t wrong[] = {0, -1, VITC_MAX_THREADS + 1, INT32_MAX, INT32_MIN};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
     need(vitc_create(wrong[i], &model) == VITC_ERROR_ARGUMENT && !model, "a wrong thread count");
+  const vitc_options options[] = {{0, 1, 0}, {sizeof *options, 0, 0}, {sizeof *options, 1, 4}};
+  for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+    need(vitc_create_with(&options[i], &model) == VITC_ERROR_ARGUMENT && !model, "a wrong option");
+  need(vitc_create_with(NULL, &model) == VITC_ERROR_ARGUMENT, "no options");
+  need(vitc_threads(NULL) == 0 && vitc_threads((vitc_model *)output) == 0, "threads of no handle");
   need(vitc_run(NULL, input, output) == VITC_ERROR_ARGUMENT, "run without a model");
-  need(vitc_create(2, &model) == VITC_OK, "create");
+  need(create(2, &model) == VITC_OK, "create");
   need(vitc_run(model, NULL, output) == VITC_ERROR_ARGUMENT, "run without input");
   need(vitc_run(model, input, NULL) == VITC_ERROR_ARGUMENT, "run without output");
   seen what = {model, 0, 0};
@@ -133,7 +144,7 @@ static void destroyed(void) {
   float *output = outputs();
   vitc_model *model;
   for (int32_t threads = 1; threads < 4; threads++) {
-    need(vitc_create(threads, &model) == VITC_OK, "create to destroy");
+    need(create(threads, &model) == VITC_OK, "create to destroy");
     need(vitc_run_observed(model, input, output, destroy_in_flight, &model) == VITC_OK, "a run that is destroyed");
     need_right(output, "a wrong answer of a destroyed run");
     need(vitc_run(model, input, output) == VITC_ERROR_ARGUMENT, "a run after it was destroyed");
@@ -142,7 +153,7 @@ static void destroyed(void) {
   free(output);
   for (int i = 0; i < LOOPS; i++) {
     pthread_t runner;
-    need(vitc_create(2, &shared) == VITC_OK, "create to destroy on threads");
+    need(create(2, &shared) == VITC_OK, "create to destroy on threads");
     need(pthread_create(&runner, NULL, call_until_destroyed, NULL) == 0, "pthread_create");
     on_threads(destroy_shared);
     pthread_join(runner, NULL);
@@ -162,7 +173,7 @@ int main(void) {
   vitc_destroy(model);
   misuse();
   for (int32_t i = 0; i < LOOPS; i++) {
-    need(vitc_create(1 + i % 5, &model) == VITC_OK, "create in a loop");
+    need(create(1 + i % 5, &model) == VITC_OK, "create in a loop");
     if (i % 2) {
       float *output = outputs();
       need(vitc_run(model, input, output) == VITC_OK, "run in a loop");
@@ -172,7 +183,7 @@ int main(void) {
     vitc_destroy(model);
   }
   on_threads(call);
-  need(vitc_create(2, &shared) == VITC_OK, "create to share");
+  need(create(2, &shared) == VITC_OK, "create to share");
   on_threads(call_shared);
   vitc_destroy(shared);
   destroyed();

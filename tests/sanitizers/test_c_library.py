@@ -105,6 +105,12 @@ def test_careless_use_is_clean_under(parts, tmp_path, kind, program):
     run(build(parts, tmp_path / "stress", *flags, program=program))
 
 
+@pytest.mark.parametrize("flags", [(), ("-fsanitize=address,undefined",)], ids=["plain", "address"])
+def test_forks_under_load_are_exact_and_never_hang(parts, tmp_path, flags):
+    # Not under the thread sanitizer, which starts no threads in a child of a threaded process.
+    run(build(parts, tmp_path / "fork", *flags, program="fork.c"), timeout=300)
+
+
 def test_a_fault_is_seen_by_the_sanitizer(parts, tmp_path):
     # The claim of the test above is worth something only if it can fail.
     source = tmp_path / "fault.c"

@@ -1,5 +1,7 @@
-"""The check vector that an artefact carries: one image, the logits of ONNX Runtime for it, and the
-digest of every buffer that the artefact itself makes of it, recorded where its values were checked.
+"""The check vector that an artefact carries: one image and the logits of ONNX Runtime for it.
+
+Beside them stands the digest of every buffer that the artefact makes of the image, recorded where
+all values were checked.
 
 A value that lies within rounding of a threshold may become another bit in another order of
 summation, and a bit moves the logits by more than rounding does. So the image is one whose logits
