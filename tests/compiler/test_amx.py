@@ -67,7 +67,7 @@ def test_threads_change_nothing(compiled, run, threads):
     _, path, artefact = compiled(cfg, "x86-amx")
     images = shared.images_for(cfg, 2)
     one, taps = run(artefact, images)
-    many, again = run(artefact, images, "--threads", threads)
+    many, again = run(artefact, images, "--threads", threads, "--oversubscribe")
     assert np.array_equal(one, many)
     assert all(np.array_equal(taps[name], again[name]) for name in taps)
     assert np.allclose(run_with_taps(path, images, ["logits"])["logits"], one, rtol=0, atol=1e-5)

@@ -126,5 +126,5 @@ def test_threads_change_nothing(compiled, run, threads, target):
     _, _, artefact = compiled(cfg, target)
     images = shared.images_for(cfg, 4)
     one, _ = run(artefact, images)
-    many, _ = run(artefact, images, "--threads", str(threads), "--repeat", "20")
+    many, _ = run(artefact, images, "--threads", str(threads), "--oversubscribe", "--repeat", "20")
     assert np.array_equal(one, many)

@@ -325,7 +325,7 @@ void vitc_get_info(vitc_info *info) {
 const char *vitc_status_text(vitc_status status) {
   switch (status) {
     case VITC_OK: return "No error.";
-    case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, the thread count is not 1 to 64, or an option is unknown.";
+    case VITC_ERROR_ARGUMENT: return "A pointer is null or no live handle, an option is unknown, or the thread count is not 1 to 64.";
     case VITC_ERROR_MEMORY: return "There is not enough memory for the workspace.";
     case VITC_ERROR_CPU: return refusal_text;
     case VITC_ERROR_THREAD: return "A thread could not be started.";
