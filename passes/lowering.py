@@ -128,7 +128,7 @@ class Lowering(ir.passes.InPlacePass):
         if lower is None:
             raise VitcError(
                 f"{node.op_type} has no form in standard operators.",
-                "Export with --scheme packed.",
+                "Export with --format packed.",
             )
         output = node.outputs[0]
         emit = Emitter(graph)

@@ -22,6 +22,7 @@ from vitc.targets.packing import WORD, Axis
 
 __all__ = ["signs_kernel"]
 
+
 def _used(axis: Axis) -> list[int]:
     """For every 64 bits of a row, a mask of those that are no padding."""
     used = axis.pad(np.ones(axis.length, np.uint8), 0).astype(np.uint8)

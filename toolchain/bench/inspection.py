@@ -11,7 +11,7 @@ from typing import Any, Final
 from vitc.bench.account import Account, account
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig
+from vitc.models.config import ModelConfig, Preprocessing
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["Inspection", "inspect"]
@@ -40,6 +40,8 @@ class Inspection:
         config: Its sizes.
         account: Its cost by layer.
         files: Name to size in bytes of what it is made of.
+        preprocessing: How images become inputs.
+        labels: Names of its classes; None if unknown.
         kernels: For an artefact, layer to kernel.
         float_layers: For an exported file, binary layers that were allowed to be in float: to
             reason.
@@ -50,6 +52,8 @@ class Inspection:
     config: ModelConfig
     account: Account
     files: Mapping[str, int]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
     kernels: Mapping[str, str] = field(default_factory=dict)
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,6 +64,8 @@ class Inspection:
             "kind": self.kind,
             "config": self.config.to_dict(),
             "files": dict(self.files),
+            "preprocessing": self.preprocessing.to_dict(),
+            "labels": None if self.labels is None else list(self.labels),
             "kernels": dict(self.kernels),
             "float_layers": dict(self.float_layers),
             **self.account.to_dict(),
@@ -87,7 +93,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         refuse_external_data(place, allow_external_data)
     if place.is_dir():
         kind, artefact = "artefact", Artefact.open(place)
-        config = Description.of_artefact(artefact).config
+        found = Description.of_artefact(artefact)
         kernels = _kernels(artefact)
         files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
     elif place.suffix == ".onnx":
@@ -95,14 +101,25 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
 
         _, facts = load_onnx(place, allow_external_data=allow_external_data)
         in_float = facts.float_layers
-        kind, config = "onnx", Description.of_onnx(place, facts).config
+        kind, found = "onnx", Description.of_onnx(place, facts)
         files = {place.name: place.stat().st_size}
     else:
         from vitc.models.checkpoint import load
 
-        kind, config = "checkpoint", load(place).config
+        model = load(place)
+        kind, found = "checkpoint", Description(model.config, model.preprocessing, model.labels)
         files = {place.name: place.stat().st_size}
-    return Inspection(str(place), kind, config, account(config), files, kernels, in_float)
+    return Inspection(
+        path=str(place),
+        kind=kind,
+        config=found.config,
+        account=account(found.config),
+        files=files,
+        preprocessing=found.preprocessing,
+        labels=found.labels,
+        kernels=kernels,
+        float_layers=in_float,
+    )
 
 
 def _kernels(artefact: Artefact) -> dict[str, str]:

@@ -335,7 +335,7 @@ def _warnings(
     yield from dict.fromkeys(text for entry in conditions for text in throttling(entry))
     load = facts.get("load") if device.remote else machine().load
     if load is not None and load > options.threads + 0.5:
-        yield f"the machine is busy with other work (load {load:.1f})"
+        yield f"the machine is busy with other work (load average {load:.1f})"
     for side, times in (("artefact", own), ("baseline", theirs)):
         if times and Latency.of(times).spread > _WIDE_SPREAD:
             yield f"the times of the {side} spread by {Latency.of(times).spread:.0%}"

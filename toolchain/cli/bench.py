@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
+from vitc.cli.durations import Unit, unit_of
 from vitc.cli.options import Artefact, DeviceName, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
@@ -76,16 +77,18 @@ def bench(
         return
     with output.working(f"timing {artefact}") as say:
         report = measure(artefact, options, say=say)
-    rows = [(f"{report.target} artefact", *_times(report.latency))]
+    sides = [(f"{report.target} artefact", report.latency)]
     if report.baseline is not None and report.baseline_latency is not None:
-        rows.append((report.baseline[1], *_times(report.baseline_latency)))
-    unit = "emulated ms" if report.emulated else "ms"
-    output.show(table((unit, ">median", ">p10", ">p90", ">min"), rows))
+        sides.append((report.baseline[1], report.baseline_latency))
+    unit = unit_of(latency.median for _, latency in sides)
+    rows = [(side, *_times(latency, unit)) for side, latency in sides]
+    heading = f"emulated {unit.name}" if report.emulated else unit.name
+    output.show(table((heading, ">median", ">p10", ">p90", ">min"), rows))
     if report.ratio is not None:
         output.show(f"ratio {report.ratio:.2f}")
     output.show(
         f"{report.threads} threads, batch {report.batch}, {report.runs} runs, "
-        f"load {report.load_ms:.1f} ms, {report.machine['cpu']}"
+        f"opened in {unit_of([report.load_ms]).text(report.load_ms)}, {report.machine['cpu']}"
     )
     if report.instructions is not None:
         output.show(f"executed instructions per image {report.instructions / 1e6:.3f} M (no time)")
@@ -127,19 +130,17 @@ def _only_model(output: Output, folder: Path, processor: str, report_to: Path | 
     return True
 
 
-def _times(latency: Latency) -> tuple[str, str, str, str]:
-    return (
-        f"{latency.median:.3f}",
-        f"{latency.p10:.3f}",
-        f"{latency.p90:.3f}",
-        f"{latency.min:.3f}",
-    )
+def _times(latency: Latency, unit: Unit) -> tuple[str, ...]:
+    times = (latency.median, latency.p10, latency.p90, latency.min)
+    return tuple(unit.number(time) for time in times)
 
 
 def _show_profile(output: Output, profile: Profile) -> None:
-    columns = ("layer", ">ms", ">share", ">binary MMAC", ">fp MMAC", ">of peak", "unit")
-    rows = [_layer(layer, profile.milliseconds) for layer in profile.layers()]
-    output.show(table(columns, [*rows, _layer(profile.binary(), profile.milliseconds)]))
+    layers = profile.layers()
+    unit = unit_of(layer.milliseconds for layer in layers)
+    columns = ("layer", f">{unit.name}", ">share", ">binary MMAC", ">fp MMAC", ">of peak", "unit")
+    rows = [_layer(layer, profile.milliseconds, unit) for layer in layers]
+    output.show(table(columns, [*rows, _layer(profile.binary(), profile.milliseconds, unit)]))
     peaks = profile.peaks
     if peaks is None:
         output.note("peaks are measured on this machine only, so there are no fractions of them")
@@ -151,10 +152,10 @@ def _show_profile(output: Output, profile: Profile) -> None:
     )
 
 
-def _layer(layer: LayerTime, total: float) -> tuple[str, ...]:
+def _layer(layer: LayerTime, total: float, unit: Unit) -> tuple[str, ...]:
     return (
         layer.name if layer.steps == 1 else f"{layer.name} ({layer.steps})",
-        f"{layer.milliseconds:.3f}",
+        unit.number(layer.milliseconds),
         f"{layer.milliseconds / total:.1%}",
         f"{layer.macs.binary / 1e6:.1f}",
         f"{layer.macs.fp / 1e6:.1f}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitc.cli.durations import Unit, unit_of
 from vitc.cli.options import JsonTo, Seed
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import plain, table
@@ -59,6 +60,8 @@ def _show(output: Output, report: DemoReport) -> None:
         (t.check.accuracy.reference for t in report.targets if t.check and t.check.accuracy), None
     )
     twin = report.bench.baseline_latency
+    latencies = [entry for entry in (report.bench.latency, twin) if entry is not None]
+    unit = unit_of(entry.median for entry in latencies)
     rows = [
         (
             "PyTorch reference",
@@ -73,10 +76,17 @@ def _show(output: Output, report: DemoReport) -> None:
         (f"{scheme} ONNX", "", "", megabytes(path.stat().st_size), "", "")
         for scheme, path in report.onnx.items()
     ]
-    rows += [_row(entry, report) for entry in report.targets]
+    rows += [_row(entry, report, unit) for entry in report.targets]
     if report.bench.baseline is not None and twin is not None:
-        rows.append((report.bench.baseline[1], "", "", "", f"{twin.median:.3f}", "1"))
-    columns = ("", ">test accuracy", ">max logit difference", ">size", ">latency ms", ">ratio")
+        rows.append((report.bench.baseline[1], "", "", "", unit.number(twin.median), "1"))
+    columns = (
+        "",
+        ">test accuracy",
+        ">max logit difference",
+        ">size",
+        f">latency {unit.name}",
+        ">ratio",
+    )
     output.show(table(columns, rows))
     output.show(
         f"epoch {report.training.best_epoch} was chosen by its validation accuracy, "
@@ -87,7 +97,9 @@ def _show(output: Output, report: DemoReport) -> None:
             output.show(plain(f"{entry.target}: {entry.skipped}", "yellow"))
 
 
-def _row(entry: TargetReport, report: DemoReport) -> tuple[str, str, str, str, str, str]:
+def _row(
+    entry: TargetReport, report: DemoReport, unit: Unit
+) -> tuple[str, str, str, str, str, str]:
     timed = entry.target == report.targets[0].target
     checked = entry.check
     accuracy = difference = "skipped"
@@ -100,6 +112,6 @@ def _row(entry: TargetReport, report: DemoReport) -> tuple[str, str, str, str, s
         accuracy,
         difference,
         megabytes(entry.library_bytes),
-        f"{report.bench.latency.median:.3f}" if timed else "",
+        unit.number(report.bench.latency.median) if timed else "",
         f"{ratio:.2f}" if timed and ratio is not None else "",
     )

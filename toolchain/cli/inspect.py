@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,7 +12,13 @@ from vitc.cli.options import AllowExternalData, JsonTo, existing
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
 
+if TYPE_CHECKING:
+    from vitc.bench.account import Account
+    from vitc.bench.inspection import Inspection
+
 __all__ = ["inspect"]
+
+_LISTED: Final = 12
 
 
 def inspect(
@@ -34,34 +41,34 @@ def inspect(
     output = Output(json_to)
     found = inspect_path(path, allow_external_data=allow_external_data)
     cost = found.account
+    output.show(table(("", ""), _facts(found)))
+    reasons = {why: str(n) for n, why in enumerate(dict.fromkeys(_reasons(cost)), 1)}
     rows = [
         (
             layer.name,
             layer.kind,
-            f"{layer.parameters}",
-            f"{layer.binary_weights}",
-            f"{layer.folded_bytes:.0f}",
-            f"{layer.binary_macs / 1e6:.3f}",
-            f"{layer.fp_macs / 1e6:.3f}",
-            found.kernels.get(layer.name, layer.why),
+            _count(layer.parameters),
+            _count(layer.binary_weights),
+            _count(layer.folded_bytes),
+            _count(layer.binary_macs),
+            _count(layer.fp_macs),
+            reasons.get(layer.why, ""),
         )
         for layer in cost.layers
     ]
-    last = "kernel, or why it is not binary" if found.kernels else "why it is not binary"
-    output.show(
-        table(
-            ("layer", "kind", ">params", ">bits", ">folded B", ">binary MMAC", ">fp MMAC", last),
-            rows,
-        )
-    )
+    columns = ("layer", "kind", ">params", ">bits", ">bytes", ">binary MACs", ">fp MACs", ">why")
+    output.show(table(columns, rows))
+    output.show(table((">why", "not binary because"), [(n, why) for why, n in reasons.items()]))
+    if found.kernels:
+        output.show(table(("layer", "kernel"), [*found.kernels.items()]))
     totals = [
-        ("parameters", f"{cost.parameters / 1e6:.2f} M"),
-        ("binary weights", f"{cost.binary_weights / 1e6:.2f} M"),
+        ("parameters", _count(cost.parameters)),
+        ("binary weights", _count(cost.binary_weights)),
         ("fp32", megabytes(cost.fp32_bytes)),
         ("folded 1-bit", megabytes(cost.folded_bytes)),
-        ("binary MACs", f"{cost.binary_macs / 1e9:.3f} G"),
-        ("fp MACs", f"{cost.fp_macs / 1e6:.1f} M"),
-        ("OPs (binary / 64 + fp)", f"{cost.ops / 1e6:.1f} M"),
+        ("binary MACs", _count(cost.binary_macs)),
+        ("fp MACs", _count(cost.fp_macs)),
+        ("OPs (binary / 64 + fp)", _count(cost.ops)),
     ]
     totals += [(name, megabytes(size)) for name, size in found.files.items()]
     output.show(table(("total", ">"), totals))
@@ -69,3 +76,43 @@ def inspect(
         columns = ("in float, as --allow-float said", "why")
         output.show(table(columns, [*found.float_layers.items()]))
     output.result(found.to_dict())
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    config, shown = found.config, found.preprocessing
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (shown.mean, shown.std))
+    labels = found.labels
+    listed = "unknown, so classes are numbers"
+    if labels is not None:
+        more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+        listed = ", ".join(labels[:_LISTED]) + more
+    network = (
+        f"{config.arch}, {config.scheme}, {'with' if config.si else 'without'} SI: "
+        f"{config.depth} blocks, width {config.width}, {config.heads} heads, "
+        f"hidden {config.hidden}, {config.tokens} tokens"
+    )
+    steps = (
+        f"shorter side to {shown.resize} px ({shown.interpolation}), centre crop of "
+        f"{shown.crop} px, mean {mean}, std {std}"
+    )
+    return [
+        (found.kind, found.path),
+        ("network", network),
+        ("weights", f"{config.weight_bits} bit{'s' if config.weight_bits > 1 else ''}"),
+        ("preprocessing", steps),
+        (f"{config.classes} classes", listed),
+    ]
+
+
+def _reasons(cost: Account) -> Iterator[str]:
+    return (layer.why for layer in cost.layers if layer.why)
+
+
+def _count(value: float) -> str:
+    """Three digits and a factor of 1000; nothing for nothing."""
+    if not value:
+        return ""
+    for factor, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:.3g}{sign}"
+    return f"{value:.0f}"

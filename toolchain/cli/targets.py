@@ -61,6 +61,11 @@ def targets(json_to: JsonTo = None) -> None:
 
 
 def _how(target: Target, here: set[str], beyond: Sequence[str]) -> str:
+    from vitc.devices.qemu import find_emulator
+
     if target.name in here:
         return "yes"
-    return "no" if beyond else f"qemu-{target.emulator}"
+    if beyond:
+        return "no"
+    emulator = f"qemu-{target.emulator}"
+    return emulator if find_emulator(emulator) is not None else f"needs {emulator}"

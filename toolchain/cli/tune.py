@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vitc.cli.durations import unit_of
 from vitc.cli.options import Artefact, DeviceName, JsonTo
 from vitc.cli.output import Output
 from vitc.cli.tables import table
@@ -35,25 +36,36 @@ def tune(
     options = TuneOptions(device=device, rounds=rounds, runs=runs, fresh=fresh)
     with output.working(f"tuning {artefact}") as say:
         report = search(artefact, options, say=say)
+    times = [(choice.usual_ms, choice.chosen_ms) for choice in report.kernels]
+    unit = unit_of(time for pair in times for time in pair if time is not None)
     rows = [
         (
             choice.kernel,
             str(choice.calls),
             str(choice.usual),
             str(choice.chosen),
-            "" if choice.usual_ms is None else f"{choice.usual_ms:.3f}",
-            "" if choice.chosen_ms is None else f"{choice.chosen_ms:.3f}",
+            "" if choice.usual_ms is None else unit.number(choice.usual_ms),
+            "" if choice.chosen_ms is None else unit.number(choice.chosen_ms),
         )
         for choice in report.kernels
     ]
-    columns = ("kernel", ">calls", "usual tile", "fastest tile", ">ms", ">ms")
+    columns = (
+        "kernel",
+        ">calls",
+        "usual tile",
+        "fastest tile",
+        f">usual {unit.name}",
+        f">fastest {unit.name}",
+    )
     output.show(table(columns, rows))
     if report.before is None or report.after is None:
         output.show(f"{report.artefact} has the fastest tiles known for {report.cpu} already")
     else:
+        before, after = report.before, report.after
+        unit = unit_of([before.median, after.median])
         output.show(
-            f"{report.before.median:.3f} ms before, {report.after.median:.3f} ms after (medians, "
-            f"{report.before.min:.3f} and {report.after.min:.3f} at least) on {report.cpu}: "
+            f"{unit.text(before.median)} before, {unit.text(after.median)} after (medians, "
+            f"{unit.number(before.min)} and {unit.number(after.min)} at least) on {report.cpu}: "
             + ("replaced" if report.replaced else "not faster, kept as it was")
         )
     output.result(report.to_dict())

@@ -113,7 +113,7 @@ def compile_model(
     if facts.scheme != "packed":
         raise VitcError(
             f"{source} was exported with scheme {facts.scheme}; only packed files are compiled.",
-            "Export it with `vitc export --scheme packed`.",
+            "Export it with `vitc export --format packed`.",
         )
     if facts.float_layers:
         layer, why = next(iter(facts.float_layers.items()))
@@ -221,7 +221,7 @@ def _lower(source: Path, model: ir.Model, machine: Target, tiles: Mapping[str, T
         first = str(error).strip().partition("\n")[0]
         raise VitcError(
             f"{source} is no graph that vitc compiles ({type(error).__name__}: {first}).",
-            "Export it again with `vitc export --scheme packed`.",
+            "Export it again with `vitc export --format packed`.",
         ) from error
 
 

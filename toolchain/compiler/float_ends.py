@@ -23,7 +23,7 @@ from vitc.exporter import run_with_taps, session
 
 __all__ = ["Embedding", "Head", "fold_head", "match_embedding"]
 
-_HINT = "Only SI-BiViT graphs exported by `vitc export --scheme packed` can be compiled."
+_HINT = "Only SI-BiViT graphs exported by `vitc export --format packed` can be compiled."
 _MOST_ELEMENTS = 1 << 26
 _LAYOUT_OPS = frozenset({"Add", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Transpose"})
 

@@ -87,7 +87,7 @@ def _producer(value: ir.Value | None) -> ir.Node:
         name = value.name if value is not None else "an absent input"
         raise VitcError(
             f"No kernel writes {name!r}, which a binary layer reads.",
-            "Export the model again with `vitc export --scheme packed`.",
+            "Export the model again with `vitc export --format packed`.",
         )
     return node
 
@@ -129,7 +129,7 @@ def apply_view(node: ir.Node, array: Array) -> Array:
         return array
     raise VitcError(
         f"{node.op_type} stands between a binarization and a binary layer; no kernel does that.",
-        "Export the model again with `vitc export --scheme packed`.",
+        "Export the model again with `vitc export --format packed`.",
     )
 
 
@@ -286,7 +286,7 @@ class Lowering:
             else:
                 raise VitcError(
                     f"No kernel writes the residual stream {name!r} ({_producer(value).op_type}).",
-                    "Export the model again with `vitc export --scheme packed`.",
+                    "Export the model again with `vitc export --format packed`.",
                 )
         return self._streams[name]
 
@@ -333,7 +333,7 @@ class Lowering:
         if transposed != source.on_lanes:
             raise VitcError(
                 f"No kernel adds {node.outputs[0].name} in this orientation.",
-                "Export the model again with `vitc export --scheme packed`.",
+                "Export the model again with `vitc export --format packed`.",
             )
         scales = _array(scale, "A scale")
         outputs = Axis(len(scales))
@@ -418,7 +418,7 @@ class Lowering:
         if not _is(pack, "PackBits"):
             raise VitcError(
                 f"{value.name} is packed by {pack.op_type}; no kernel does that.",
-                "Export the model again with `vitc export --scheme packed`.",
+                "Export the model again with `vitc export --format packed`.",
             )
         chain: list[ir.Node] = []
         node = _producer(pack.inputs[0])
@@ -433,7 +433,7 @@ class Lowering:
         if emit is None or node.domain != DOMAIN:
             raise VitcError(
                 f"{value.name} packs the output of {node.op_type}; no kernel does that.",
-                "Export the model again with `vitc export --scheme packed`.",
+                "Export the model again with `vitc export --format packed`.",
             )
         packed = emit(node, chain, role)
         self._need_k(pack, packed.axis.size if role in {"queries", "keys"} else packed.axis.length)
@@ -468,7 +468,7 @@ class Lowering:
         layer = node.metadata_props.get(LAYER_KEY, "an unknown layer")
         return VitcError(
             f"No kernel packs {node.outputs[0].name} ({node.op_type} of {layer}) as {role}.",
-            "Export the model again with `vitc export --scheme packed`.",
+            "Export the model again with `vitc export --format packed`.",
         )
 
     def _emit_binarize(self, node: ir.Node, chain: list[ir.Node], role: str) -> Packed:
@@ -720,7 +720,7 @@ def lower_graph(
     """Lower a packed ONNX graph to kernel calls.
 
     Args:
-        model: What `vitc export --scheme packed` writes.
+        model: What `vitc export --format packed` writes.
         target: Machine.
         taps: Names of the values that a trace shows.
         tiles: Register tiles for some kernels, by `Plan.identities`; the target's for the others.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.machine import machine
+from vitc.devices.qemu import where_else
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
 
@@ -34,7 +35,7 @@ class LocalDevice:
             raise VitcError(
                 f"This machine cannot run an artefact for {artefact.target.name}: "
                 f"missing: {', '.join(missing)}.",
-                "Add `--device qemu` to emulate it, or compile with `--target native`.",
+                where_else(artefact),
             )
 
     def run(

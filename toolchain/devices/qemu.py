@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
     from vitc.targets import Target
 
-__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator", "not_emulated"]
+__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator", "not_emulated", "where_else"]
 
 INSTALL_HINT = "Install it, on Debian or Ubuntu with `sudo apt-get install qemu-user`."
 
@@ -36,6 +36,17 @@ def not_emulated(target: Target) -> list[str]:
     return [f for f in target.features if f.startswith(_NOT_EMULATED)]
 
 
+def where_else(artefact: Artefact) -> str:
+    """What to do with an artefact that this machine does not run."""
+    beyond = not_emulated(artefact.target)
+    native = "compile with `--target native`"
+    if beyond:
+        return f"Run it on a machine that has {', '.join(beyond)}, or {native}."
+    if find_emulator(f"qemu-{artefact.target.emulator}") is None:
+        return f"Install qemu-{artefact.target.emulator} and add `--device qemu`, or {native}."
+    return f"Add `--device qemu` to emulate it, or {native}."
+
+
 @dataclass(frozen=True)
 class QemuDevice:
     """Runs the artefact's runner under qemu-user with every feature that qemu knows."""
@@ -46,13 +57,13 @@ class QemuDevice:
 
     def supports(self, artefact: Artefact) -> None:
         """Raise if the emulator is not installed, or emulates no such instructions."""
-        emulator = self.emulator(artefact)
         beyond = not_emulated(artefact.target)
         if beyond:
             raise VitcError(
-                f"{emulator} does not emulate {', '.join(beyond)}.",
+                f"qemu-{artefact.target.emulator} does not emulate {', '.join(beyond)}.",
                 "Run the artefact on such a machine, or compile for a smaller target.",
             )
+        self.emulator(artefact)
 
     def run(
         self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest

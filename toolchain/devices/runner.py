@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -126,12 +128,21 @@ def _output(command: Sequence[str], timeout_s: float) -> str:
         ) from error
     except OSError as error:
         raise VitcError(
-            f"Cannot start {command[0]}: {error.strerror or error}.",
-            "Compile for this machine with `vitc compile --target native`, or use `--device qemu`.",
+            f"Cannot start {command[0]}: {error.strerror or error}.", _why_not(Path(command[0]))
         ) from error
     if done.returncode:
         raise_failure(done.returncode, done.stderr)
     return done.stdout
+
+
+def _why_not(program: Path) -> str:
+    """What to do about a program that does not start."""
+    with contextlib.suppress(OSError):
+        if os.statvfs(program).f_flag & os.ST_NOEXEC:
+            return f"{program.parent} is mounted noexec: copy the artefact to another disk."
+        if not os.access(program, os.X_OK):
+            return f"It is not executable: `chmod +x {program}`."
+    return "Compile for this machine with `vitc compile --target native`, or use `--device qemu`."
 
 
 def raise_failure(code: int, stderr: str) -> NoReturn:

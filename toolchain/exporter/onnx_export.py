@@ -110,7 +110,7 @@ def build(
     if scheme == "float" and allow_float:
         raise VitcError(
             "Scheme float stores bits as signs, which a layer in float does not read.",
-            "Allow layers in float with --scheme packed or int8.",
+            "Allow layers in float with --format packed or int8.",
         )
     in_float = wide_layers(model)
     frozen = freeze(model, keep=in_float)
@@ -177,7 +177,7 @@ def export(
         raise VitcError(
             f"The file would hold {(weight_bytes + constant_bytes) / 1e9:.1f} GB of constants; "
             "ONNX files end at 2 GB.",
-            "Export with --scheme packed, or a smaller model.",
+            "Export with --format packed, or a smaller model.",
         )
     data = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
     _write(path, data, check)
@@ -266,7 +266,7 @@ def _write(path: Path, data: bytes, check: Callable[[Path], object] | None) -> N
     if len(data) > LARGEST_FILE:
         raise VitcError(
             f"The file would be {len(data) / 1e9:.1f} GB; ONNX files end at 2 GB.",
-            "Export with --scheme packed, or a smaller model.",
+            "Export with --format packed, or a smaller model.",
         )
     try:
         onnx.checker.check_model(data)
