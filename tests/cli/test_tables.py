@@ -77,7 +77,7 @@ def test_inspect_of_an_artefact_names_the_kernels_in_80_columns(vitc, built, mon
 
 
 def test_targets_say_that_an_emulator_is_missing(vitc, monkeypatch) -> None:
-    monkeypatch.setattr(qemu_module, "find_emulator", lambda name: None)
+    monkeypatch.setattr(qemu_module, "find_emulator", lambda _: None)
     without = vitc("targets").out
     monkeypatch.setattr(qemu_module, "find_emulator", lambda name: f"/usr/bin/{name}")
     here = vitc("targets").out
@@ -108,7 +108,7 @@ class Beyond:
 def test_a_hint_leads_to_something_that_works(
     monkeypatch, target, emulator, wanted, unwanted
 ) -> None:
-    monkeypatch.setattr(qemu_module, "find_emulator", lambda name: emulator)
+    monkeypatch.setattr(qemu_module, "find_emulator", lambda _: emulator)
 
     with pytest.raises(VitcError) as caught:
         LocalDevice().supports(Beyond(target))
@@ -118,7 +118,7 @@ def test_a_hint_leads_to_something_that_works(
 
 
 def test_what_qemu_does_not_emulate_is_said_even_where_it_is_not_installed(monkeypatch) -> None:
-    monkeypatch.setattr(qemu_module, "find_emulator", lambda name: None)
+    monkeypatch.setattr(qemu_module, "find_emulator", lambda _: None)
 
     with pytest.raises(VitcError, match="qemu-x86_64 does not emulate avx512f"):
         QemuDevice().supports(Beyond("x86-avx512"))

@@ -73,8 +73,8 @@ def inspect(
     totals += [(name, megabytes(size)) for name, size in found.files.items()]
     output.show(table(("total", ">"), totals))
     if found.float_layers:
-        columns = ("in float, as --allow-float said", "why")
-        output.show(table(columns, [*found.float_layers.items()]))
+        heading = ("in float, as --allow-float said", "why")
+        output.show(table(heading, [*found.float_layers.items()]))
     output.result(found.to_dict())
 
 
