@@ -32,6 +32,7 @@ def compiled_layer() -> dict[str, Tensor]:
     return {name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in STATE.items()}
 
 
+ASSUMED = "no preprocessing is stated: that of ImageNet is assumed, 32 px of 36"
 COUNTERS = {"total_ops": torch.zeros(1), "blocks.0.attn.total_params": torch.zeros(1)}
 FIELD = {
     "plain": STATE,
@@ -74,7 +75,7 @@ def test_prefixes_in_safetensors_are_taken_off_and_said(tmp_path: Path) -> None:
     model = load(tmp_path / "m.safetensors")
     assert model.config == MODEL.config
     assert model.load_report is not None
-    assert model.load_report.notes == ("the prefix backbone. was taken off",)
+    assert model.load_report.notes == ("the prefix backbone. was taken off", ASSUMED)
 
 
 def test_what_was_taken_and_what_was_left_is_said(tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_what_was_taken_and_what_was_left_is_said(tmp_path: Path) -> None:
         "model was taken",
         "the file also has ema, which was left",
         "total_ops, total_params were left",
+        ASSUMED,
     )
 
 

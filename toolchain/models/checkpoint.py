@@ -119,7 +119,8 @@ def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32]
     model.history = _mapping(file, described.get("history") or {})
     model.source_path = file
     model.source_sha256 = _sha256(file)
-    model.load_report = _report(model, contents.notes)
+    assumed = () if preprocessing is not None else (_assumed(model.preprocessing),)
+    model.load_report = _report(model, (*contents.notes, *assumed))
     return model
 
 
@@ -454,6 +455,13 @@ def _report(model: SIBiViT, notes: tuple[str, ...]) -> LoadReport:
             if count:
                 zeros[name] = count
     return LoadReport(zeros, weights, notes)
+
+
+def _assumed(preprocessing: Preprocessing) -> str:
+    return (
+        f"no preprocessing is stated: that of ImageNet is assumed, {preprocessing.crop} px of "
+        f"{preprocessing.resize}"
+    )
 
 
 def _sha256(file: Path) -> str:
