@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
 .PHONY: demo test dev qemu userland lint types bench clean
 
 demo: $(READY) qemu
-	vitc demo
+	vitc demo --force
 
 # Tests of one file share what they export, so a file stays with one worker; each worker computes on one thread.
 test: $(READY) qemu

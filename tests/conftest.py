@@ -6,7 +6,8 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,15 +137,17 @@ def amx_artefacts(amx_runner, monkeypatch) -> None:
         return
     from vitc.compiler import compile as compiling
 
-    link_runner = compiling.link_runner
+    linking_runner = compiling.linking_runner
 
-    def link(work: Path, out: Path, target: Target) -> None:
+    @contextmanager
+    def link(work: Path, out: Path, target: Target) -> Iterator[Callable[[], object]]:
         if target.name == "x86-amx":
-            shutil.copy(amx_runner, out)
+            yield lambda: shutil.copy(amx_runner, out)
         else:
-            link_runner(work, out, target)
+            with linking_runner(work, out, target) as wait:
+                yield wait
 
-    monkeypatch.setattr(compiling, "link_runner", link)
+    monkeypatch.setattr(compiling, "linking_runner", link)
     monkeypatch.setitem(TARGETS, "x86-amx", without_amx())
 
 

@@ -36,12 +36,14 @@ class ExportOptions:
         dump: Folder for the graph after each pass; None for none.
         allow_float: Binary layers that may be in float, or modules that hold some. `compile` has no
             kernels for a file with such layers; ONNX Runtime runs it.
+        force: Replace an existing file.
     """
 
     scheme: str = "packed"
     check: bool = True
     dump: Path | None = None
     allow_float: tuple[str, ...] = ()
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def export(
         say: Told what is being done.
 
     Raises:
-        VitcError: If the model cannot be exported.
+        VitcError: If the model cannot be exported, or `out` exists.
         CheckFailedError: If the file does not compute what the model computes.
     """
     from vitc.exporter import export as write_onnx
@@ -148,6 +150,7 @@ def export(
         dump=chosen.dump,
         allow_float=chosen.allow_float,
         check=check if chosen.check else None,
+        force=chosen.force,
     )
 
 

@@ -13,8 +13,11 @@ from vitc.bench import BenchOptions, BenchReport, bench
 from vitc.devices.qemu import INSTALL_HINT, find_emulator
 from vitc.dialect.metadata import SCHEMES
 from vitc.models.checkpoint import load
+from vitc.outputs import check_file, check_folder, explained
+from vitc.runtime.artefact import MANIFEST
 from vitc.targets import find
 from vitc.training import TrainOptions, train
+from vitc.training.run_outputs import check_outputs
 from vitc.verify import CheckOptions, CheckReport, check
 
 if TYPE_CHECKING:
@@ -32,19 +35,23 @@ class DemoOptions:
     """What the demo does.
 
     Attributes:
-        out: Folder for its files; made if missing, older files of a demo are replaced.
+        out: Folder for its files; made if missing.
         quick: Train for a few epochs only, which leaves the accuracy low.
         seed: Of the training.
+        force: Replace the files of an earlier demo.
     """
 
     out: Path = Path("demo")
     quick: bool = False
     seed: int = 0
+    force: bool = False
 
     @property
     def training(self) -> TrainOptions:
         """How the network is trained."""
-        usual = TrainOptions(out=self.out / "micro.safetensors", data=DATA, seed=self.seed)
+        usual = TrainOptions(
+            out=self.out / "micro.safetensors", data=DATA, seed=self.seed, force=self.force
+        )
         return replace(usual, epochs=_QUICK_EPOCHS) if self.quick else usual
 
 
@@ -131,29 +138,36 @@ def demo(
     Raises:
         VitcError: If a step fails, or an export or compilation does not pass its short check.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
+    with explained(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    files = {scheme: options.out / f"micro.{scheme}.onnx" for scheme in SCHEMES}
+    check_outputs(options.training)
+    for file in files.values():
+        check_file(file, force=options.force)
+    for name in _TARGETS:
+        check_folder(options.out / name, marker=MANIFEST, force=options.force)
     say("training micro on the digits")
     training = train(options.training, trained)
     checkpoint = training.checkpoint
     model = load(checkpoint)
-    files = {}
-    for scheme in SCHEMES:
-        files[scheme] = options.out / f"micro.{scheme}.onnx"
-        api.export(model, files[scheme], api.ExportOptions(scheme=scheme), say=say)
-    targets = tuple(
-        _target(name, files["packed"], checkpoint, options.out, say) for name in _TARGETS
-    )
+    for scheme, file in files.items():
+        api.export(model, file, api.ExportOptions(scheme=scheme, force=options.force), say=say)
+    targets = tuple(_target(name, files["packed"], checkpoint, options, say) for name in _TARGETS)
     say("timing the native artefact and the fp32 DeiT twin in turns")
     measured = bench(targets[0].artefact, BenchOptions(), say=say)
     return DemoReport(training, files, targets, measured, checkpoint.stat().st_size)
 
 
 def _target(
-    name: str, onnx_file: Path, checkpoint: Path, out: Path, say: Callable[[str], None]
+    name: str,
+    onnx_file: Path,
+    checkpoint: Path,
+    options: DemoOptions,
+    say: Callable[[str], None],
 ) -> TargetReport:
     say(f"compiling for {name}")
-    compiled = api.CompileOptions(target=name, force=True)
-    artefact = api.compile(onnx_file, out / name, compiled, say=say)
+    compiled = api.CompileOptions(target=name, force=options.force)
+    artefact = api.compile(onnx_file, options.out / name, compiled, say=say)
     target = find(name)
     size = artefact.library.stat().st_size
     device = "local" if platform.machine() in target.machine else "qemu"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.page import Page
 from vitc.cli.report import write_report
-from vitc.errors import VitcError
+from vitc.outputs import claim_file
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -60,22 +60,38 @@ def test_whatever_is_shown_is_escaped(tmp_path: Path) -> None:
                               "logit_difference": 0.5, "explained": False}],
         "onnx": None,
     }  # fmt: skip
-    write_report(
-        tmp_path / "r.html", EVIL, result, machine={EVIL: EVIL, "list": [EVIL]}, sizes={EVIL: 3}
-    )
+    machine = {EVIL: EVIL, "list": [EVIL]}
+    with claim_file(tmp_path / "r.html") as output:
+        write_report(output, EVIL, result, machine=machine, sizes={EVIL: 3})
     page = Page(tmp_path / "r.html")
     assert "script" not in page.tags
     assert page.text.count("alert('x')") >= 12
 
 
-def test_a_report_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    result = {"candidate": "", "device": "", "equal": True, "first_difference": None, "images": 1,
-              "layer_images": 1, "max_logit_difference": 0.0, "logit_tolerance": 0.1,
-              "top1_agreement": 1.0, "accuracy": None, "faults": [], "layers": [], "near_ties": [],
-              "parameters": {"differences": []}, "differing_images": [], "onnx": None}  # fmt: skip
-    with pytest.raises(VitcError, match="cannot be written"):
-        write_report(tmp_path / "no" / "r.html", "t", result, machine={})
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_file_that_cannot_be_written_is_an_error_before_the_check_and_leaves_nothing(
+    vitc: Any, built: Any, tmp_path: Path, option: str
+) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(VitcError, match="cannot be written"):
-        write_report(tmp_path / "folder", "t", result, machine={})
+    command = ["check", built.artefact, "--reference", built.checkpoint, option]
+    for name in ("no/r.html", "folder"):
+        done = vitc(*command, tmp_path / name)
+        assert done.code == 1
+        assert f"{name} cannot be written" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_file_that_exists_is_kept_unless_forced(
+    vitc: Any, built: Any, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "r").write_text("old")
+    arguments = ["check", built.onnx, "--reference", built.checkpoint, option, tmp_path / "r"]
+    done = vitc(*arguments)
+    assert done.code == 1
+    assert "r exists already" in done.err
+    assert "--force" in done.err
+    assert (tmp_path / "r").read_text() == "old"
+    assert vitc(*arguments, "--force").code == 0
+    assert (tmp_path / "r").read_text() != "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from vitc.compiler import compile_model
-from vitc.compiler.compile import _exchange
 from vitc.errors import VitcError
 from vitc.exporter import export
 from vitc.models import ModelConfig
@@ -24,12 +23,13 @@ CONFIG = ModelConfig(
 PROGRAM = """
 import os, signal, sys
 from vitc.compiler import compile as compiling
+from vitc.outputs import folder
 file, out, moment = sys.argv[1:]
 def end(*_): os.kill(os.getpid(), signal.SIGKILL)
 def progress(phase):
     if phase == moment: end()
 check = end if moment == "sealed" else None
-if moment == "named": compiling._sync = lambda path: end() if path.name == "place" else None
+if moment == "named": folder.sync = lambda path: end() if path.name == "place" else None
 compiling.compile_model(file, "x86-64-v2", out, force=True, check=check, progress=progress)
 """
 
@@ -69,12 +69,3 @@ def test_once_it_has_its_name_it_is_whole(file, old, tmp_path):
     shutil.copytree(old, place / "out")
     killed(file, place / "out", "named")
     assert Artefact.open(place / "out").batch == 1
-
-
-def test_folders_change_names_at_once(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    assert _exchange(tmp_path / "a", tmp_path / "b")
-    assert [(tmp_path / n / m).exists() for n, m in ("ab", "ba", "aa")] == [True, True, False]
-    assert not _exchange(tmp_path / "a", tmp_path / "none")

@@ -82,9 +82,22 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("vitc.models.checkpoint.save_file", fail)
     with pytest.raises(VitcError, match="No space"):
-        save(SIBiViT(preset("micro").config), path)
+        save(SIBiViT(preset("micro").config), path, force=True)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = random_model(preset("micro").config.replace(depth=1))
+    save(model, path)
+    before = path.stat()
+    with pytest.raises(VitcError, match="exists already"):
+        save(model, path)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    save(model, path, force=True)
+    assert path.stat().st_ino != before.st_ino
+    assert path.stat().st_mode == before.st_mode
 
 
 @pytest.mark.parametrize(

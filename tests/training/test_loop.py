@@ -237,7 +237,7 @@ def test_thread_count_is_given_back(class_folders: Path, tmp_path: Path) -> None
     torch.set_num_threads(2)
     for threads in (None, 2):
         train(
-            quick(tmp_path / "m.safetensors", class_folders, epochs=1, threads=threads),
+            quick(tmp_path / f"{threads}.safetensors", class_folders, epochs=1, threads=threads),
             lambda _: used.append(torch.get_num_threads()),
         )
         assert torch.get_num_threads() == 2
@@ -325,6 +325,40 @@ def test_start_that_does_not_fit_is_refused(class_folders: Path, tmp_path: Path)
     save(random_model(preset("micro").config.replace(mlp_ratio=4, depth=1), 8), start)
     with pytest.raises(VitcError, match=r"blocks\.0\.mlp\.fc1\.bias is \(256,\), wanted \(128,\)"):
         train(quick(tmp_path / "m.safetensors", class_folders, start=start))
+
+
+def test_files_of_an_earlier_run_are_kept_unless_resumed_or_forced(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    options = quick(folder / "m.safetensors", class_folders, epochs=1)
+    train(options)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(VitcError, match=r"m\.last\.pt exists.*--resume.*--force"):
+        train(dataclasses.replace(options, seed=5))
+    options.last.rename(folder / "kept")
+    with pytest.raises(VitcError, match=r"m\.safetensors exists.*--force"):
+        train(dataclasses.replace(options, seed=5))
+    (folder / "kept").rename(options.last)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    train(dataclasses.replace(options, seed=5, force=True))
+    assert options.out.read_bytes() != before["m.safetensors"]
+    assert {path.name for path in folder.iterdir()} == before.keys()
+
+
+def test_two_runs_never_train_into_one_file(class_folders: Path, tmp_path: Path) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, epochs=1)
+    refused: list[str] = []
+
+    def other(_: EpochReport) -> None:
+        with pytest.raises(VitcError) as error:
+            train(dataclasses.replace(options, force=True))
+        refused.append(error.value.message)
+
+    train(options, other)
+    assert len(refused) == 1
+    assert "m.safetensors" in refused[0]
 
 
 def test_diverging_run_is_stopped_with_a_reason(class_folders: Path, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitc.outputs import replace_file
 from vitc.places import find_cache
 from vitc.targets.tiles import Tile
 
@@ -57,10 +57,5 @@ class TileCache:
     def write(self, tiles: Mapping[str, Tile]) -> None:
         """Keep what is known, in place of what was."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_name(f".{self.file.name}.{os.getpid()}.part")
         text = json.dumps({kernel: tile.to_dict() for kernel, tile in tiles.items()}, indent=1)
-        try:
-            part.write_text(text + "\n", encoding="utf-8")
-            part.replace(self.file)
-        finally:
-            part.unlink(missing_ok=True)
+        replace_file(self.file, text + "\n")

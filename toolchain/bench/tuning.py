@@ -9,7 +9,6 @@ again.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,9 @@ from vitc.compiler import compile_model
 from vitc.compiler.compile import kernel_identities
 from vitc.devices import Device, RunRequest, parse_device
 from vitc.errors import VitcError
+from vitc.outputs import FolderOutput, claim_folder
 from vitc.places import scratch_folder
-from vitc.runtime.artefact import Artefact
+from vitc.runtime.artefact import MANIFEST, Artefact
 from vitc.targets.isa import ISAS
 from vitc.targets.tiles import Tile, other_tiles
 
@@ -155,6 +155,17 @@ def tune(
             "Tune on the machine itself, or through --device ssh://, where it is.",
         )
     device.supports(opened)
+    with claim_folder(opened.path, marker=MANIFEST, force=True) as output:
+        return _tune(opened, device, chosen, output, say)
+
+
+def _tune(
+    opened: Artefact,
+    device: Device,
+    chosen: TuneOptions,
+    output: FolderOutput,
+    say: Callable[[str], None],
+) -> TuneReport:
     search = _Search(opened, device, chosen, say)
     kernels = search.kernels()
     tiles = {
@@ -164,18 +175,15 @@ def tune(
     }
     if tiles == opened.tiles:
         return TuneReport(opened.path, search.cpu, kernels, None, None, replaced=False)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{opened.path.name}.", dir=opened.path.parent
-    ) as scratch:
+    with output.scratch() as scratch:
         say("compiling with the choices")
         settings = api.CompileOptions(opened.target.name, opened.batch, tiles=tiles)
-        tuned = api.compile(opened.onnx, Path(scratch) / "tuned", settings, say=say)
+        tuned = api.compile(opened.onnx, scratch / "tuned", settings, say=say)
         say("timing the choices beside the artefact as it was")
         before, after = search.race((opened, tuned))
         replaced = after.median < before.median and after.min < before.min
         if replaced:
-            opened.path.rename(Path(scratch) / "old")
-            tuned.path.rename(opened.path)
+            output.publish(tuned.path)
     return TuneReport(opened.path, search.cpu, kernels, before, after, replaced)
 
 

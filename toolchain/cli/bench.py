@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
+from vitc.cli.claims import claimed
 from vitc.cli.durations import Unit, unit_of
-from vitc.cli.options import Artefact, DeviceName, JsonTo, ReportTo, Threads
+from vitc.cli.options import Artefact, DeviceName, Force, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
 from vitc.cli.tables import table
@@ -58,12 +59,14 @@ def bench(
     ] = None,
     json_to: JsonTo = None,
     report_to: ReportTo = None,
+    force: Force = False,
 ) -> None:
     """Time an artefact and, in turns with it, what a user would run instead."""
+    output = Output(json_to, force=force)
+    report_file = None if report_to is None else claimed(report_to, force=force)
     from vitc.bench import BenchOptions
     from vitc.bench import bench as measure
 
-    output = Output(json_to)
     options = BenchOptions(
         threads=threads,
         device=device,
@@ -99,9 +102,9 @@ def bench(
     for warning in report.warnings:
         output.note(f"warning: {warning}")
     output.result(report.to_dict())
-    if report_to is not None:
+    if report_file is not None:
         write_report(
-            report_to,
+            report_file,
             f"Latency of {artefact}",
             report.to_dict(),
             machine=report.machine,

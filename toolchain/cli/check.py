@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitc.cli.claims import claimed
 from vitc.cli.options import (
     AllowExternalData,
     Background,
     Data,
     DeviceName,
+    Force,
     JsonTo,
     ReportTo,
     Seed,
@@ -63,16 +65,18 @@ def check(
     allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
     report_to: ReportTo = None,
+    force: Force = False,
 ) -> None:
     """Prove that a candidate computes what its checkpoint computes, or name the layer that differs.
 
     Exit code 0 if equal, 3 if not.
     """
+    output = Output(json_to, force=force)
+    report_file = None if report_to is None else claimed(report_to, force=force)
     from vitc.models.picture import parse_colour
     from vitc.verify import CheckOptions
     from vitc.verify import check as check_candidate
 
-    output = Output(json_to)
     options = CheckOptions(
         data=data,
         background=None if background is None else parse_colour(background),
@@ -92,9 +96,9 @@ def check(
     else:
         output.show(plain("not equal", "bold red").append(plain(f": {_where(report)}", "not bold")))
     output.result(report.to_dict())
-    if report_to is not None:
+    if report_file is not None:
         write_report(
-            report_to,
+            report_file,
             f"Check of {candidate}",
             report.to_dict(),
             machine=report.machine,

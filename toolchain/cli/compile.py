@@ -9,6 +9,7 @@ import typer
 
 from vitc.cli.options import AllowExternalData, Force, OnnxFile, SkipCheck
 from vitc.cli.output import Output, megabytes
+from vitc.outputs import check_folder, prepare_folder
 
 __all__ = ["compile_"]
 
@@ -55,6 +56,11 @@ def compile_(
     The library is compared layer by layer with the ONNX file before the folder gets its name; for
     another architecture under qemu, where that is installed.
     """
+    from vitc.runtime.artefact import MANIFEST
+
+    check_folder(out, marker=MANIFEST, force=force)
+    if dump_ir is not None:
+        prepare_folder(dump_ir, force=force)
     from vitc.api import CompileOptions
     from vitc.api import compile as compile_file
 

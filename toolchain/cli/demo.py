@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc.cli.durations import Unit, unit_of
-from vitc.cli.options import JsonTo, Seed
+from vitc.cli.options import Force, JsonTo, Seed
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
@@ -27,18 +27,19 @@ def demo(
         bool, typer.Option("--quick", help="Train for seconds; the accuracy stays low.")
     ] = False,
     seed: Seed = 0,
+    force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
     """Train a small network, export it, compile it for this machine and for ARM, check and time it.
 
     Takes a few minutes and no downloads.
     """
+    output = Output(json_to, force=force)
     from vitc.cli.train import describe
     from vitc.demo import DemoOptions
     from vitc.demo import demo as run_demo
 
-    output = Output(json_to)
-    options = DemoOptions(out=out, quick=quick, seed=seed)
+    options = DemoOptions(out=out, quick=quick, seed=seed, force=force)
     with output.working("starting") as say:
         report = run_demo(
             options,

@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from vitc.cli.options import JsonTo
+from vitc.cli.options import Force, JsonTo
 from vitc.cli.output import Output
 from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
@@ -17,14 +17,14 @@ __all__ = ["doctor"]
 _STYLE: Final = {"ok": "green", "optional": "yellow", "missing": "red"}
 
 
-def doctor(json_to: JsonTo = None) -> None:
+def doctor(json_to: JsonTo = None, force: Force = False) -> None:
     """Try what vitc needs, and say how to get what is missing.
 
     Exit code 1 if something needed is missing.
     """
     from vitc.devices.diagnosis import diagnose
 
-    output = Output(json_to)
+    output = Output(json_to, force=force)
     with output.working("trying what vitc needs") as say:
         findings = diagnose(say)
     output.show(

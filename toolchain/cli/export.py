@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Checkpoint, SkipCheck
+from vitc.cli.options import Checkpoint, Force, SkipCheck
 from vitc.cli.output import Output, megabytes
+from vitc.outputs import check_file
 
 __all__ = ["export"]
 
@@ -44,6 +45,7 @@ def export(
         ),
     ] = None,
     no_check: SkipCheck = False,
+    force: Force = False,
 ) -> None:
     """Export a checkpoint to an ONNX file that any ONNX Runtime runs.
 
@@ -51,6 +53,7 @@ def export(
     """
     if form and scheme and form != scheme:
         raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
+    check_file(out, force=force)
     from vitc.api import ExportOptions
     from vitc.api import export as export_file
     from vitc.models.checkpoint import load
@@ -60,6 +63,7 @@ def export(
         scheme=form or scheme or names.FORMATS.known[0],
         check=not no_check,
         allow_float=tuple(allow_float or ()),
+        force=force,
     )
     with output.working(f"reading {checkpoint}") as say:
         model = load(checkpoint, ema=ema)
@@ -68,4 +72,4 @@ def export(
         output.note(f"{checkpoint}: {note}")
     for layer, why in done.float_layers.items():
         output.note(f"in float: {layer} ({why})")
-    output.note(f"wrote {out} ({megabytes(out.stat().st_size)})")
+    output.note(f"wrote {out} ({megabytes(done.file_bytes)})")

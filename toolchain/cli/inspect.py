@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vitc.cli.options import AllowExternalData, JsonTo, existing
+from vitc.cli.options import AllowExternalData, Force, JsonTo, existing
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
 
@@ -33,12 +33,13 @@ def inspect(
         ),
     ],
     allow_external_data: AllowExternalData = False,
+    force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
     """Account for layers, bits, bytes and multiply-accumulates, and say what is not binary."""
+    output = Output(json_to, force=force)
     from vitc.bench import inspect as inspect_path
 
-    output = Output(json_to)
     found = inspect_path(path, allow_external_data=allow_external_data)
     cost = found.account
     output.show(table(("", ""), _facts(found)))

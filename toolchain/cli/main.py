@@ -11,6 +11,7 @@ import typer
 
 from vitc.cli.bench import bench
 from vitc.cli.check import check
+from vitc.cli.claims import release_claims
 from vitc.cli.compile import compile_
 from vitc.cli.demo import demo
 from vitc.cli.device import app as device
@@ -21,6 +22,7 @@ from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
 from vitc.cli.run import run
+from vitc.cli.signals import interruptible
 from vitc.cli.streams import prepare_streams, quiet_libraries
 from vitc.cli.targets import targets
 from vitc.cli.train import train
@@ -96,7 +98,11 @@ def main() -> None:
     """Entry point of the `vitc` program."""
     prepare_streams()
     quiet_libraries()
-    sys.exit(guarded(app))
+    with interruptible():
+        try:
+            sys.exit(guarded(app))
+        finally:
+            release_claims()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from vitc.cli.options import JsonTo
+from vitc.cli.options import Force, JsonTo
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
 
 __all__ = ["models"]
 
 
-def models(json_to: JsonTo = None) -> None:
+def models(json_to: JsonTo = None, force: Force = False) -> None:
     """List the presets with their sizes."""
     from vitc.bench.account import account
     from vitc.models.config import PRESETS
 
-    output = Output(json_to)
+    output = Output(json_to, force=force)
     costs = {name: account(entry.config) for name, entry in PRESETS.items()}
     output.show(
         table(

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Seed
+from vitc.cli.options import Force, Seed
 from vitc.cli.output import Output
+from vitc.outputs import check_file
 
 __all__ = ["new"]
 
@@ -32,11 +33,13 @@ def new(
     classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Make a network with random weights that behave like trained ones.
 
     Bench it before you train it.
     """
+    check_file(out, force=force)
     from vitc import api
     from vitc.models.checkpoint import save
 
@@ -51,5 +54,5 @@ def new(
             depth=depth,
             seed=seed,
         )
-        save(model, out)
+        save(model, out, force=force)
     output.note(f"wrote {out}")

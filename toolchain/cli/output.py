@@ -11,14 +11,15 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from vitc.cli.claims import claimed
 from vitc.cli.tables import Rows, plain
+from vitc.outputs import explained
 
 __all__ = ["Output", "megabytes"]
 
@@ -33,10 +34,16 @@ class Output:
     Args:
         json_to: A file for the JSON form of the result, ``-`` for stdout (and then nothing else
             goes there), or None.
+        force: Whether that file may be replaced.
+
+    Raises:
+        VitcError: If that file exists or cannot be written.
     """
 
-    def __init__(self, json_to: str | None = None) -> None:
+    def __init__(self, json_to: str | None = None, *, force: bool = False) -> None:
         self._json_to = json_to
+        named = None if json_to == _STDOUT else json_to
+        self._json_file = None if named is None else claimed(named, force=force)
         self._out = _console(sys.stdout, quiet=json_to == _STDOUT)
         self._err = _console(sys.stderr)
         self._working: Status | None = None
@@ -80,13 +87,8 @@ class Output:
         if self._json_to == _STDOUT:
             sys.stdout.write(text)
             return
-        path = Path(self._json_to)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        if self._json_file is not None:
+            self._json_file.write(text)
 
     @contextmanager
     def result_list(self, name: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
@@ -117,14 +119,13 @@ class Output:
             if self._json_to == _STDOUT:
                 shutil.copyfileobj(text, sys.stdout)
                 return
-            path = Path(self._json_to)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                with part.open("w", encoding="utf-8") as target:
+            if self._json_file is not None:
+                with (
+                    self._json_file.aside() as part,
+                    explained(self._json_to),
+                    part.open("w", encoding="utf-8") as target,
+                ):
                     shutil.copyfileobj(text, target)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
 
     @contextmanager
     def working(self, what: str) -> Iterator[Callable[[str], None]]:

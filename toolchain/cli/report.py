@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from vitc.errors import VitcError
+from vitc.outputs import FileOutput
 
 __all__ = ["artefact_sizes", "write_report"]
 
@@ -19,7 +18,7 @@ _TEMPLATE: Final = "report.html"
 
 
 def write_report(
-    path: Path,
+    output: FileOutput,
     title: str,
     result: Mapping[str, Any],
     *,
@@ -29,7 +28,7 @@ def write_report(
     """Write a report, complete or not at all.
 
     Args:
-        path: The file.
+        output: The file.
         title: Its headline.
         result: The JSON form of a check or a bench.
         machine: Facts about where it ran.
@@ -53,16 +52,7 @@ def write_report(
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("vitc"),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise VitcError(
-            f"{path} cannot be written: {error.strerror or error}.", "Choose another --report."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    output.write(text)
 
 
 def artefact_sizes(path: Path) -> Mapping[str, Any]:

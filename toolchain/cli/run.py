@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Background, DeviceName, JsonTo, Threads, existing
+from vitc.cli.claims import claimed
+from vitc.cli.options import (
+    AllowExternalData,
+    Background,
+    DeviceName,
+    Force,
+    JsonTo,
+    Threads,
+    existing,
+)
 from vitc.cli.output import Output
 from vitc.cli.tables import Lines, table
 
@@ -57,17 +65,19 @@ def run(
     threads: Threads = 1,
     device: DeviceName = "local",
     allow_external_data: AllowExternalData = False,
+    force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
     """Classify images, or run an array.
 
     Any number of images: they are read, run and shown a part at a time.
     """
+    output = Output(json_to, force=force)
+    logits_file = None if out is None else claimed(out, force=force)
     from vitc.devices.prediction import PredictOptions, stream, write_logits
     from vitc.models.picture import parse_colour
     from vitc.models.picture_files import counted
 
-    output = Output(json_to)
     options = PredictOptions(
         threads=threads,
         device=device,
@@ -81,8 +91,8 @@ def run(
             output.note(f"left out: {counted(streamed.left)}")
         total = len(streamed.names)
         parts: Iterable[Prediction] = streamed.parts
-        if out is not None:
-            file = stack.enter_context(_aside(out))
+        if logits_file is not None:
+            file = stack.enter_context(logits_file.aside())
             parts = write_logits(parts, total, streamed.classes, file)
         add = stack.enter_context(output.result_list("inputs"))
         show = _few(output) if total <= _FEW else _many(output, streamed)
@@ -127,14 +137,3 @@ def _rows(part: Prediction, topk: int) -> Iterator[tuple[str, ...]]:
         for rank, entry in enumerate(part.top(index, topk)):
             first = name if rank == 0 else ""
             yield first, entry.label, f"{entry.probability:.3f}", f"{entry.logit:.5g}"
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A file that gets its name when it is whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

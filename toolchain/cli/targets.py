@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vitc.cli.options import JsonTo
+from vitc.cli.options import Force, JsonTo
 from vitc.cli.output import Output
 from vitc.cli.tables import table
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["targets"]
 
 
-def targets(json_to: JsonTo = None) -> None:
+def targets(json_to: JsonTo = None, force: Force = False) -> None:
     """List what vitc compiles for, and what of it runs on this machine."""
     from dataclasses import asdict
 
@@ -25,7 +25,7 @@ def targets(json_to: JsonTo = None) -> None:
     from vitc.targets import TARGETS, find
     from vitc.targets.table import host_features
 
-    output = Output(json_to)
+    output = Output(json_to, force=force)
     machine, features = platform.machine(), host_features()
     here = {
         name

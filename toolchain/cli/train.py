@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Background, JsonTo, Seed, existing, known_data
+from vitc.cli.options import Background, Force, JsonTo, Seed, existing, known_data
 from vitc.cli.output import Output
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def train(
         bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
     ] = False,
     seed: Seed = 0,
+    force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
     """Train a network; the best checkpoint, the last state and a curve lie beside each other.
@@ -155,11 +156,11 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
+    output = Output(json_to, force=force)
     from vitc.models.picture import parse_colour
-    from vitc.training import TrainOptions
-    from vitc.training import train as run_training
+    from vitc.training.options import TrainOptions
+    from vitc.training.run_outputs import check_outputs
 
-    output = Output(json_to)
     options = TrainOptions(
         out=out,
         data=data,
@@ -179,7 +180,11 @@ def train(
         threads=threads,
         seed=seed,
         resume=resume,
+        force=force,
     )
+    check_outputs(options)
+    from vitc.training import train as run_training
+
     with _shown(output, epochs) as (progress, step):
         try:
             result = run_training(options, progress, note=output.note, step=step)

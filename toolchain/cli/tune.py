@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vitc.cli.durations import unit_of
-from vitc.cli.options import Artefact, DeviceName, JsonTo
+from vitc.cli.options import Artefact, DeviceName, Force, JsonTo
 from vitc.cli.output import Output
 from vitc.cli.tables import table
 
@@ -22,6 +22,7 @@ def tune(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Time again what is known of this processor.")
     ] = False,
+    force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
     """Try other register tiles for every kernel, and keep what is faster on the device.
@@ -29,10 +30,10 @@ def tune(
     DIR is compiled anew with the fastest tiles, checked, and timed in turns with what it held; only
     a faster library takes its place. What was found is kept by processor.
     """
+    output = Output(json_to, force=force)
     from vitc.bench.tuning import TuneOptions
     from vitc.bench.tuning import tune as search
 
-    output = Output(json_to)
     options = TuneOptions(device=device, rounds=rounds, runs=runs, fresh=fresh)
     with output.working(f"tuning {artefact}") as say:
         report = search(artefact, options, say=say)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +13,14 @@ import onnx_ir as ir
 
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
-from vitc.compiler.link import LIBRARY, RUNNER, link_library, link_runner
+from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
 from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
+from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
 from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
 from vitc.targets import Target, find
 from vitc.targets.tiles import Tile
@@ -33,8 +30,6 @@ __all__ = ["MAX_BATCH", "compile_model", "kernel_identities"]
 MAX_BATCH = 64
 HEADER = "vitc_model.h"
 ONNX = "model.onnx"
-_HERE, _EXCHANGE = -100, 2
-"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 Progress = Callable[[str], None]
 Check = Callable[[Artefact], dict[str, Any] | str]
@@ -44,17 +39,19 @@ Check = Callable[[Artefact], dict[str, Any] | str]
 class _Dump:
     """Writes each phase's text into a folder, numbered in order; does nothing without a folder."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, force: bool) -> None:
         self._folder = folder
+        self._force = force
         self._count = 0
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            prepare_folder(folder, force=force)
 
     def __call__(self, phase: str, text: str) -> None:
         if self._folder is None:
             return
         suffix = {"assembly": "s", "tables": "c"}.get(phase, "txt")
-        (self._folder / f"{self._count:02d}-{phase}.{suffix}").write_text(text)
+        file = self._folder / f"{self._count:02d}-{phase}.{suffix}"
+        write_file(file, text, force=self._force)
         self._count += 1
 
 
@@ -99,15 +96,26 @@ def compile_model(
             some layer has no kernel.
     """
     machine = find(target) if isinstance(target, str) else target
-    source, folder = Path(onnx), Path(out).absolute()
+    source = Path(onnx)
     if not 1 <= batch <= MAX_BATCH:
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(_entries(folder)):
-        raise VitcError(
-            f"{folder} exists and is not an artefact.", "Choose another folder with --out."
-        )
-    if (folder / MANIFEST).is_file() and not force:
-        raise VitcError(f"{folder} holds an artefact already.", "Replace it with --force.")
+    with claim_folder(out, marker=MANIFEST, force=force) as output:
+        dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
+        _compile(source, machine, output, batch, dump, allow_external_data, check, tiles, progress)
+    return Artefact.open(Path(out).absolute())
+
+
+def _compile(
+    source: Path,
+    machine: Target,
+    output: FolderOutput,
+    batch: int,
+    dump: _Dump,
+    allow_external_data: bool,
+    check: Check | None,
+    tiles: Mapping[str, Tile] | None,
+    progress: Progress,
+) -> None:
     progress("reading the graph")
     model, facts = load_onnx(source, allow_external_data=allow_external_data)
     if facts.scheme != "packed":
@@ -122,18 +130,14 @@ def compile_model(
             f"such as {layer}: {why}.",
             "Run it with ONNX Runtime (`vitc run M.onnx`), or export it without --allow-float.",
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    dump = _Dump(Path(dump_ir) if dump_ir is not None else None)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with output.scratch() as scratch:
         built, work = scratch / "artefact", scratch / "work"
         built.mkdir()
         work.mkdir()
         # Not the file again, which may be another one by now.
         (built / ONNX).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-        with ThreadPoolExecutor(1) as pool:
-            # The first runner of a target takes long: zig builds a C library for it.
-            runner = pool.submit(_link_runner, work / "runner", built / RUNNER, machine)
+        # The first runner of a target takes long: zig builds a C library for it.
+        with linking_runner(work / "runner", built / RUNNER, machine) as wait_for_runner:
             progress("choosing kernels")
             plan = _lower(source, model, machine, tiles or {})
             dump("plan", describe(plan))
@@ -158,7 +162,7 @@ def compile_model(
             shutil.copyfile(header, built / HEADER)
             progress("choosing the self-test")
             write_self_test(built, model)
-            runner.result()
+            wait_for_runner()
         manifest = {
             "format": FORMAT,
             "vitc": version("vitc"),
@@ -193,10 +197,7 @@ def compile_model(
         if check is not None:
             manifest["check"] = check(Artefact.open(built))
             _seal(built, manifest)
-        _replace(built, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return Artefact.open(folder)
+        output.publish(built)
 
 
 def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
@@ -225,15 +226,6 @@ def _lower(source: Path, model: ir.Model, machine: Target, tiles: Mapping[str, T
         ) from error
 
 
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else [folder]
-
-
-def _link_runner(work: Path, out: Path, target: Target) -> None:
-    work.mkdir()
-    link_runner(work, out, target)
-
-
 def _sizes(built: Path, weights: Weights) -> dict[str, int]:
     return {
         "library": (built / LIBRARY).stat().st_size,
@@ -257,38 +249,8 @@ def _step_facts(step: Any) -> dict[str, Any]:
 
 
 def _seal(built: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the digest of every other file, and sync the folder to disk."""
+    """Write the manifest with the digest of every other file."""
     manifest["files"] = {
         p.name: file_sha256(p) for p in sorted(built.iterdir()) if p.name != MANIFEST
     }
     (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in [*built.iterdir(), built]:
-        _sync(path)
-
-
-def _replace(built: Path, folder: Path) -> None:
-    """Move a finished artefact to its place, which an old one leaves in the same moment."""
-    if not folder.exists():
-        built.rename(folder)
-    elif not _exchange(built, folder):
-        folder.rename(built.parent / "old")
-        built.rename(folder)
-    _sync(folder.parent)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change names at once; false where the system or its C library cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    names = (os.fsencode(path) for path in (one, other))
-    first, second = (ctypes.c_char_p(name) for name in names)
-    return bool(rename(_HERE, first, _HERE, second, ctypes.c_uint(_EXCHANGE)) == 0)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
+from vitc.compiler import zig_process
 from vitc.compiler.tables import WEIGHTS_ASSEMBLY
 from vitc.errors import VitcError
 from vitc.places import find_cache
 from vitc.targets.table import Target
 
-__all__ = ["LIBRARY", "RUNNER", "link_library", "link_runner", "run_zig"]
+__all__ = ["LIBRARY", "RUNNER", "link_library", "linking_runner", "run_zig"]
 
 LIBRARY = "libvitc_model.so"
 RUNNER = "vitc-run"
 
 _STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
+_LIMIT_S = 1800
 _EXPORTS = "{ global: vitc_*; __tvm_ffi_*; local: *; };\n"
 
 
@@ -32,32 +38,96 @@ def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -
     """Run `zig cc` in a folder.
 
     Args:
-        arguments: Arguments.
-        folder: Working directory.
+        arguments: Arguments; names relative to `folder`, since zig and the linker break on some
+            characters of a path.
+        folder: Working directory, also for what zig makes on its way.
         cache: Where zig keeps what it builds for a target; by default below vitc's cache folder.
 
     Raises:
-        VitcError: If zig fails; its first error line is shown.
+        VitcError: If zig fails or takes longer than half an hour; its first error line is shown.
+    """
+    with running_zig(arguments, folder, cache) as wait:
+        wait()
+
+
+@contextmanager
+def running_zig(
+    arguments: Sequence[str], folder: Path, cache: Path | None = None
+) -> Iterator[Callable[[], None]]:
+    """Run `zig cc` beside other work, until the block ends.
+
+    Args:
+        arguments: As of `run_zig`.
+        folder: As of `run_zig`.
+        cache: As of `run_zig`.
+
+    Yields:
+        A function that waits for zig and raises as `run_zig`. When the block is left before zig
+        is done, zig and its children are ended.
     """
     store = str(cache or find_cache().folder / "zig")
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": store, "ZIG_LOCAL_CACHE_DIR": store}
-    result = subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        lines = [line for line in result.stderr.splitlines() if "error" in line]
-        reason = (lines or result.stderr.splitlines() or ["no message"])[0].strip()
-        raise VitcError(
-            f"The linker failed: {reason}",
-            "Check free disk space and `vitc doctor`; VITC_DEBUG=1 shows the whole message."
-            if not os.environ.get("VITC_DEBUG")
-            else result.stderr,
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": store,
+        "ZIG_LOCAL_CACHE_DIR": store,
+        # So that what it leaves when it is ended goes with the folder.
+        "TMPDIR": ".",
+    }
+    with tempfile.TemporaryFile("w+", dir=folder, errors="replace") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-IS",
+                zig_process.__file__,
+                str(os.getpid()),
+                _zig(),
+                "cc",
+                *arguments,
+            ],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            process_group=0,
         )
+
+        def wait() -> None:
+            try:
+                code = process.wait(_LIMIT_S)
+            except subprocess.TimeoutExpired as error:
+                raise VitcError(
+                    f"The linker was not done after {_LIMIT_S // 60} minutes.",
+                    "Try again when the machine is less busy.",
+                ) from error
+            if code:
+                log.seek(0)
+                raise _failure(log.read())
+
+        try:
+            yield wait
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _zig() -> str:
+    found = importlib.util.find_spec("ziglang")
+    if found is None or not found.submodule_search_locations:
+        raise VitcError("The package ziglang is missing.", "python -m pip install ziglang")
+    return str(Path(found.submodule_search_locations[0], "zig"))
+
+
+def _failure(said: str) -> VitcError:
+    lines = [line for line in said.splitlines() if "error" in line]
+    reason = (lines or said.splitlines() or ["no message"])[0].strip()
+    return VitcError(
+        f"The linker failed: {reason}",
+        "Check free disk space and `vitc doctor`; VITC_DEBUG=1 shows the whole message."
+        if not os.environ.get("VITC_DEBUG")
+        else said,
+    )
 
 
 def link_library(
@@ -68,16 +138,14 @@ def link_library(
     Args:
         folder: Scratch folder.
         out: Path of the library.
-        kernels: Object file of the kernels.
+        kernels: Object file of the kernels, in `folder`.
         tables: C text of the tables.
         weights: Read-only data.
         target: Machine.
     """
     (folder / "tables.c").write_text(tables)
     (folder / "weights.bin").write_bytes(weights)
-    (folder / "weights.S").write_text(
-        WEIGHTS_ASSEMBLY.format(alignment=64, name=(folder / "weights.bin").as_posix())
-    )
+    (folder / "weights.S").write_text(WEIGHTS_ASSEMBLY.format(alignment=64, name="weights.bin"))
     (folder / "exports.map").write_text(_EXPORTS)
     sources = runtime_sources()
     inputs = [str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"), "tables.c"]
@@ -85,14 +153,14 @@ def link_library(
     link = [
         "-shared",
         "weights.S",
-        str(kernels),
+        kernels.name,
         "-Wl,--version-script=exports.map",
         "-Wl,-Bsymbolic",
         "-Wl,--hash-style=both",
         f"-Wl,-soname,{LIBRARY}",
         "-s",
         "-o",
-        str(out),
+        LIBRARY,
     ]
     if target.link.endswith("-none"):
         # Compiled against some C library and linked to none: the process that loads it brings its
@@ -103,23 +171,39 @@ def link_library(
         run_zig(["-target", target.link, "-nostdlib", *objects, *link], folder)
     else:
         run_zig(["-target", target.link, *code, *inputs, *link], folder)
+    (folder / LIBRARY).rename(out)
 
 
-def link_runner(folder: Path, out: Path, target: Target) -> None:
-    """Link the static runner of a target."""
+@contextmanager
+def linking_runner(folder: Path, out: Path, target: Target) -> Iterator[Callable[[], None]]:
+    """Link the static runner of a target beside other work, until the block ends.
+
+    Args:
+        folder: Scratch folder, which is made.
+        out: Path of the runner.
+        target: Machine.
+
+    Yields:
+        A function that waits for it, and raises what `run_zig` raises.
+    """
+    folder.mkdir()
     sources = runtime_sources()
-    run_zig(
-        [
-            "-target",
-            target.runner,
-            *_STRICT,
-            "-static",
-            f"-I{sources}",
-            str(sources / "vitc_run.c"),
-            str(sources / "vitc_loader.c"),
-            "-s",
-            "-o",
-            str(out),
-        ],
-        folder,
-    )
+    arguments = [
+        "-target",
+        target.runner,
+        *_STRICT,
+        "-static",
+        f"-I{sources}",
+        str(sources / "vitc_run.c"),
+        str(sources / "vitc_loader.c"),
+        "-s",
+        "-o",
+        RUNNER,
+    ]
+    with running_zig(arguments, folder) as wait:
+
+        def finish() -> None:
+            wait()
+            (folder / RUNNER).rename(out)
+
+        yield finish

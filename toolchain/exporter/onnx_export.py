@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from vitc.exporter.limits import LARGEST_FILE
 from vitc.exporter.taps import name_constants, name_layers, name_modules, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
 from vitc.models import binary_modules, freeze
+from vitc.outputs import claim_file, explained, prepare_folder
 from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
 
 __all__ = ["ExportResult", "build", "export"]
@@ -147,6 +147,7 @@ def export(
     dump: Path | None = None,
     allow_float: Collection[str] = (),
     check: Callable[[Path], object] | None = None,
+    force: bool = False,
 ) -> ExportResult:
     """Write `model` as an ONNX file.
 
@@ -160,27 +161,35 @@ def export(
         dump: As in `build`.
         allow_float: As in `build`.
         check: Called with the written file before it gets its name; an exception leaves nothing.
+        force: Whether an existing file may be replaced.
 
     Returns:
         Path, sizes, counts and pass reports.
 
     Raises:
-        VitcError: As in `build`; or the file would be larger than 2 GB, invalid, or its folder
+        VitcError: As in `build`; or the file would be larger than 2 GB or invalid, exists, or
             cannot be written.
     """
     path = Path(out)
-    onnx_model, reports = build(
-        model, scheme=scheme, example=example, dump=dump, allow_float=allow_float
-    )
-    weight_bytes, constant_bytes = _sizes(onnx_model.graph)
-    if weight_bytes + constant_bytes > LARGEST_FILE:
-        raise VitcError(
-            f"The file would hold {(weight_bytes + constant_bytes) / 1e9:.1f} GB of constants; "
-            "ONNX files end at 2 GB.",
-            "Export with --format packed, or a smaller model.",
+    with claim_file(path, force=force) as output:
+        if dump is not None:
+            prepare_folder(dump, force=force)
+        onnx_model, reports = build(
+            model, scheme=scheme, example=example, dump=dump, allow_float=allow_float
         )
-    data = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
-    _write(path, data, check)
+        weight_bytes, constant_bytes = _sizes(onnx_model.graph)
+        if weight_bytes + constant_bytes > LARGEST_FILE:
+            raise VitcError(
+                f"The file would hold {(weight_bytes + constant_bytes) / 1e9:.1f} GB of constants; "
+                "ONNX files end at 2 GB.",
+                "Export with --format packed, or a smaller model.",
+            )
+        data = _serialized(onnx_model)
+        with output.aside() as part:
+            with explained(path):
+                part.write_bytes(data)
+            if check is not None:
+                check(part)
     modules = binary_modules(model).keys() - wide_layers(model).keys()
     result = ExportResult(
         path=path,
@@ -262,7 +271,8 @@ def _dump(onnx_model: ir.Model, path: Path) -> None:
     ir.save(onnx_model, path)
 
 
-def _write(path: Path, data: bytes, check: Callable[[Path], object] | None) -> None:
+def _serialized(onnx_model: ir.Model) -> bytes:
+    data: bytes = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
     if len(data) > LARGEST_FILE:
         raise VitcError(
             f"The file would be {len(data) / 1e9:.1f} GB; ONNX files end at 2 GB.",
@@ -273,27 +283,4 @@ def _write(path: Path, data: bytes, check: Callable[[Path], object] | None) -> N
     except onnx.checker.ValidationError as error:
         first = str(error).partition("\n")[0]
         raise VitcError(f"The exported graph is not valid ONNX: {first}") from error
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise VitcError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            "Choose an existing folder that you may write to.",
-        ) from error
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(aside)
-        # mkstemp files are private; the export gets the mode any new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)
-        aside.replace(path)
-    except OSError as error:
-        raise VitcError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    return data

@@ -16,7 +16,6 @@ import math
 import os
 import pickle
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,8 +35,9 @@ from vitc.models.pickle_limits import excess
 from vitc.models.schemes import scheme as known_scheme
 from vitc.models.sibivit import LoadReport, SIBiViT
 from vitc.models.state_dicts import StateDict, find_state_dict, unwrapped
+from vitc.outputs import FileOutput, claim_file, explained
 
-__all__ = ["config_from_shapes", "load", "save"]
+__all__ = ["config_from_shapes", "load", "save", "write_checkpoint"]
 
 METADATA_KEY: Final = "vitc"
 _MAX_BYTES: Final = 4 << 30
@@ -124,15 +124,17 @@ def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32]
     return model
 
 
-def save(model: SIBiViT, path: str | os.PathLike[str]) -> None:
+def save(model: SIBiViT, path: str | os.PathLike[str], *, force: bool = False) -> None:
     """Write a model as vitc's own ``.safetensors``, complete or not at all.
 
     Args:
         model: A model with latent weights.
         path: Ends in ``.safetensors``; its folder exists.
+        force: Whether an existing file may be replaced.
 
     Raises:
-        VitcError: If the model is frozen, the name does not fit, or the file cannot be written.
+        VitcError: If the model is frozen, the name does not fit, or the file exists or cannot be
+            written.
     """
     file = Path(path)
     if file.suffix != ".safetensors":
@@ -140,6 +142,16 @@ def save(model: SIBiViT, path: str | os.PathLike[str]) -> None:
             f"A checkpoint is written as .safetensors, found {file.name!r}.",
             f"Write to {file.stem}.safetensors.",
         )
+    with claim_file(file, force=force) as output:
+        write_checkpoint(model, output)
+
+
+def write_checkpoint(model: SIBiViT, output: FileOutput) -> None:
+    """Write a model to where there is a claim.
+
+    Raises:
+        VitcError: If the model is frozen, or the file cannot be written.
+    """
     if any(isinstance(m, FrozenBinaryLinear) for m in binary_modules(model).values()):
         raise VitcError(
             "A frozen model has no latent weights to save.", "Save the model it was frozen from."
@@ -153,22 +165,8 @@ def save(model: SIBiViT, path: str | os.PathLike[str]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     # One key, since safetensors writes several in no fixed order and the bytes should not vary.
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
-    try:
-        handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    except OSError as error:
-        raise VitcError(
-            f"{file} cannot be written: {error.strerror}.", "Choose a folder that exists."
-        ) from error
-    os.close(handle)
-    try:
-        save_file(tensors, aside, metadata=metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(aside).chmod(0o666 & ~mask)
-        Path(aside).replace(file)
-    except (OSError, SafetensorError) as error:
-        Path(aside).unlink(missing_ok=True)
-        raise VitcError(f"{file} cannot be written: {error}.", "Check the disk.") from error
+    with output.aside() as part, explained(output.named, SafetensorError):
+        save_file(tensors, part, metadata=metadata)
 
 
 def config_from_shapes(

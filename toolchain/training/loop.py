@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from vitc.errors import VitcError
-from vitc.models import ModelConfig, SIBiViT, load, preset, save
+from vitc.models import ModelConfig, SIBiViT, load, preset
+from vitc.models.checkpoint import write_checkpoint
 from vitc.models.picture_files import counted
 from vitc.models.sibivit import Block
 from vitc.training.augmentation import mirror, shift
@@ -33,6 +34,7 @@ from vitc.training.memory import available, check_memory, estimate
 from vitc.training.options import EpochReport, StepReport, TrainOptions, TrainResult
 from vitc.training.parts import Parts, load_parts
 from vitc.training.progress_files import EPOCHS, read_state, write_curve, write_history, write_state
+from vitc.training.run_outputs import RunOutputs, claim_outputs
 from vitc.training.teacher import Teacher
 
 __all__ = ["Progress", "train"]
@@ -43,7 +45,7 @@ _EVAL_BATCH = 256
 _WORKERS = 4
 _SI_SCALE = 0.1
 _NARROW = 128
-_NOT_OF_THE_RUN = frozenset(("out", "resume"))
+_NOT_OF_THE_RUN = frozenset(("out", "resume", "force"))
 
 
 def train(
@@ -65,14 +67,26 @@ def train(
         VitcError: If the data, the preset, the teacher or the state to resume from do not fit, if
             there is too little memory, or if the loss stops being finite.
     """
-    if not options.out.parent.is_dir():
-        raise VitcError(f"There is no folder {options.out.parent}.", "Make it first.")
     accelerator = Accelerator()
+    if not accelerator.is_main_process:
+        return _train(options, accelerator, progress, note, step, None)
+    with claim_outputs(options) as outputs:
+        return _train(options, accelerator, progress, note, step, outputs)
+
+
+def _train(
+    options: TrainOptions,
+    accelerator: Accelerator,
+    progress: Progress | None,
+    note: Callable[[str], None],
+    step: Callable[[StepReport], None],
+    outputs: RunOutputs | None,
+) -> TrainResult:
     torch.manual_seed(options.seed)
     chosen = preset(options.preset)
     shown = chosen.preprocessing.on(options.background)
     parts = load_parts(options.data, shown)
-    if parts.left and accelerator.is_main_process:
+    if parts.left and outputs is not None:
         note(f"left out of {options.data}: {counted(parts.left)}")
     labels = parts.train.labels
     if len(labels) < 2:
@@ -89,15 +103,15 @@ def train(
     )
     need = estimate(model, parts, options.label_smoothing)
     said = check_memory(need, options.batch_size, available(accelerator.device))
-    if accelerator.is_main_process:
+    if outputs is not None:
         note(said)
-    run = _Run(options, described, accelerator, model, teacher, parts)
+    run = _Run(options, outputs, described, accelerator, model, teacher, parts)
     if options.resume:
         run.restore()
     with _threads(options.threads or (1 if model.config.width <= _NARROW else None)):
         while run.epoch < options.epochs:
-            report = run.step(step if accelerator.is_main_process else _silent)
-            if accelerator.is_main_process and progress is not None:
+            report = run.step(step if outputs is not None else _silent)
+            if outputs is not None and progress is not None:
                 progress(report)
         return run.finish()
 
@@ -194,6 +208,7 @@ class _Run:
     def __init__(
         self,
         options: TrainOptions,
+        outputs: RunOutputs | None,  # of the main process
         described: dict[str, Any],
         accelerator: Accelerator,
         model: SIBiViT,
@@ -201,6 +216,7 @@ class _Run:
         parts: Parts,
     ) -> None:
         self.options = options
+        self.outputs = outputs
         self.described = described
         self.accelerator = accelerator
         self.model = model
@@ -265,8 +281,8 @@ class _Run:
         is_best = accuracy >= self.best_accuracy
         if is_best:
             self.best_accuracy, self.best_epoch = accuracy, self.epoch
-        if self.accelerator.is_main_process:
-            self._write(is_best)
+        if self.outputs is not None:
+            self._write(self.outputs, is_best)
         self.accelerator.wait_for_everyone()
         return report
 
@@ -328,11 +344,11 @@ class _Run:
             "validation_accuracy": self.best_accuracy,
         }
 
-    def _write(self, is_best: bool) -> None:
+    def _write(self, outputs: RunOutputs, is_best: bool) -> None:
         model = self.accelerator.unwrap_model(self.network)
         if is_best:
             model.history = self._provenance
-            save(model, self.options.out)
+            write_checkpoint(model, outputs.checkpoint)
         state = {
             "run": self.described,
             "epoch": self.epoch,
@@ -342,7 +358,7 @@ class _Run:
             "best": {"validation_accuracy": self.best_accuracy, "epoch": self.best_epoch},
             "history": [asdict(report) for report in self.history],
         }
-        write_state(self.options.last, state)
+        write_state(outputs.last, state)
 
     def restore(self) -> None:
         """Take up the state after the last finished epoch.
@@ -381,9 +397,9 @@ class _Run:
             "validation_accuracy": self.best_accuracy,
             "test_accuracy": test_accuracy,
         }
-        if self.accelerator.is_main_process:
-            write_history(self.options.history, self.described, self.history, best)
-            write_curve(self.options.curve, self.history)
+        if self.outputs is not None:
+            write_history(self.outputs.history, self.described, self.history, best)
+            write_curve(self.outputs.curve, self.history)
         return TrainResult(
             checkpoint=self.options.out,
             best_epoch=self.best_epoch,
@@ -407,9 +423,9 @@ class _Run:
         if known is not None:
             return float(known)
         accuracy = self._accuracy(model.to(self.accelerator.device), self.test_loader)
-        if self.accelerator.is_main_process:
+        if self.outputs is not None:
             model.history = {**self._provenance, "test_accuracy": accuracy}
-            save(model, self.options.out)
+            write_checkpoint(model, self.outputs.checkpoint)
         return accuracy
 
 

@@ -43,6 +43,7 @@ class TrainOptions:
             threads only wait for each other.
         resume: Go on from ``.last.pt``, with the same options; `epochs` may be more. The learning
             rate then follows the schedule of a run that had so many from its beginning.
+        force: Replace the files of an earlier run.
 
     Raises:
         VitcError: If a value is out of range.
@@ -68,6 +69,7 @@ class TrainOptions:
     seed: int = 0
     threads: int | None = None
     resume: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".safetensors":

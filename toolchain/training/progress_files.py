@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vitc.errors import VitcError
+from vitc.outputs import FileOutput, explained
 from vitc.training.options import EpochReport
 
 __all__ = ["EPOCHS", "read_state", "write_curve", "write_history", "write_state"]
@@ -22,13 +24,14 @@ EPOCHS: Final = "epochs"
 """The one option that may differ when a run is resumed."""
 
 
-def write_state(file: Path, state: Mapping[str, Any]) -> None:
+def write_state(output: FileOutput, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values, complete or not at all.
 
     Raises:
         VitcError: If the file cannot be written.
     """
-    _replace(file, lambda aside: torch.save({**state, "format": _FORMAT}, aside))
+    with output.aside() as part, explained(output.named, RuntimeError):
+        torch.save({**state, "format": _FORMAT}, part)
 
 
 def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def read_state(file: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_history(
-    file: Path,
+    output: FileOutput,
     run: Mapping[str, Any],
     history: Sequence[EpochReport],
     best: Mapping[str, float],
@@ -84,11 +87,10 @@ def write_history(
     """
     epochs = [asdict(report) for report in history]
     content = {"options": dict(run), "best": dict(best), "epochs": epochs}
-    text = json.dumps(content, indent=1) + "\n"
-    _replace(file, lambda aside: aside.write_text(text, encoding="utf-8"))
+    output.write(json.dumps(content, indent=1) + "\n")
 
 
-def write_curve(file: Path, history: Sequence[EpochReport]) -> None:
+def write_curve(output: FileOutput, history: Sequence[EpochReport]) -> None:
     """Draw training loss and validation accuracy over the epochs as PNG.
 
     Raises:
@@ -106,16 +108,6 @@ def write_curve(file: Path, history: Sequence[EpochReport]) -> None:
     )
     accuracy.set_ylabel("validation accuracy, %", color="tab:orange")
     accuracy.set_ylim(0, 100)
-    _replace(file, lambda aside: figure.savefig(aside, format="png", dpi=120))
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    aside = file.with_name(f".{file.name}.part")
-    try:
-        write(aside)
-        aside.replace(file)
-    except (OSError, RuntimeError) as error:
-        aside.unlink(missing_ok=True)
-        raise VitcError(
-            f"{file} cannot be written: {error}.", "Choose a folder that exists and has room."
-        ) from error
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    output.write(content.getvalue())

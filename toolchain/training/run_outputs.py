@@ -1,0 +1,47 @@
+"""The four files of a training run: nobody else writes them while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from vitc.errors import VitcError
+from vitc.outputs import FileOutput, claim_file
+from vitc.training.options import TrainOptions
+
+__all__ = ["RunOutputs", "check_outputs", "claim_outputs"]
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """What a run writes, claimed as long as it lasts."""
+
+    checkpoint: FileOutput
+    last: FileOutput
+    curve: FileOutput
+    history: FileOutput
+
+
+@contextmanager
+def claim_outputs(options: TrainOptions) -> Iterator[RunOutputs]:
+    """Claim the files of a run; those of the run that is resumed are its own.
+
+    Raises:
+        VitcError: If one exists, cannot be written, or another process trains into it.
+    """
+    own = options.force or options.resume
+    if options.last.is_file() and not own:
+        raise VitcError(
+            f"{options.last} exists already: a run has been begun there.",
+            "Go on with it by --resume, or begin anew with --force.",
+        )
+    with ExitStack() as stack:
+        files = (options.out, options.last, options.curve, options.history)
+        yield RunOutputs(*(stack.enter_context(claim_file(f, force=own)) for f in files))
+
+
+def check_outputs(options: TrainOptions) -> None:
+    """Raise what `claim_outputs` would raise now."""
+    with claim_outputs(options):
+        pass
