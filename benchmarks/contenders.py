@@ -60,7 +60,7 @@ class OwnLibrary:
 
     def times(self, runs: int) -> list[int]:
         """See `Contender.times`; each call is a new process."""
-        request = RunRequest(threads=self._threads, repeat=runs, warmup=_WARMUP)
+        request = RunRequest(threads=self._threads, repeat=runs, warmup=_WARMUP, pin=True)
         return list(LocalDevice().run(self._artefact, self._image, request).latencies_ns)
 
 

@@ -27,7 +27,7 @@ def layer_table(workshop: Workshop, say: Say, target: str = "native") -> str:
     if artefact.missing_features():
         return f"This machine does not run {target}."
     with pinned(1):
-        found = profile(artefact, LocalDevice(), 1, say)
+        found = profile(artefact, LocalDevice(), 1, say, pin=True)
     columns = ("layer", ">ms", ">share", ">binary MMAC", ">fp32 MMAC", ">of peak", "unit")
     rows = [_layer(layer, found.milliseconds) for layer in found.layers()]
     rows.append(_layer(found.binary(), found.milliseconds))

@@ -162,7 +162,9 @@ def test_bench_reports_latency_and_the_machine(
     assert found["device"].partition("?")[0] == device.partition("?")[0]
     assert not found["emulated"]
     assert found["ratio"] is None
-    assert f"{cores + 1} threads share {cores} cores" in found["warnings"]
+    assert found["threads"] == cores
+    assert found["pinned"] is not device.startswith("rpc:")
+    assert any(f"asked for and {cores} used" in warning for warning in found["warnings"])
     assert_describes(report, found["machine"], f"--device {shlex.quote(device)}")
 
 

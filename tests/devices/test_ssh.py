@@ -75,13 +75,13 @@ def test_bench_warns_of_throttling_there(
     def hot(*arguments: Any) -> DeviceRun:
         done = run(*arguments)
         state = {"before": {"throttle_events": 1}, "after": {"throttle_events": 2}}
-        return replace(done, facts={**done.facts, "conditions": state, "cores": 1})
+        return replace(done, facts={**done.facts, "conditions": state}, threads=1)
 
     monkeypatch.setattr(SshDevice, "run", hot)
     timed = bench(compiled, BenchOptions(device=ssh_server.url, runs=30, threads=2, baseline=None))
 
     assert timed.warnings.count("the processor was throttled during the runs") == 1
-    assert "2 threads share 1 cores" in timed.warnings
+    assert "2 threads were asked for and 1 used, as many as there are cores" in timed.warnings
 
 
 def test_a_folder_behind_the_host_is_where_the_files_go(

@@ -6,12 +6,16 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from vitc.devices.prediction import PredictOptions, predict
+from vitc.errors import VitcError
 
 PROCESSORS = sorted(os.sched_getaffinity(0))
 MOST = 64
@@ -107,3 +111,26 @@ def test_a_model_in_this_process_has_no_more_threads_than_processors(original, i
     with original.load(MOST) as model:
         assert model.threads == min(MOST, len(PROCESSORS))
         assert np.array_equal(model(images), original(images))
+
+
+def test_the_command_says_how_many_threads_it_used(original, source, tmp_path):
+    def run(*options):
+        command = [sys.executable, "-m", "vitc.cli", "run", original.path, source, *options]
+        return subprocess.run(
+            [*map(str, command)], capture_output=True, text=True, timeout=300, check=True
+        ).stderr
+
+    cores = len(PROCESSORS)
+    asked = min(cores + 1, MOST)
+    said = run("--threads", asked, "--out", tmp_path / "many.npy")
+    assert (f"{asked} threads asked for, {cores} used" in said) == (cores < MOST)
+    assert "asked for" not in run("--pin", "--out", tmp_path / "one.npy")
+    assert (tmp_path / "many.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
+
+
+def test_what_cannot_be_pinned_is_refused(original, source):
+    pinned = PredictOptions(pin=True, device="rpc://127.0.0.1:9090")
+    with pytest.raises(VitcError, match="no thread is pinned over RPC"):
+        predict(original.path, [source], pinned)
+    with pytest.raises(VitcError, match="places its threads itself"):
+        predict(original.onnx, [source], PredictOptions(pin=True))

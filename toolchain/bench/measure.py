@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ import numpy as np
 from vitc.bench.baselines import baseline
 from vitc.bench.estimate import Estimate, estimate, find_processor, supports_estimate
 from vitc.bench.profile import Profile, profile, supports_profile
-from vitc.devices import Device, QemuDevice, RunRequest, parse_device
+from vitc.devices import Device, DeviceRun, QemuDevice, RpcDevice, RunRequest, parse_device
 from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
@@ -36,13 +36,15 @@ class BenchOptions:
     """How to measure.
 
     Attributes:
-        threads: Threads of the artefact and of the baseline, pinned to as many cores.
+        threads: Threads of the artefact and of the baseline; no more than there are cores.
         device: Where the artefact runs, as behind ``--device``.
         baseline: A key of `vitc.bench.baselines.BASELINES`; None for none.
         runs: Timed runs of one batch, at least 30.
         warmup: Untimed runs at the start of each round.
         profile: Whether to time every step as well, beside the peaks of the machine.
         estimate: A key of `vitc.bench.estimate.PROCESSORS` whose time to model; None for none.
+        pin: Whether to keep both sides on as many cores as threads, each thread of the artefact on
+            a core of its own. Nothing is pinned on an emulator, nor over RPC.
     """
 
     threads: int = 1
@@ -52,6 +54,7 @@ class BenchOptions:
     warmup: int = 3
     profile: bool = False
     estimate: str | None = None
+    pin: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.warmup < 0:
@@ -98,7 +101,7 @@ class BenchReport:
         target: What it was compiled for.
         device: Where it ran.
         emulated: Whether the times mean nothing.
-        threads: Threads of both sides.
+        threads: Threads of both sides; fewer than asked for where there are fewer cores.
         batch: Images in one run.
         runs: Timed runs of each side.
         latency: Of the artefact.
@@ -110,6 +113,7 @@ class BenchReport:
         instructions: Executed for one image, counted by the emulator; None on a real machine.
         profile: Time by step; None unless asked for.
         estimate: Modelled time; None unless asked for.
+        pinned: Whether each thread was bound to a core of its own.
     """
 
     artefact: str
@@ -128,6 +132,7 @@ class BenchReport:
     instructions: int | None = None
     profile: Profile | None = None
     estimate: Estimate | None = None
+    pinned: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -150,6 +155,7 @@ class BenchReport:
         return {
             "latency_ms": asdict(self.latency),
             "threads": self.threads,
+            "pinned": self.pinned,
             "machine": dict(self.machine),
             "baseline": against,
             "ratio": self.ratio,
@@ -176,7 +182,7 @@ def bench(
 ) -> BenchReport:
     """Time an artefact, and a baseline beside it.
 
-    Both sides take turns in rounds on the same pinned cores, so a machine that gets slower or
+    Both sides take turns in rounds on the same cores, so a machine that gets slower or
     faster meanwhile does so for both. Under emulation there is no baseline and time means nothing;
     executed instructions are counted instead.
 
@@ -200,13 +206,15 @@ def bench(
         supports_profile(device)
     against = None if chosen.baseline is None else baseline(chosen.baseline)
     facts = machine().to_dict()
+    threads = chosen.threads if device.remote else min(chosen.threads, int(facts["cores"]))
+    pinned = chosen.pin and not device.emulated and not isinstance(device, RpcDevice)
     if device.emulated or device.remote:
         against = None
-    with _pinned(chosen.threads):
+    with _pinned(threads) if pinned and not device.remote else nullcontext():
         session = None
         if against is not None:
             say(f"building the baseline: {against.title}")
-            session = against.open(opened, chosen.threads)
+            session = against.open(opened, threads)
         own: list[int] = []
         theirs: list[int] = []
         loads: list[int] = []
@@ -216,17 +224,18 @@ def bench(
         rounds = 1 if device.emulated else _REMOTE_ROUNDS if device.remote else _ROUNDS
         for number, repeat in enumerate(_rounds(runs, rounds), 1):
             say(f"round {number}: {repeat} runs of the artefact")
-            latencies, load, ran_on = _time(opened, device, chosen, repeat)
+            done = _time(opened, device, chosen, repeat, threads, pin=pinned)
+            ran_on, threads = done.facts, done.threads or threads
             conditions.append(ran_on)
-            own += latencies
-            loads.append(load)
+            own += done.latencies_ns
+            loads.append(done.load_ns)
             if session is not None:
                 say(f"round {number}: {repeat} runs of the baseline")
                 session.times(chosen.warmup)
                 theirs += session.times(repeat)
-        steps = profile(opened, device, chosen.threads, say) if chosen.profile else None
+        steps = profile(opened, device, threads, say, pin=pinned) if chosen.profile else None
     emulated = _is_emulated(device, ran_on)
-    warnings = list(_warnings(chosen, device, conditions, own, theirs))
+    warnings = list(_warnings(chosen, threads, device, conditions, own, theirs))
     instructions, modelled = None, None
     counted = chosen.estimate is not None and find_processor(chosen.estimate).counted
     if device.emulated or counted:
@@ -245,7 +254,7 @@ def bench(
         target=str(opened.manifest["target"]["name"]),
         device=device.name,
         emulated=emulated,
-        threads=chosen.threads,
+        threads=threads,
         batch=int(opened.manifest["batch"]),
         runs=len(own),
         latency=Latency.of(own),
@@ -257,6 +266,7 @@ def bench(
         instructions=instructions,
         profile=steps,
         estimate=modelled,
+        pinned=pinned,
     )
 
 
@@ -270,15 +280,20 @@ def _device(options: BenchOptions, artefact: Artefact) -> Device:
 
 
 def _time(
-    artefact: Artefact, device: Device, options: BenchOptions, repeat: int
-) -> tuple[list[int], int, Mapping[str, Any]]:
+    artefact: Artefact,
+    device: Device,
+    options: BenchOptions,
+    repeat: int,
+    threads: int,
+    *,
+    pin: bool,
+) -> DeviceRun:
     size = ModelConfig.from_dict(artefact.manifest["config"]).image_size
     shape = (int(artefact.manifest["batch"]), 3, size, size)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     warmup = 0 if device.emulated else options.warmup
-    request = RunRequest(threads=options.threads, repeat=repeat, warmup=warmup)
-    done = device.run(artefact, images, request)
-    return list(done.latencies_ns), done.load_ns, done.facts
+    request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)
+    return device.run(artefact, images, request)
 
 
 def _machine(
@@ -318,6 +333,7 @@ def _pinned(threads: int) -> Iterator[None]:
 
 def _warnings(
     options: BenchOptions,
+    threads: int,
     device: Device,
     conditions: Sequence[Mapping[str, Any]],
     own: Sequence[int],
@@ -329,12 +345,14 @@ def _warnings(
     facts = conditions[-1]
     if device.remote and options.baseline is not None:
         yield "the baselines run on this machine only, so there is no ratio"
-    cores = facts.get("cores") if device.remote else len(usable_cores())
-    if cores is not None and options.threads > cores:
-        yield f"{options.threads} threads share {cores} cores"
+    if threads < options.threads:
+        yield (
+            f"{options.threads} threads were asked for and {threads} used, as many as there are "
+            "cores"
+        )
     yield from dict.fromkeys(text for entry in conditions for text in throttling(entry))
     load = facts.get("load") if device.remote else machine().load
-    if load is not None and load > options.threads + 0.5:
+    if load is not None and load > threads + 0.5:
         yield f"the machine is busy with other work (load average {load:.1f})"
     for side, times in (("artefact", own), ("baseline", theirs)):
         if times and Latency.of(times).spread > _WIDE_SPREAD:

@@ -122,6 +122,8 @@ def profile(
     device: Device,
     threads: int,
     say: Callable[[str], None] = lambda _: None,
+    *,
+    pin: bool = False,
 ) -> Profile:
     """Time each step of an artefact.
 
@@ -134,6 +136,7 @@ def profile(
         device: Where it runs.
         threads: Threads of the library.
         say: Told what is being done.
+        pin: Whether each thread is bound to a processor of its own.
 
     Raises:
         VitcError: If the device is emulated, or the artefact does not run.
@@ -154,7 +157,7 @@ def profile(
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")
-        request = RunRequest(threads=threads, repeat=runs, warmup=1, profile=True)
+        request = RunRequest(threads=threads, repeat=runs, warmup=1, profile=True, pin=pin)
         times = device.run(artefact, images, request).step_ns or ()
         if len(times) != len(taps):
             raise VitcError(

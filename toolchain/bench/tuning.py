@@ -261,7 +261,7 @@ class _Search:
 
     def _steps(self, artefact: Artefact) -> NDArray[np.float64]:
         """Milliseconds of one image that each step takes, the mean over the runs of a turn."""
-        request = RunRequest(repeat=self._options.runs, warmup=_WARMUP, profile=True)
+        request = RunRequest(repeat=self._options.runs, warmup=_WARMUP, profile=True, pin=True)
         times = self._device.run(artefact, self._images, request).step_ns or ()
         if len(times) != len(self._calls):
             raise VitcError(
@@ -272,7 +272,7 @@ class _Search:
 
     def race(self, artefacts: Sequence[Artefact]) -> list[Latency]:
         """Time artefacts in turns."""
-        request = RunRequest(repeat=self._options.runs, warmup=_WARMUP)
+        request = RunRequest(repeat=self._options.runs, warmup=_WARMUP, pin=True)
         times: list[list[int]] = [[] for _ in artefacts]
         for _ in range(self._options.rounds):
             for mine, artefact in zip(times, artefacts, strict=True):

@@ -57,6 +57,10 @@ def bench(
             callback=_known_processor,
         ),
     ] = None,
+    pin: Annotated[
+        bool,
+        typer.Option("--pin/--no-pin", help="Keep each thread on a core of its own, if possible."),
+    ] = True,
     json_to: JsonTo = None,
     report_to: ReportTo = None,
     force: Force = False,
@@ -75,6 +79,7 @@ def bench(
         warmup=warmup,
         profile=profile,
         estimate=estimate,
+        pin=pin,
     )
     if estimate is not None and _only_model(output, artefact, estimate, report_to):
         return
@@ -90,8 +95,9 @@ def bench(
     if report.ratio is not None:
         output.show(f"ratio {report.ratio:.2f}")
     output.show(
-        f"{report.threads} threads, batch {report.batch}, {report.runs} runs, "
-        f"opened in {unit_of([report.load_ms]).text(report.load_ms)}, {report.machine['cpu']}"
+        f"{report.threads} {'pinned ' if report.pinned else ''}threads, batch {report.batch}, "
+        f"{report.runs} runs, opened in {unit_of([report.load_ms]).text(report.load_ms)}, "
+        f"{report.machine['cpu']}"
     )
     if report.instructions is not None:
         output.show(f"executed instructions per image {report.instructions / 1e6:.3f} M (no time)")

@@ -21,6 +21,7 @@ __all__ = [
     "Force",
     "JsonTo",
     "OnnxFile",
+    "Pin",
     "ReportTo",
     "Seed",
     "SkipCheck",
@@ -131,7 +132,13 @@ Background: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", min=0, max=_LARGEST_SEED, help="Seed of all randomness.")
 ]
-Threads: TypeAlias = Annotated[int, typer.Option("--threads", min=1, help="Threads to use.")]
+Threads: TypeAlias = Annotated[
+    int,
+    typer.Option("--threads", min=1, help="Threads to use; never more than there are processors."),
+]
+Pin: TypeAlias = Annotated[
+    bool, typer.Option("--pin", help="Bind each thread to a processor of its own.")
+]
 DeviceName: TypeAlias = Annotated[
     str,
     typer.Option(

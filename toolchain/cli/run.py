@@ -16,6 +16,7 @@ from vitc.cli.options import (
     DeviceName,
     Force,
     JsonTo,
+    Pin,
     Threads,
     existing,
 )
@@ -63,6 +64,7 @@ def run(
     ] = None,
     background: Background = None,
     threads: Threads = 1,
+    pin: Pin = False,
     device: DeviceName = "local",
     allow_external_data: AllowExternalData = False,
     force: Force = False,
@@ -83,6 +85,7 @@ def run(
         device=device,
         allow_external_data=allow_external_data,
         background=None if background is None else parse_colour(background),
+        pin=pin,
     )
     with ExitStack() as stack:
         say = stack.enter_context(output.working(f"running {model}"))
@@ -98,6 +101,11 @@ def run(
         show = _few(output) if total <= _FEW else _many(output, streamed)
         done = 0
         for part in parts:
+            if not done and part.threads < threads:
+                output.note(
+                    f"{threads} threads asked for, {part.threads} used, as many as there are "
+                    "processors"
+                )
             show(part, topk or (_SHOWN if total <= _FEW else 1), done + len(part.names) == total)
             add(part.entries(topk or _SHOWN))
             done += len(part.names)

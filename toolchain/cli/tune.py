@@ -59,6 +59,7 @@ def tune(
         f">fastest {unit.name}",
     )
     output.show(table(columns, rows))
+    output.note("timed on one processor, to which the thread was pinned")
     if report.before is None or report.after is None:
         output.show(f"{report.artefact} has the fastest tiles known for {report.cpu} already")
     else:

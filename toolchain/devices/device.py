@@ -54,7 +54,7 @@ class DeviceRun:
         trace: Tap name to value with B in front; None unless asked for.
         step_ns: Nanoseconds of each step, the sum over all timed runs; None unless asked for.
         facts: What the device says about itself.
-        threads: Threads that there were: no more than it has processors.
+        threads: Threads that there were, no more than it has processors; None if it does not say.
         digests: Lines of `vitc-run --digests`; None unless asked for.
     """
 
@@ -65,7 +65,7 @@ class DeviceRun:
     step_ns: tuple[int, ...] | None = None
     start_ns: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    threads: int = 1
+    threads: int | None = None
     digests: str | None = None
 
 

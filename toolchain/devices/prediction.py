@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vitc.devices.device import RunRequest
 from vitc.devices.inputs import read_inputs
+from vitc.devices.machine import usable_cores
 from vitc.devices.source import Description, refuse_external_data
 from vitc.devices.table import parse_device
 from vitc.errors import VitcError
@@ -50,12 +51,14 @@ class PredictOptions:
         device: Where an artefact runs, as behind ``--device``.
         allow_external_data: Whether an ONNX file keeps data in other files of its folder.
         background: Colour below transparent pixels, if not what the network was trained with.
+        pin: Whether to bind each thread of an artefact to a processor of its own.
     """
 
     threads: int = 1
     device: str = "local"
     allow_external_data: bool = False
     background: Colour | None = None
+    pin: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,13 @@ class Prediction:
         names: Where each input comes from.
         logits: float32 [B, classes].
         labels: Names of the classes; None if unknown.
+        threads: Threads that computed it: no more than there are processors.
     """
 
     names: tuple[str, ...]
     logits: NDArray[np.float32]
     labels: tuple[str, ...] | None
+    threads: int = 1
 
     def top(self, index: int, count: int) -> list[Ranked]:
         """The classes of input `index` with the largest logits, best first."""
@@ -155,26 +160,32 @@ def stream(
         description = Description.of_artefact(artefact)
         device = parse_device(chosen.device)
         room, step = (_REMOTE_BYTES if device.remote else _BYTES), artefact.batch
-        request = RunRequest(threads=chosen.threads)
+        threads = chosen.threads if device.remote else min(chosen.threads, len(usable_cores()))
+        request = RunRequest(threads=threads, pin=chosen.pin)
 
-        def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-            return device.run(artefact, pixels, request).logits
+        def run(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+            done = device.run(artefact, pixels, request)
+            return done.logits, done.threads or threads
     else:
         if chosen.device != "local":
             raise VitcError(
                 f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
                 "Compile it, and run the artefact there.",
             )
+        if chosen.pin:
+            raise VitcError(
+                "ONNX Runtime places its threads itself.", "Leave --pin away, or run an artefact."
+            )
         from vitc.exporter import load_onnx, run_with_taps, session
 
         graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
         description = Description.of_onnx(path, facts)
-        opened = session(graph, ["logits"], chosen.threads, confined=True)
+        threads = min(chosen.threads, len(usable_cores()))
+        opened = session(graph, ["logits"], threads, confined=True)
         room, step = _ONNX_BYTES, 1
 
-        def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-            logits: NDArray[np.float32] = run_with_taps(opened, pixels)["logits"]
-            return logits
+        def run(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+            return run_with_taps(opened, pixels)["logits"], threads
 
     shown = description.preprocessing.on(chosen.background)
     read = read_inputs(inputs, description.config, shown)
@@ -183,7 +194,8 @@ def stream(
 
     def parts() -> Iterator[Prediction]:
         for names, pixels in read.batches(size):
-            yield Prediction(tuple(names), run(pixels), description.labels)
+            logits, used = run(pixels)
+            yield Prediction(tuple(names), logits, description.labels, used)
 
     classes = description.config.classes
     return PredictionStream(read.names, description.labels, classes, read.left, parts())
@@ -203,8 +215,9 @@ def predict(
         VitcError: If the model or an input does not fit, or the device fails.
     """
     streamed = stream(model, inputs, options)
-    logits = np.concatenate([part.logits for part in streamed.parts])
-    return Prediction(tuple(streamed.names), logits, streamed.labels)
+    made = list(streamed.parts)
+    logits = np.concatenate([part.logits for part in made])
+    return Prediction(tuple(streamed.names), logits, streamed.labels, made[0].threads)
 
 
 def write_logits(

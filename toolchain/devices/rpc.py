@@ -104,6 +104,11 @@ class RpcDevice:
         """See `vitc.devices.Device.run`; the time is that of TVM's time_evaluator there."""
         if request.profile:
             raise no_profile()
+        if request.pin:
+            raise VitcError(
+                "TVM's runtime calls the library there, so no thread is pinned over RPC.",
+                "Leave --pin away, or run it over ssh or adb.",
+            )
         seconds = ceil(request.timeout_s)
         with scratch_folder("rpc") as folder:
             np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))

@@ -84,11 +84,13 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     np.save(folder / OUTPUT, np.concatenate(logits)[:count])
     # By repeat, then by batch, as the runner has it.
     ordered = np.asarray(latencies).T.ravel() * 1e9
+    machine = describe_machine(read, str(request["architecture"]))
     return {
+        "threads": min(threads, machine["cores"] or threads),
         "latency_ns": [round(value) for value in ordered.tolist()],
         "load_ns": load_ns,
         "conditions": {"before": before, "after": read_condition(read)},
-        "machine": describe_machine(read, str(request["architecture"])),
+        "machine": machine,
     }
 
 

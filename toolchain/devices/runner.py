@@ -112,7 +112,7 @@ def read_run(
         step_ns=tuple(int(value) for value in report.get("step_ns", ())) or None,
         start_ns=int(report.get("start_ns", 0)),
         facts=conditions(report),
-        threads=_count(report.get("threads"), request.threads),
+        threads=_count(report.get("threads")),
     )
 
 
@@ -162,8 +162,8 @@ def raise_failure(code: int, stderr: str) -> NoReturn:
     raise VitcError(f"The runner failed: {reason}.", "See `vitc targets` for what fits a machine.")
 
 
-def _count(found: Any, asked: int) -> int:
-    return found if type(found) is int and 0 < found < asked else asked
+def _count(found: Any) -> int | None:
+    return found if type(found) is int and found > 0 else None
 
 
 def _signal_name(number: int) -> str:
