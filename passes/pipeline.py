@@ -8,10 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import PASSES_KEY
+from vitc.dialect.proto import to_proto
 from vitc.passes.batch_norm_threshold import BatchNormThreshold
 from vitc.passes.integer_threshold import IntegerThreshold
 from vitc.passes.linear_threshold import LinearThreshold
@@ -104,5 +106,5 @@ def run_phases(
         logger.debug("%s: %s", phase.name, Counter(node.op_type for node in model.graph))
         if dump is not None:
             dump.mkdir(parents=True, exist_ok=True)
-            ir.save(model, dump / f"{phase.number:02d}_{phase.name}.onnx")
+            onnx.save(to_proto(model), dump / f"{phase.number:02d}_{phase.name}.onnx")
     return tuple(reports)

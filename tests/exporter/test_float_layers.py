@@ -9,26 +9,26 @@ import torch
 from torch import nn
 
 import vitc
+from tests.exporter.exports import traced
 from vitc.bench import inspect
 from vitc.compiler import compile_model
 from vitc.errors import VitcError
-from vitc.exporter import build, export, load_onnx, session
-from vitc.models import SIBiViT, save
+from vitc.exporter import Traced, build, export, load_onnx, session, trace
+from vitc.models import save
 from vitc.models.binary_linear import BinaryLinear
-from vitc.models.initialise import random_model
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import binarize, tap
 from vitc.verify import check
 
 
 @pytest.fixture(scope="module")
-def wide(model) -> SIBiViT:
+def wide() -> Traced:
     """A model of the first training step: binary activations, 32-bit weights."""
-    return random_model(model.config.replace(weight_bits=32), 4)
+    return traced(weight_bits=32)
 
 
 @pytest.fixture(scope="module", params=["packed", "int8"])
-def file(request, wide, trace_once, tmp_path_factory):
+def file(request, wide, tmp_path_factory):
     out = tmp_path_factory.mktemp("wide") / "m.onnx"
     return export(wide, out, scheme=request.param, allow_float=["blocks"]).path
 
@@ -48,7 +48,12 @@ class Sine(nn.Module):
         return tap("net.output", x + self.second.sections(hidden)[0].value())
 
 
-def test_a_layer_with_32_bit_weights_is_named(wide, trace_once):
+@pytest.fixture(scope="module")
+def sine() -> Traced:
+    return trace(Sine().eval(), torch.zeros(2, 4, 19))
+
+
+def test_a_layer_with_32_bit_weights_is_named(wide):
     with pytest.raises(
         VitcError, match=r"blocks\.0\.attn\.qkv would fall back .* 32-bit"
     ) as caught:
@@ -71,7 +76,7 @@ def test_an_allowed_file_computes_what_the_model_computes_and_says_what_is_float
 def test_a_fault_in_a_float_layer_is_named(wide, file, tmp_path):
     # Bounds that grew with the layer's sums would be no use if they let everything pass.
     proto = onnx.load(file)
-    shape = (wide.config.width, wide.config.hidden)
+    shape = (wide.model.config.width, wide.model.config.hidden)
     weight = next(
         t for t in proto.graph.initializer
         if tuple(t.dims) in (shape, shape[::-1]) and t.data_type == onnx.TensorProto.FLOAT
@@ -109,15 +114,15 @@ def test_a_file_that_hides_its_float_layers_is_not_compiled_and_not_equal(wide, 
         check(hidden, wide)
 
 
-def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(tmp_path):
-    net, x = Sine().eval(), torch.randn(5, 4, 19)
+def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(sine, tmp_path):
+    x = torch.randn(5, 4, 19)
     with pytest.raises(VitcError, match=r"The layer first would fall back to float: no rewrite"):
-        build(net, example=x[:2])
-    result = export(net, tmp_path / "net.onnx", example=x[:2], allow_float=["first"])
+        build(sine)
+    result = export(sine, tmp_path / "net.onnx", allow_float=["first"])
     assert list(result.float_layers) == ["first"]
     assert (result.operators["BinaryLinear"], result.operators["BinaryLinearResidual"]) == (1, 1)
     own = session(result.path).run(None, {"input": x.numpy()})[0]
-    np.testing.assert_allclose(own, net(x).detach().numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(own, sine.model(x).detach().numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -128,19 +133,19 @@ def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(tmp_path):
         ("fir", "no binary layer 'fir'"),
     ],
 )
-def test_a_name_that_allows_nothing_is_an_error(allowed, says):
+def test_a_name_that_allows_nothing_is_an_error(sine, allowed, says):
     with pytest.raises(VitcError, match=says):
-        build(Sine().eval(), example=torch.zeros(2, 4, 19), allow_float=["first", allowed])
+        build(sine, allow_float=["first", allowed])
 
 
-def test_a_mask_that_keeps_its_softmax_is_named(model, trace_once, monkeypatch):
+def test_a_mask_that_keeps_its_softmax_is_named(source, monkeypatch):
     from vitc.exporter import onnx_export
     from vitc.passes import PHASES
 
     left = tuple(phase for phase in PHASES if phase.name != "softmax_to_row_best")
     monkeypatch.setattr(onnx_export, "PHASES", left)
     with pytest.raises(VitcError, match=r"The layer blocks\.0\.attn would fall back"):
-        build(model)
+        build(source)
 
 
 def test_scheme_float_has_no_layers_to_allow(wide):
@@ -149,7 +154,7 @@ def test_scheme_float_has_no_layers_to_allow(wide):
 
 
 def test_the_api_exports_a_checkpoint_with_float_layers(wide, tmp_path):
-    save(wide, tmp_path / "m.safetensors")
+    save(wide.model, tmp_path / "m.safetensors")
     options = vitc.ExportOptions(allow_float=("blocks",))
     done = vitc.export(tmp_path / "m.safetensors", tmp_path / "m.onnx", options)
     assert len(done.float_layers) == 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vitc.exporter import export, run_with_taps
+from vitc.exporter import export, run_with_taps, trace
 from vitc.models.checkpoint import load
 
 CHECKPOINTS = (
@@ -21,7 +21,7 @@ def loaded(golden):
 
     def once(checkpoint: str):
         if checkpoint not in models:
-            models[checkpoint] = load(golden / checkpoint)
+            models[checkpoint] = trace(load(golden / checkpoint))
         return models[checkpoint]
 
     return once
@@ -30,7 +30,7 @@ def loaded(golden):
 @pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_logits_and_stream_equal_the_official_float64_code(
-    golden, loaded, trace_once, tmp_path, checkpoint, scheme
+    golden, loaded, tmp_path, checkpoint, scheme
 ) -> None:
     expected = load_file(golden / f"{checkpoint.partition('.')[0]}.expected.safetensors")
     result = export(loaded(checkpoint), tmp_path / "model.onnx", scheme=scheme)

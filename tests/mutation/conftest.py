@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 import pytest
-import torch
 
 from vitc.compiler import compile_model
+from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
-from vitc.exporter import build, onnx_export
+from vitc.exporter import Traced, build, trace
 from vitc.models import ModelConfig, SIBiViT
 from vitc.models.initialise import random_model
 from vitc.verify import CheckOptions, CheckReport, check, checking
@@ -38,40 +37,23 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture(scope="package", autouse=True)
-def trace_once():
-    """Trace each model once; that takes seconds, and the faults here lie behind it."""
-    torch.set_num_threads(1)
-    real = onnx_export.capture
-    traced: dict[bytes, onnx.ModelProto] = {}
-
-    def capture(frozen, example):
-        if not isinstance(frozen, SIBiViT):
-            return real(frozen, example)
-        key = repr(frozen.config).encode()
-        key += b"".join(t.numpy().tobytes() for t in frozen.state_dict().values())
-        if key not in traced:
-            traced[key] = ir.to_proto(real(frozen, example))
-        return ir.from_proto(traced[key])
-
-    onnx_export.capture = capture
-    yield
-    onnx_export.capture = real
-
-
 @dataclass(frozen=True)
 class World:
-    """A model, what it exports to, and what can be done with them."""
+    """A model, traced once since that takes seconds, and the file that it exports to."""
 
-    model: SIBiViT
+    source: Traced
     file: Path
+
+    @property
+    def model(self) -> SIBiViT:
+        return self.source.model
 
     def proto(self) -> onnx.ModelProto:
         return onnx.load(self.file)
 
     def judge(self, candidate: Path) -> CheckReport:
         """What `vitc check` says."""
-        return check(candidate, self.model, CheckOptions(images=2))
+        return check(candidate, self.source, CheckOptions(images=2))
 
     def verdict(self, candidate: Path) -> tuple[CheckReport | None, str]:
         """The report, or the sentence that refuses the candidate."""
@@ -82,19 +64,19 @@ class World:
 
 
 def _world(folder: Path, seed: int) -> World:
-    model = random_model(CONFIG, seed)
-    proto = ir.to_proto(build(model)[0])
+    source = trace(random_model(CONFIG, seed))
+    proto = to_proto(build(source)[0])
     (folder / "m.onnx").write_bytes(proto.SerializeToString(deterministic=True))
-    return World(model, folder / "m.onnx")
+    return World(source, folder / "m.onnx")
 
 
 @pytest.fixture(scope="package")
-def world(tmp_path_factory, trace_once) -> World:
+def world(tmp_path_factory) -> World:
     return _world(tmp_path_factory.mktemp("world"), 1)
 
 
 @pytest.fixture(scope="package")
-def other(tmp_path_factory, trace_once) -> World:
+def other(tmp_path_factory) -> World:
     """Another model of the same shape."""
     return _world(tmp_path_factory.mktemp("other"), 2)
 
@@ -124,8 +106,8 @@ def export_once(monkeypatch):
 
 
 @functools.cache
-def _built(model: SIBiViT, scheme: str, allow_float: tuple[str, ...]):
-    return build(model, scheme=scheme, allow_float=allow_float)
+def _built(source: SIBiViT | Traced, scheme: str, allow_float: tuple[str, ...]):
+    return build(source, scheme=scheme, allow_float=allow_float)
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir as ir
 import pytest
 import torch
 
 from vitc.compiler import compile_model
+from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
-from vitc.exporter import build, onnx_export
+from vitc.exporter import build, onnx_export, trace
 from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.targets.table import TARGETS, host_features
@@ -200,7 +200,7 @@ def test_a_fault_in_amx_kernels_is_named(world, inject, amx_artefacts, tmp_path,
 def test_a_fault_in_passes_or_exporter_is_named(world, inject, tmp_path, fault):
     inject(fault.module, fault.old, fault.new)
     path = tmp_path / "m.onnx"
-    path.write_bytes(ir.to_proto(build(world.model)[0]).SerializeToString())
+    path.write_bytes(to_proto(build(world.source)[0]).SerializeToString())
     report = world.judge(path)
     assert not report.equal
     assert not report.parameters, "the fault is in the reference export too"
@@ -216,7 +216,7 @@ def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypa
     )
     monkeypatch.setattr(onnx_export, "capture", changed.capture)
     path = tmp_path / "m.onnx"
-    path.write_bytes(ir.to_proto(build(world.model)[0]).SerializeToString())
+    path.write_bytes(to_proto(build(world.model)[0]).SerializeToString())
     with pytest.raises(VitcError, match=r"ONNX Runtime"):
         world.judge(path)
 
@@ -234,11 +234,12 @@ def test_a_tie_that_is_decided_the_other_way_is_named(inject, tmp_path, fault):
         attention.qkv.weight.copy_((order % 2) - 0.5)
         attention.qkv.bias.zero_()
         attention.moveq.bias.round_()
+    source = trace(model)
     path = tmp_path / "m.onnx"
-    path.write_bytes(ir.to_proto(build(model)[0]).SerializeToString())
+    path.write_bytes(to_proto(build(source)[0]).SerializeToString())
     if fault:
         inject(f"{KERNELS}.epilogue", "product >= offset + upper", fault)
-    report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, model)
+    report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, source)
     assert report.equal == (fault is None)
     assert report.first_difference == (None if fault is None else "blocks.0.attn.query")
     zeros = next(layer.zeros for layer in report.layers if layer.name == "blocks.0.attn.query")

@@ -18,6 +18,7 @@ from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
+from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
@@ -135,7 +136,7 @@ def _compile(
         built.mkdir()
         work.mkdir()
         # Not the file again, which may be another one by now.
-        (built / ONNX).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        (built / ONNX).write_bytes(to_proto(model).SerializeToString(deterministic=True))
         # The first runner of a target takes long: zig builds a C library for it.
         with linking_runner(work / "runner", built / RUNNER, machine) as wait_for_runner:
             progress("choosing kernels")

@@ -25,6 +25,7 @@ import onnxscript
 from onnxscript import BOOL, FLOAT, INT32, UINT8, script
 from onnxscript.values import Opset
 
+from vitc.dialect.naming import name_body
 from vitc.dialect.ops import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 
 __all__ = ["function_protos", "functions", "set_functions"]
@@ -193,6 +194,7 @@ def IntegerThreshold(x: INT32, threshold: INT32) -> UINT8:
     return bits
 
 
+# A body stands behind those that it calls, since some readers resolve names in one pass.
 _BODIES: tuple[Any, ...] = (
     PackBits,
     UnpackBits,
@@ -210,10 +212,12 @@ _BODIES: tuple[Any, ...] = (
 
 @functools.cache
 def function_protos() -> dict[str, onnx.FunctionProto]:
-    """Return the FunctionProto of every operator, by operator name."""
+    """Return the FunctionProto of every operator, by operator name; callees before callers."""
     protos = {}
-    for body in _BODIES:
-        proto = body.to_function_proto()
+    for script_function in _BODIES:
+        body = ir.serde.deserialize_function(script_function.to_function_proto())
+        name_body(body)
+        proto = ir.serde.serialize_function(body)
         # The annotations read as scalars; an inliner would carry that into the graph.
         del proto.value_info[:]
         del proto.opset_import[:]
@@ -244,8 +248,9 @@ def set_functions(model: ir.Model) -> None:
             used.add(name)
             wanted += [node.op_type for node in bodies[name] if node.domain == DOMAIN]
     model.functions.clear()
-    for name in sorted(used):
-        model.functions[bodies[name].identifier()] = bodies[name]
+    for name, body in bodies.items():
+        if name in used:
+            model.functions[body.identifier()] = body
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = OPSET
     if used:

@@ -1,24 +1,27 @@
 """PyTorch to ONNX, and reading, running and comparing what was written.
 
-`export`, `build` and `ExportResult` need torch and are imported when they are first used.
+What traces and exports needs torch and is imported when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vitc.exporter.compare import Difference, differing_constants
+from vitc.exporter.compare import Comparison, Difference, compare_graphs, differing_constants
 from vitc.exporter.load import ModelFacts, load_onnx, read_facts
 from vitc.exporter.session import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
-    from vitc.exporter.onnx_export import ExportResult, build, export
+    from vitc.exporter.onnx_export import ExportResult, Traced, build, export, trace
 
 __all__ = [
+    "Comparison",
     "Difference",
     "ExportResult",
     "ModelFacts",
+    "Traced",
     "build",
+    "compare_graphs",
     "differing_constants",
     "export",
     "load_onnx",
@@ -26,9 +29,10 @@ __all__ = [
     "run_with_taps",
     "session",
     "tap_names",
+    "trace",
 ]
 
-_TORCH = frozenset({"ExportResult", "build", "export"})
+_TORCH = frozenset({"ExportResult", "Traced", "build", "export", "trace"})
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ from vitc.dialect.metadata import (
     SOURCE_KEY,
     VERSION_KEY,
 )
+from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.exporter.capture import capture
 from vitc.exporter.coverage import (
@@ -41,13 +42,14 @@ from vitc.exporter.coverage import (
     wide_layers,
 )
 from vitc.exporter.limits import LARGEST_FILE
-from vitc.exporter.taps import name_constants, name_layers, name_modules, name_taps
+from vitc.exporter.naming import name_everything
+from vitc.exporter.taps import name_layers, name_modules, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
 from vitc.models import binary_modules, freeze
 from vitc.outputs import claim_file, explained, prepare_folder
 from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
 
-__all__ = ["ExportResult", "build", "export"]
+__all__ = ["ExportResult", "Traced", "build", "export", "trace"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +83,39 @@ class ExportResult:
     float_layers: dict[str, str]
 
 
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A traced model. Tracing takes most of an export; this is what every format starts from.
+
+    Attributes:
+        model: The model.
+        frozen: The model in inference form.
+        graph: What torch.export made of that, as a message: clones of a model in memory share types
+            and shapes, which rewrites change.
+    """
+
+    model: nn.Module
+    frozen: nn.Module
+    graph: onnx.ModelProto
+
+
+def trace(model: nn.Module, example: torch.Tensor | None = None) -> Traced:
+    """Trace a model once, for several formats and checks.
+
+    Args:
+        model: A model built of vitc's layers, on the CPU. What changes in it later is not seen.
+        example: An input [B, ...]; by default zeros [2, 3, S, S] with S = model.config.image_size.
+
+    Raises:
+        VitcError: The model cannot be traced, or says no image size and there is no example.
+    """
+    frozen = freeze(model, keep=wide_layers(model))
+    captured = capture(frozen, _example(model) if example is None else example)
+    return Traced(model, frozen, ir.to_proto(captured))
+
+
 def build(
-    model: nn.Module,
+    model: nn.Module | Traced,
     *,
     scheme: str = "packed",
     example: torch.Tensor | None = None,
@@ -92,9 +125,9 @@ def build(
     """Make the ONNX model in memory; the same model gives the same bytes.
 
     Args:
-        model: A model built of vitc's layers, on the CPU.
+        model: A model built of vitc's layers, on the CPU, or what `trace` made of one.
         scheme: packed, int8 or float.
-        example: An input [B, ...]; by default zeros [2, 3, S, S] with S = model.config.image_size.
+        example: As in `trace`, for a model that is not traced yet.
         dump: Folder for the model after each pass, or None.
         allow_float: Layers that may be in float, or modules that hold some; not in scheme float.
 
@@ -112,9 +145,11 @@ def build(
             "Scheme float stores bits as signs, which a layer in float does not read.",
             "Allow layers in float with --format packed or int8.",
         )
-    in_float = wide_layers(model)
-    frozen = freeze(model, keep=in_float)
-    onnx_model = capture(frozen, _example(model) if example is None else example)
+    if isinstance(model, Traced) and example is not None:
+        raise VitcError("The model is traced already.", "Pass example= to `trace`.")
+    traced = model if isinstance(model, Traced) else trace(model, example)
+    frozen, in_float = traced.frozen, wide_layers(traced.model)
+    onnx_model = ir.from_proto(traced.graph)
     graph = onnx_model.graph
     graph.name = "vitc"
     strip_origins(onnx_model)
@@ -133,13 +168,13 @@ def build(
     _type_packed(graph)
     reports += run_phases(onnx_model, LOWERINGS[scheme], dump)
     name_layers(graph)
-    name_constants(graph, frozen.state_dict().keys())
-    _finish(onnx_model, model, scheme, in_float)
+    name_everything(onnx_model, frozen.state_dict().keys())
+    _finish(onnx_model, traced.model, scheme, in_float)
     return onnx_model, reports
 
 
 def export(
-    model: nn.Module,
+    model: nn.Module | Traced,
     out: str | os.PathLike[str],
     *,
     scheme: str = "packed",
@@ -190,7 +225,8 @@ def export(
                 part.write_bytes(data)
             if check is not None:
                 check(part)
-    modules = binary_modules(model).keys() - wide_layers(model).keys()
+    module = model.model if isinstance(model, Traced) else model
+    modules = binary_modules(module).keys() - wide_layers(module).keys()
     result = ExportResult(
         path=path,
         scheme=scheme,
@@ -221,7 +257,6 @@ def _type_packed(graph: ir.Graph) -> None:
     for node in graph:
         bits, packed = node.inputs[0] if node.inputs else None, node.outputs[0]
         if (node.domain, node.op_type) == (DOMAIN, "PackBits") and bits is not None:
-            packed.name = f"{bits.name}.packed"
             packed.dtype = ir.DataType.UINT8
             if bits.shape is not None:
                 packed.shape = ir.Shape(
@@ -268,11 +303,11 @@ def _sizes(graph: ir.Graph) -> tuple[int, int]:
 
 def _dump(onnx_model: ir.Model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(onnx_model, path)
+    onnx.save(to_proto(onnx_model), path)
 
 
 def _serialized(onnx_model: ir.Model) -> bytes:
-    data: bytes = ir.to_proto(onnx_model).SerializeToString(deterministic=True)
+    data: bytes = to_proto(onnx_model).SerializeToString(deterministic=True)
     if len(data) > LARGEST_FILE:
         raise VitcError(
             f"The file would be {len(data) / 1e9:.1f} GB; ONNX files end at 2 GB.",

@@ -1,20 +1,16 @@
-"""Names: of tapped values, of the layer a node works for, of the module a weight comes from."""
+"""What a graph says of its origin: tapped values, the layer of a node, the module of a weight."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import onnx_ir as ir
 
-from vitc.dialect import DOMAIN, OPS
+from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
 from vitc.errors import VitcError
 from vitc.exporter.capture import TAP_OP
-from vitc.passes.constants import hint_of
 
-__all__ = ["name_constants", "name_layers", "name_modules", "name_taps"]
+__all__ = ["downstream_taps", "name_layers", "name_modules", "name_taps"]
 
-_ROLES = {("Reshape", 1): "shape", ("Gather", 1): "index", ("Expand", 1): "shape"}
 _WEIGHT_SOURCE = frozenset(
     {"PackBits", "Slice", "Gather", "Identity", "Reshape", "Transpose", "Split"}
 )
@@ -71,16 +67,20 @@ def name_taps(graph: ir.Graph) -> None:
         value.metadata_props[TAP_KEY] = name
 
 
-def _downstream_taps(graph: ir.Graph) -> dict[ir.Node, str]:
-    """Return for each node the first tap that its result flows into."""
+def downstream_taps(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Return for each node, last to first, the first tap that its result flows into.
+
+    Where it flows into several, that is the tap of the reader that comes first in the graph.
+    """
     taps: dict[ir.Node, str] = {}
+    place: dict[ir.Node, int] = {node: index for index, node in enumerate(graph)}
     for node in reversed(tuple(graph)):
         own = [str(value.name) for value in node.outputs if TAP_KEY in value.metadata_props]
-        users = [use for value in node.outputs for use in value.consumers() if use in taps]
+        readers = {use for value in node.outputs for use in value.consumers() if use in taps}
         if own:
             taps[node] = own[0]
-        elif users:
-            taps[node] = taps[users[0]]
+        elif readers:
+            taps[node] = taps[min(readers, key=place.__getitem__)]
         else:
             taps[node] = str(node.outputs[0].name)
     return taps
@@ -88,31 +88,6 @@ def _downstream_taps(graph: ir.Graph) -> dict[ir.Node, str]:
 
 def name_layers(graph: ir.Graph) -> None:
     """Write the layer of every node into its metadata and name the node after its output."""
-    for node, tap in _downstream_taps(graph).items():
+    for node, tap in downstream_taps(graph).items():
         node.metadata_props[LAYER_KEY] = layer_of_tap(tap)
         node.name = f"{node.outputs[0].name}/{node.op_type}"
-
-
-def name_constants(graph: ir.Graph, parameters: Collection[str]) -> None:
-    """Name every constant `<tap>.<input>` after the first node that reads it.
-
-    Args:
-        graph: Its initializers are renamed.
-        parameters: PyTorch names; parameters that reach the file unchanged keep theirs.
-    """
-    used = {name for name in graph.initializers if name in parameters}
-    for node, tap in _downstream_taps(graph).items():
-        roles = OPS[node.op_type].inputs if node.domain == DOMAIN and node.op_type in OPS else ()
-        for index, value in enumerate(node.inputs):
-            if value is None or not value.is_initializer() or str(value.name) in used:
-                continue
-            role = (
-                roles[index]
-                if roles
-                else hint_of(value) or _ROLES.get((node.op_type, index), "constant")
-            )
-            name, number = f"{tap}.{role}", 2
-            while name in used:
-                name, number = f"{tap}.{role}_{number}", number + 1
-            value.name = name
-            used.add(name)

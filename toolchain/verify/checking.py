@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
-from vitc.exporter import build, differing_constants, load_onnx
+from vitc.exporter import Traced, build, compare_graphs, load_onnx
 from vitc.models.checkpoint import load
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
@@ -77,7 +77,7 @@ class CheckOptions:
 
 def check(
     candidate: str | os.PathLike[str],
-    reference: SIBiViT | str | os.PathLike[str],
+    reference: SIBiViT | Traced | str | os.PathLike[str],
     options: CheckOptions | None = None,
     *,
     say: Callable[[str], None] = _NOTHING,
@@ -90,7 +90,7 @@ def check(
 
     Args:
         candidate: An artefact folder, or an exported ``.onnx`` file.
-        reference: The checkpoint it was made from, or that model.
+        reference: The checkpoint it was made from, or that model, traced or not.
         options: Images, device.
         say: Told what is being done.
         note: Told in a sentence what a person should know about the images.
@@ -101,7 +101,8 @@ def check(
     """
     chosen = options or CheckOptions()
     path = Path(candidate)
-    model = reference if isinstance(reference, SIBiViT) else load(reference)
+    source = reference if isinstance(reference, SIBiViT | Traced) else load(reference)
+    model = _module(source)
     if not path.is_dir():
         if chosen.device != "local":
             raise VitcError(
@@ -109,7 +110,7 @@ def check(
                 "Compile it, and check the artefact there.",
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        return _check_onnx(path, loaded, model, _images(model, chosen, note), say)
+        return _check_onnx(path, loaded, source, _images(model, chosen, note), say)
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
     changed = artefact.changed_files()
@@ -120,7 +121,7 @@ def check(
     inner = None
     if artefact.onnx.is_file():
         say("checking the artefact's ONNX file")
-        inner = _check_onnx(artefact.onnx, load_onnx(artefact.onnx), model, _few(images), say)
+        inner = _check_onnx(artefact.onnx, load_onnx(artefact.onnx), source, _few(images), say)
     say(f"checking the artefact on {device.name}")
     report = compare(
         ArtefactCandidate(artefact, device, chosen.threads),
@@ -168,17 +169,20 @@ def check_fresh_export(path: Path, model: SIBiViT, *, images: int) -> CheckRepor
 def _check_onnx(
     path: Path,
     found: tuple[ir.Model, ModelFacts],
-    model: SIBiViT,
+    source: SIBiViT | Traced,
     images: Images,
     say: Callable[[str], None],
 ) -> CheckReport:
     loaded, facts = found
+    model = _module(source)
     _same_network(path, Description.of_onnx(path, facts), model)
     say("comparing every parameter")
-    again, _ = build(model, scheme=facts.scheme, allow_float=tuple(facts.float_layers))
+    again, _ = build(source, scheme=facts.scheme, allow_float=tuple(facts.float_layers))
+    compared = compare_graphs(loaded, again)
+    compared.name_taps()
     parameters = [
         ConstantDifference(entry.layer or entry.name, entry.name, entry.what)
-        for entry in differing_constants(loaded, again)
+        for entry in compared.differences
     ]
     try:
         return compare(
@@ -193,6 +197,15 @@ def _check_onnx(
             f"not what the reference exports to: {first.detail}.",
             "Export the checkpoint again.",
         ) from error
+
+
+def _module(source: SIBiViT | Traced) -> SIBiViT:
+    model = source.model if isinstance(source, Traced) else source
+    if not isinstance(model, SIBiViT):
+        raise VitcError(
+            f"A {type(model).__name__} is no reference for a check.", "Give a SIBiViT model."
+        )
+    return model
 
 
 def _same_network(path: Path, found: Description, model: SIBiViT) -> None:
