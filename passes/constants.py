@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["add_constant", "collapsed", "constant", "exact_constant", "hint_of"]
+__all__ = ["add_constant", "collapsed", "constant", "evaluated", "exact_constant", "hint_of"]
 
 Array = npt.NDArray[Any]
 _EXACT = "vitc.exact"
 _HINT = "vitc.hint"
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -34,6 +35,33 @@ def exact_constant(value: ir.Value | None) -> npt.NDArray[np.float64] | None:
         return None
     unrounded: npt.NDArray[np.float64] | None = value.meta.get(_EXACT)
     return array.astype(np.float64) if unrounded is None else unrounded
+
+
+def evaluated(value: ir.Value | None) -> Array | None:
+    """Return what `value` is if it follows from constants alone, or None.
+
+    It is computed here, whatever it takes: not for graphs of strangers.
+    """
+    known = constant(value)
+    if known is not None or value is None:
+        return known
+    node = value.producer()
+    if node is None or node.domain or not node.inputs:
+        return None
+    if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+        return None
+    from onnx.reference import ReferenceEvaluator
+
+    feed = {}
+    for source in node.inputs:
+        array = None if source is None else evaluated(source)
+        if source is not None and array is None:
+            return None
+        if source is not None:
+            feed[str(source.name)] = array
+    results = list(ReferenceEvaluator(ir.serde.serialize_node(node)).run(None, feed))
+    result: Array = results[value.index() or 0]
+    return result
 
 
 def add_constant(

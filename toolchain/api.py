@@ -37,6 +37,8 @@ class ExportOptions:
         allow_float: Binary layers that may be in float, or modules that hold some. `compile` has no
             kernels for a file with such layers; ONNX Runtime runs it.
         force: Replace an existing file.
+        inline: Whether operators of `dev.vitc` are written out in standard ones, for readers that
+            know no functions; only in scheme packed. `compile` wants a file that is not inlined.
     """
 
     scheme: str = "packed"
@@ -44,6 +46,7 @@ class ExportOptions:
     dump: Path | None = None
     allow_float: tuple[str, ...] = ()
     force: bool = False
+    inline: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def export(
         scheme=chosen.scheme,
         dump=chosen.dump,
         allow_float=chosen.allow_float,
+        inline=chosen.inline,
         check=check if chosen.check else None,
         force=chosen.force,
     )

@@ -74,7 +74,7 @@ def test_names_do_not_depend_on_the_names_before(source, exported, scheme) -> No
                 # Some of the names that others are to get.
                 value.name = f"blocks.0.attn.query/Reshape_{number % 3}_{number}"
                 value.doc_string = "hidden"
-        attributes = list(reversed(node.attributes.items()))
+        attributes = list(node.attributes.items())[::-1]
         node.attributes.clear()
         node.attributes.update(attributes)
     name_everything(model, source.frozen.state_dict().keys())

@@ -106,8 +106,8 @@ def export_once(monkeypatch):
 
 
 @functools.cache
-def _built(source: SIBiViT | Traced, scheme: str, allow_float: tuple[str, ...]):
-    return build(source, scheme=scheme, allow_float=allow_float)
+def _built(source: SIBiViT | Traced, **options):
+    return build(source, **options)
 
 
 @pytest.fixture

@@ -44,6 +44,14 @@ def export(
             help="A binary layer, or a module of some, that may be in float; may be repeated.",
         ),
     ] = None,
+    inline: Annotated[
+        bool,
+        typer.Option(
+            "--inline",
+            help="Write vitc's operators out in standard ones, for readers that know no functions; "
+            "weights stay packed.",
+        ),
+    ] = False,
     no_check: SkipCheck = False,
     force: Force = False,
 ) -> None:
@@ -64,6 +72,7 @@ def export(
         check=not no_check,
         allow_float=tuple(allow_float or ()),
         force=force,
+        inline=inline,
     )
     with output.working(f"reading {checkpoint}") as say:
         model = load(checkpoint, ema=ema)

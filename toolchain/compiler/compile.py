@@ -18,9 +18,11 @@ from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
+from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
+from vitc.exporter.inline import is_inlined
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
 from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
 from vitc.targets import Target, find
@@ -130,6 +132,13 @@ def _compile(
             f"{source} has {len(facts.float_layers)} layers in float, which no kernel computes, "
             f"such as {layer}: {why}.",
             "Run it with ONNX Runtime (`vitc run M.onnx`), or export it without --allow-float.",
+        )
+    if is_inlined(model, facts.scheme):
+        raise VitcError(
+            f"{source} was exported with --inline; kernels are chosen by operators of {DOMAIN}, "
+            "which it has no more.",
+            "Export the checkpoint again without it, and compile that: "
+            "`vitc export CKPT --out M.onnx`.",
         )
     with output.scratch() as scratch:
         built, work = scratch / "artefact", scratch / "work"

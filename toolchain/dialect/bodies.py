@@ -150,7 +150,8 @@ def BinaryScores(query: UINT8, key: UINT8, k: int) -> INT32:
     signs = op.Transpose(op.Sub(op.Add(key_int8, key_int8), one), perm=[0, 2, 1])
     column_sums = op.ReduceSum(op.Cast(signs, to=_INT32), op.Constant(value_ints=[1]))
     dot = op.MatMulInteger(query_bits, signs)
-    integers = op.Sub(op.Add(dot, dot), column_sums)
+    # Not 2 dot - sums: OpenVINO 2026.4 fuses that into the product and gets it wrong.
+    integers = op.Sub(dot, op.Sub(column_sums, dot))
     scores = op.Reshape(integers, op.Concat(lead, tokens, axis=0))
     return scores
 

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from vitc.dialect import DOMAIN
 from vitc.dialect.bodies import functions
 from vitc.dialect.metadata import LAYER_KEY, TAP_KEY
-from vitc.passes.constants import constant
+from vitc.passes.constants import constant, evaluated
 
 __all__ = ["Comparison", "Difference", "compare_graphs", "differing_constants"]
 
@@ -205,7 +205,7 @@ class _Walk:
         self.seen.add((own, wanted))
         array, expected = constant(own), constant(wanted)
         if array is not None and expected is None:
-            expected = _evaluated(wanted)
+            expected = evaluated(wanted)
         if array is None and expected is None:
             self._todo.append(lambda: self.makers(own, wanted, reader))
         elif array is None or expected is None:
@@ -321,28 +321,6 @@ def _inputs(node: ir.Node) -> list[ir.Value | None]:
     while inputs and inputs[-1] is None:
         inputs.pop()
     return inputs
-
-
-def _evaluated(value: ir.Value) -> Array | None:
-    """What a value of the reference is, if it follows from constants; None if it does not."""
-    known = constant(value)
-    node = value.producer()
-    if known is not None or node is None or node.domain or not node.inputs:
-        return known
-    if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
-        return None
-    from onnx.reference import ReferenceEvaluator
-
-    feed = {}
-    for source in node.inputs:
-        array = None if source is None else _evaluated(source)
-        if source is not None and array is None:
-            return None
-        if source is not None:
-            feed[str(source.name)] = array
-    results = list(ReferenceEvaluator(ir.serde.serialize_node(node)).run(None, feed))
-    result: Array = results[value.index() or 0]
-    return result
 
 
 def _array_difference(own: Array, other: Array) -> str:

@@ -29,6 +29,7 @@ from vitc.dialect.metadata import (
 )
 from vitc.errors import VitcError
 from vitc.exporter.external_data import embed_external_data, is_external, tensors
+from vitc.exporter.inference import check_types
 from vitc.exporter.limits import (
     IR_VERSIONS,
     LARGEST_FILE,
@@ -134,6 +135,7 @@ def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
     except onnx.checker.ValidationError as error:
         first = str(error).strip().partition("\n")[0]
         raise VitcError(f"{file} is not valid ONNX: {first}", _EXPORT) from error
+    check_types(file, proto)
     model = ir.from_proto(proto)
     # What onnx-ir reads it may still refuse to write, such as a name that is no UTF-8.
     ir.to_proto(model)

@@ -41,6 +41,7 @@ from vitc.exporter.coverage import (
     settle_float_layers,
     wide_layers,
 )
+from vitc.exporter.inline import inline_functions
 from vitc.exporter.limits import LARGEST_FILE
 from vitc.exporter.naming import name_everything
 from vitc.exporter.taps import name_layers, name_modules, name_taps
@@ -121,6 +122,7 @@ def build(
     example: torch.Tensor | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
+    inline: bool = False,
 ) -> tuple[ir.Model, tuple[PassReport, ...]]:
     """Make the ONNX model in memory; the same model gives the same bytes.
 
@@ -130,6 +132,8 @@ def build(
         example: As in `trace`, for a model that is not traced yet.
         dump: Folder for the model after each pass, or None.
         allow_float: Layers that may be in float, or modules that hold some; not in scheme float.
+        inline: Whether the operators of the dialect are written out in standard ones, for readers
+            that know no functions; weights stay packed. Only in scheme packed.
 
     Returns:
         The model and what each pass did.
@@ -145,6 +149,7 @@ def build(
             "Scheme float stores bits as signs, which a layer in float does not read.",
             "Allow layers in float with --format packed or int8.",
         )
+    _refuse_idle_inlining(scheme, inline)
     if isinstance(model, Traced) and example is not None:
         raise VitcError("The model is traced already.", "Pass example= to `trace`.")
     traced = model if isinstance(model, Traced) else trace(model, example)
@@ -170,6 +175,8 @@ def build(
     name_layers(graph)
     name_everything(onnx_model, frozen.state_dict().keys())
     _finish(onnx_model, traced.model, scheme, in_float)
+    if inline:
+        _inline(onnx_model)
     return onnx_model, reports
 
 
@@ -181,6 +188,7 @@ def export(
     example: torch.Tensor | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
+    inline: bool = False,
     check: Callable[[Path], object] | None = None,
     force: bool = False,
 ) -> ExportResult:
@@ -195,6 +203,7 @@ def export(
         example: As in `build`.
         dump: As in `build`.
         allow_float: As in `build`.
+        inline: As in `build`.
         check: Called with the written file before it gets its name; an exception leaves nothing.
         force: Whether an existing file may be replaced.
 
@@ -206,6 +215,7 @@ def export(
             cannot be written.
     """
     path = Path(out)
+    _refuse_idle_inlining(scheme, inline)
     with claim_file(path, force=force) as output:
         if dump is not None:
             prepare_folder(dump, force=force)
@@ -213,6 +223,9 @@ def export(
             model, scheme=scheme, example=example, dump=dump, allow_float=allow_float
         )
         weight_bytes, constant_bytes = _sizes(onnx_model.graph)
+        binary_operators = sum(MODULE_KEY in node.metadata_props for node in onnx_model.graph)
+        if inline:
+            _inline(onnx_model)
         if weight_bytes + constant_bytes > LARGEST_FILE:
             raise VitcError(
                 f"The file would hold {(weight_bytes + constant_bytes) / 1e9:.1f} GB of constants; "
@@ -234,13 +247,28 @@ def export(
         weight_bytes=weight_bytes,
         constant_bytes=constant_bytes,
         binary_modules=len(modules),
-        binary_operators=sum(MODULE_KEY in node.metadata_props for node in onnx_model.graph),
+        binary_operators=binary_operators,
         operators=dict(sorted(Counter(node.op_type for node in onnx_model.graph).items())),
         passes=reports,
         float_layers=json.loads(onnx_model.metadata_props.get(FLOAT_KEY, "{}")),
     )
     logger.info("wrote %s, %d bytes", path, result.file_bytes)
     return result
+
+
+def _refuse_idle_inlining(scheme: str, inline: bool) -> None:
+    if inline and scheme != "packed":
+        raise VitcError(
+            f"Scheme {scheme} has standard operators only, so there is nothing to inline.",
+            "Leave --inline away, or export with --format packed.",
+        )
+
+
+def _inline(onnx_model: ir.Model) -> None:
+    named = set(onnx_model.graph.initializers)
+    inline_functions(onnx_model)
+    name_layers(onnx_model.graph)
+    name_everything(onnx_model, named)
 
 
 def _example(model: nn.Module) -> torch.Tensor:

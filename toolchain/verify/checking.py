@@ -15,6 +15,7 @@ from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build, compare_graphs, load_onnx
+from vitc.exporter.inline import is_inlined
 from vitc.models.checkpoint import load
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
@@ -177,7 +178,12 @@ def _check_onnx(
     model = _module(source)
     _same_network(path, Description.of_onnx(path, facts), model)
     say("comparing every parameter")
-    again, _ = build(source, scheme=facts.scheme, allow_float=tuple(facts.float_layers))
+    again, _ = build(
+        source,
+        scheme=facts.scheme,
+        allow_float=tuple(facts.float_layers),
+        inline=is_inlined(loaded, facts.scheme),
+    )
     compared = compare_graphs(loaded, again)
     compared.name_taps()
     parameters = [

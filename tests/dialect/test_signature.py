@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from vitc.dialect import OPS
+from vitc.dialect.signature import TensorType, call_type, check_attributes
+from vitc.dialect.vectors import make_vectors
+from vitc.errors import VitcError
+
+VECTORS = make_vectors()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_a_signature_tells_the_type_that_the_reference_computes(vector) -> None:
+    check_attributes(vector.operator, vector.attributes)
+    given = [TensorType(str(array.dtype), array.shape) for array in vector.inputs]
+    made = call_type(vector.operator, vector.attributes, given)
+    assert (made.dtype, made.shape) == (str(vector.output.dtype), vector.output.shape)
+
+
+BATCHED = [
+    vector
+    for vector in VECTORS
+    if len(vector.inputs[0].shape) > 2
+    and all(len(array.shape) < 3 for array in vector.inputs[1:2] if vector.operator == "Binarize")
+]
+
+
+@pytest.mark.parametrize("vector", BATCHED, ids=lambda vector: vector.name)
+def test_an_open_batch_stays_open(vector) -> None:
+    given = [TensorType(str(array.dtype), array.shape) for array in vector.inputs]
+    batched = ("x", "bits", "packed", "p", "scores", "query", "key", "mask", "value", "residual")
+    opened = [
+        TensorType(kind.dtype, ("batch", *kind.shape[1:])) if name in batched else kind
+        for name, kind in zip(OPS[vector.operator].inputs, given, strict=True)
+    ]
+    made = call_type(vector.operator, vector.attributes, opened)
+    assert made.shape == ("batch", *vector.output.shape[1:])
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_what_is_not_known_is_no_fault(vector) -> None:
+    made = call_type(vector.operator, vector.attributes, [TensorType()] * len(vector.inputs))
+    assert (made.dtype, made.shape) == (str(vector.output.dtype), None)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_another_type_of_any_input_is_refused(vector) -> None:
+    given = [TensorType(str(array.dtype), array.shape) for array in vector.inputs]
+    for index, name in enumerate(OPS[vector.operator].inputs):
+        other = [*given]
+        other[index] = TensorType("float64", given[index].shape)
+        with pytest.raises(VitcError, match=f"its {name} is float64"):
+            call_type(vector.operator, vector.attributes, other)
+
+
+@pytest.mark.parametrize("operator", OPS)
+def test_every_attribute_has_a_range_and_is_required(operator) -> None:
+    attributes = {name: 1 if kind == "int" else 0.5 for name, kind in OPS[operator].attributes}
+    check_attributes(operator, attributes)
+    for name in attributes:
+        with pytest.raises(VitcError, match=f"no {name}"):
+            check_attributes(operator, {k: v for k, v in attributes.items() if k != name})
+        for wrong in (-1, 1 << 40) if isinstance(attributes[name], int) else (-0.5, 1.5):
+            with pytest.raises(VitcError, match=f"its {name} is .* not within"):
+                check_attributes(operator, {**attributes, name: wrong})
+        with pytest.raises(VitcError, match=f"its {name} is no"):
+            check_attributes(operator, {**attributes, name: None})
+    with pytest.raises(VitcError, match="does not know"):
+        check_attributes(operator, {**attributes, "axis": 1})
