@@ -155,7 +155,7 @@ def test_a_failed_check_leaves_the_old_file_and_nothing_else(source, tmp_path) -
         raise VitcError("not good enough")
 
     with pytest.raises(VitcError, match="not good enough"):
-        export(source, out, check=refuse)
+        export(source, out, check=refuse, force=True)
     assert out.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
