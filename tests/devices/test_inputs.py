@@ -186,3 +186,19 @@ def test_a_description_without_preprocessing_falls_back_to_that_of_the_image_siz
 def test_a_description_that_does_not_hold_together_is_an_error(config, labels, words) -> None:
     with pytest.raises(VitcError, match=words):
         Description._read(Path("x"), config, None, labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((2, 32, 32, 3), "save x.transpose(0, 3, 1, 2)"),
+        ((32, 32, 3), "save x[None].transpose(0, 3, 1, 2)"),
+        ((3, 32, 32), "save x[None]."),
+        ((2, 3, 24, 24), "resize the images"),
+    ],
+)
+def test_the_hint_for_an_array_of_another_shape_fits_it(shape, hint) -> None:
+    with pytest.raises(VitcError) as caught:
+        validated(np.zeros(shape, np.float32), PRESETS["micro"].config, "x.npy")
+
+    assert hint in caught.value.hint

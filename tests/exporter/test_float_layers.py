@@ -11,6 +11,7 @@ from torch import nn
 import vitc
 from tests.exporter.exports import traced
 from vitc.bench import inspect
+from vitc.bench.account import account
 from vitc.compiler import compile_model
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build, export, load_onnx, session, trace
@@ -158,3 +159,27 @@ def test_the_api_exports_a_checkpoint_with_float_layers(wide, tmp_path):
     options = vitc.ExportOptions(allow_float=("blocks",))
     done = vitc.export(tmp_path / "m.safetensors", tmp_path / "m.onnx", options)
     assert len(done.float_layers) == 12
+
+
+def test_inspect_allow_float_and_errors_call_a_layer_the_same(model, wide, file, trace_once):
+    binary = {layer.name for layer in account(model.config).layers if layer.kind == "binary"}
+    names = [*load_onnx(file)[1].float_layers]
+    assert any(name.endswith(".si.fc1") for name in names)
+    assert [name for name in names if name not in binary] == []
+    with pytest.raises(VitcError, match=r"blocks\.0\.si\.fc1 would fall back to float"):
+        build(wide, allow_float=["blocks.1", "blocks.0.attn", "blocks.0.mlp", "blocks.0.si.fc2"])
+
+
+def test_a_layer_may_be_named_by_its_module_too(wide, file, trace_once):
+    names = [name.replace(".si.", ".mlp2.") for name in load_onnx(file)[1].float_layers]
+    assert build(wide, allow_float=names)[1]
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest(wide, trace_once):
+    with pytest.raises(VitcError, match=r"did you mean blocks\.0\.attn\.qkv\?"):
+        build(wide, allow_float=["blocks.0.attn.qvk"])
+
+
+def test_products_of_activations_are_known_by_the_names_of_inspect(model, trace_once):
+    with pytest.raises(VitcError, match=r"blocks\.0\.attn\.scores is binary in the file"):
+        build(model, allow_float=["blocks.0.attn.scores"])

@@ -91,8 +91,18 @@ def _check_form(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> 
     if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size) or not len(pixels):
         raise VitcError(
             f"{name} has shape {list(pixels.shape)}, wanted [B, 3, {size}, {size}].",
-            "A network runs on the image size it was made for; resize the images.",
+            _reshaped(pixels.shape, size),
         )
+
+
+def _reshaped(shape: tuple[int, ...], size: int) -> str:
+    """How an array of another shape becomes one of images."""
+    if shape[-3:] == (size, size, 3) and len(shape) in (3, 4):
+        first = "x" if len(shape) == 4 else "x[None]"
+        return f"Its colours are the last axis: save {first}.transpose(0, 3, 1, 2)."
+    if shape == (3, size, size):
+        return "It is one image: save x[None]."
+    return "A network runs on the image size it was made for; resize the images."
 
 
 def _finite(pixels: NDArray[np.generic], name: str, first: int = 0) -> NDArray[np.float32]:

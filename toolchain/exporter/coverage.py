@@ -17,6 +17,8 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY
 from vitc.errors import VitcError
 from vitc.models import binary_modules
+from vitc.models.sibivit import TwoLayer
+from vitc.names import did_you_mean
 
 __all__ = [
     "check_modules",
@@ -32,6 +34,9 @@ _WIDE = "it has 32-bit weights"
 _UNFUSED = "no rewrite turns what follows its integers into a threshold or a residual sum"
 _READERS = {"BinaryScores": "RowBestMask", "MaskSignMatMul": "IntegerThreshold"}
 """Products of activations, and what reads their integers without a float in between."""
+
+_PRODUCTS = {"BinaryScores": "scores", "MaskSignMatMul": "context"}
+"""What `vitc inspect` calls them."""
 
 
 def wide_layers(model: nn.Module) -> dict[str, str]:
@@ -57,24 +62,37 @@ def fallen_layers(graph: ir.Graph) -> dict[str, str]:
 
 
 def settle_float_layers(
-    found: Mapping[str, str], known: Collection[str], allowed: Collection[str]
-) -> None:
+    model: nn.Module,
+    found: Mapping[str, str],
+    known: Collection[str],
+    allowed: Collection[str],
+) -> dict[str, str]:
     """Hold the layers that are in float against those that may be.
 
     Args:
-        found: Layers that are in float, and why.
-        known: All binary layers.
-        allowed: Names of layers, or of modules that hold some.
+        model: Tells modules from layers: what a layer is called is what its taps and `vitc inspect`
+            call it.
+        found: Layers that are in float, or their modules, and why.
+        known: All binary layers, or their modules.
+        allowed: Names of layers or modules, or of modules that hold some.
+
+    Returns:
+        What was found, by layer.
 
     Raises:
         VitcError: If a layer falls back that may not, or a name allows nothing.
     """
+    found = {_layer_of(model, name): why for name, why in found.items()}
+    known = [_layer_of(model, name) for name in known]
+    allowed = [_layer_of(model, name) for name in allowed]
     for name in allowed:
         if not any(_covers(name, layer) for layer in known):
             listed = ", ".join([*known][:_LISTED]) + (", .." if len(known) > _LISTED else "")
+            near = did_you_mean(name, known)
             raise VitcError(
-                f"There is no binary layer {name!r} to allow in float; there are {listed}.",
-                "Name one of them, or a module that holds some.",
+                f"There is no binary layer {name!r} to allow in float"
+                + (f"; there are {listed}." if near == "." else near),
+                f"Name one of {listed}, or a module that holds some.",
             )
         if not any(_covers(name, layer) for layer in found):
             raise VitcError(
@@ -88,6 +106,7 @@ def settle_float_layers(
                 f"Mend it; or add `--allow-float {layer}`, for a file that runs in ONNX Runtime "
                 "but is not compiled.",
             )
+    return dict(found)
 
 
 def check_modules(graph: ir.Graph, frozen: nn.Module) -> None:
@@ -106,8 +125,8 @@ def check_modules(graph: ir.Graph, frozen: nn.Module) -> None:
         wanted = 0 if name in wide else module.parts
         if found[name] != wanted:
             raise VitcError(
-                f"The binary layer {name} became {found[name]} binary operators instead of "
-                f"{wanted}.",
+                f"The binary layer {_layer_of(frozen, name)} became {found[name]} binary operators "
+                f"instead of {wanted}.",
                 "Run with --dump-ir and look for the pass in which it vanishes.",
             )
     strangers = sorted(set(found) - set(modules))
@@ -126,7 +145,17 @@ def known_layers(graph: ir.Graph, model: nn.Module) -> list[str]:
 
 def _layer(node: ir.Node) -> str:
     properties = node.metadata_props
+    if node.op_type in _PRODUCTS and LAYER_KEY in properties:
+        return f"{properties[LAYER_KEY]}.{_PRODUCTS[node.op_type]}"
     return properties.get(MODULE_KEY) or properties.get(LAYER_KEY) or str(node.name)
+
+
+def _layer_of(model: nn.Module, name: str) -> str:
+    """The layer of a module, by the name that its taps have; what is no module's keeps its name."""
+    for path, module in model.named_modules():
+        if isinstance(module, TwoLayer) and _covers(path, name):
+            return module.name + name.removeprefix(path)
+    return name
 
 
 def _readers(node: ir.Node) -> Iterator[str]:

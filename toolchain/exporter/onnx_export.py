@@ -168,8 +168,9 @@ def build(
         _dump(onnx_model, dump / "00_captured.onnx")
     reports = run_phases(onnx_model, PHASES, dump)
     check_modules(graph, frozen)
-    in_float |= fallen_layers(graph)
-    settle_float_layers(in_float, known_layers(graph, frozen), allow_float)
+    in_float = settle_float_layers(
+        frozen, in_float | fallen_layers(graph), known_layers(graph, frozen), allow_float
+    )
     _type_packed(graph)
     reports += run_phases(onnx_model, LOWERINGS[scheme], dump)
     name_layers(graph)
