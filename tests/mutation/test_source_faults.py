@@ -132,7 +132,7 @@ EXPORT = [
           "row_part(bound, grouped) - chain.rows for", "row_part(bound, grouped) for",
           "blocks.0.attn.query"),
     Fault("bias with the wrong sign", "vitc.passes.linear_threshold",
-          "np.where(chain.columns == 0, 0, -chain.columns)", "chain.columns",
+          "chain.scale, -chain.columns, upper", "chain.scale, chain.columns, upper",
           "blocks.0.attn.query"),
     Fault("second shift forgotten", "vitc.passes.merge_shifts",
           "total = a + b", "total = a + 0 * b", "blocks.0.mlp.hidden"),
@@ -201,7 +201,11 @@ def test_a_fault_in_passes_or_exporter_is_named(world, inject, tmp_path, fault):
     inject(fault.module, fault.old, fault.new)
     path = tmp_path / "m.onnx"
     path.write_bytes(to_proto(build(world.source)[0]).SerializeToString())
-    report = world.judge(path)
+    report, refused = world.verdict(path)
+    if report is None:
+        # Shapes that no longer fit are told when the file is loaded.
+        assert fault.place in refused
+        return
     assert not report.equal
     assert not report.parameters, "the fault is in the reference export too"
     assert str(report.first_difference) == fault.place
@@ -217,7 +221,7 @@ def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypa
     monkeypatch.setattr(onnx_export, "capture", changed.capture)
     path = tmp_path / "m.onnx"
     path.write_bytes(to_proto(build(world.model)[0]).SerializeToString())
-    with pytest.raises(VitcError, match=r"ONNX Runtime"):
+    with pytest.raises(VitcError, match=r"of the layer blocks\.0\.attn"):
         world.judge(path)
 
 
