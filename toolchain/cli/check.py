@@ -62,6 +62,13 @@ def check(
     threads: Threads = 1,
     device: DeviceName = "local",
     seed: Seed = 0,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild/--no-rebuild",
+            help="Compile an artefact's ONNX file again and compare every byte of its library.",
+        ),
+    ] = True,
     allow_external_data: AllowExternalData = False,
     json_to: JsonTo = None,
     report_to: ReportTo = None,
@@ -85,16 +92,14 @@ def check(
         seed=seed,
         threads=threads,
         allow_external_data=allow_external_data,
+        rebuild=rebuild,
     )
     with output.working(f"reading {candidate}") as say:
         report = check_candidate(candidate, reference, options, say=say, note=output.note)
+    output.show(plain(report.verdict, "bold" if report.equal else "bold red"))
     for part in (report.onnx, report):
         if part is not None:
             _show(output, part, per_layer)
-    if report.equal:
-        output.show("equal")
-    else:
-        output.show(plain("not equal", "bold red").append(plain(f": {_where(report)}", "not bold")))
     output.result(report.to_dict())
     if report_file is not None:
         write_report(
@@ -108,18 +113,9 @@ def check(
         raise typer.Exit(int(ExitCode.NOT_EQUAL))
 
 
-def _where(report: CheckReport) -> str:
-    if report.first_difference is not None:
-        return f"first difference at {report.first_difference}"
-    if report.faults:
-        return report.faults[0]
-    return "its ONNX file differs" if report.onnx is None else _where(report.onnx)
-
-
 def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
-    layers = [layer for layer in report.layers if per_layer or not layer.equal]
     output.show(plain(f"{report.candidate} on {report.device}", "bold"))
-    if layers:
+    if per_layer:
         output.show(
             table(
                 ("layer", "kind", ">values", ">wrong", ">near ties", ">largest error"),
@@ -132,7 +128,7 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
                         str(layer.near_ties),
                         f"{layer.max_error:.3g}",
                     )
-                    for layer in layers
+                    for layer in report.layers
                 ],
             )
         )
@@ -140,30 +136,30 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
     facts = [
         ("layers compared", f"{len(report.layers)}, {bits} bits and integers"),
         ("parameters that differ", str(len(report.parameters))),
-        ("near ties accepted", str(len(report.near_ties))),
+        ("near ties accepted", str(report.near_tie_count)),
         ("images", f"{report.images}, {report.layer_images} of them layer by layer"),
         ("largest logit difference", f"{report.max_logit_difference:.3g}"),
         ("same class", f"{report.top1_agreement:.2%}"),
     ]
+    if report.library is not None:
+        facts.append(("library", report.library))
     if report.accuracy is not None:
         facts += [
             ("accuracy of the reference", f"{report.accuracy.reference:.2%}"),
             ("accuracy of the candidate", f"{report.accuracy.candidate:.2%}"),
         ]
     output.show(table(("", ""), facts))
-    wrong = [
-        *report.faults,
-        *(f"{p.layer}: {p.name}: {p.detail}" for p in report.parameters[:_LISTED]),
-    ]
-    output.show(*(plain(fault, "red") for fault in wrong))
-    listed = [
+    wrong = [*report.faults, *(f"{p.layer}: {p.name}: {p.detail}" for p in report.parameters)]
+    ties = [
         f"near tie at {tie.tap}{list(tie.index)}: {tie.margin:.2g} within {tie.bound:.2g}"
-        for tie in report.near_ties[:_LISTED]
+        for tie in report.near_ties
     ]
-    listed += [
-        f"image {image.name or image.index}: class {image.candidate} instead of {image.reference}, "
-        f"logits differ by {image.logit_difference:.3g}"
-        + (" (a near tie)" if image.explained else "")
-        for image in report.differing_images
-    ]
-    output.show(*listed)
+    images = [f"{i.what}{' (a near tie)' if i.explained else ''}" for i in report.differing_images]
+    output.show(*(plain(line, "red") for line in _capped(wrong, len(wrong))))
+    output.show(*_capped(ties, report.near_tie_count), *_capped(images, len(images)))
+
+
+def _capped(lines: list[str], count: int) -> list[str]:
+    """The first lines, and how many there are beside."""
+    shown = lines[:_LISTED]
+    return [*shown, f"... and {count - len(shown)} more"] if count > len(shown) else shown

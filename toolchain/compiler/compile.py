@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
+from vitc.compiler.fingerprint import compiler_fingerprint
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
 from vitc.compiler.lowering import lower_graph
 from vitc.compiler.plan import Plan, describe, plan_workspace
@@ -177,6 +178,7 @@ def _compile(
             "format": FORMAT,
             "vitc": version("vitc"),
             "tvm": version("apache-tvm"),
+            "compiler": compiler_fingerprint(),
             "dialect": facts.dialect,
             "source_sha256": facts.source_sha256,
             "config": facts.config,

@@ -212,7 +212,8 @@ def fold_head(graph: ir.Graph) -> Head:
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
     factor = gain / float(np.sqrt(variance + epsilon))
     offset = shift - mean * factor
-    folded_bias = bias + offset * weight.sum(axis=1)
+    # Exact sums: the order in which numpy adds depends on the processor.
+    folded_bias = bias + offset * np.array([math.fsum(row) for row in weight])
     return Head(value, token, weight * factor, np.asarray(folded_bias, np.float64))
 
 

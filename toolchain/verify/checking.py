@@ -26,6 +26,7 @@ from vitc.verify.comparison import Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_images
 from vitc.verify.portable import check_against_onnx
+from vitc.verify.rebuilding import compare_with_rebuilt
 from vitc.verify.report import CheckReport, ConstantDifference
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class CheckOptions:
         seed: Of the probe images.
         threads: Threads of the artefact.
         allow_external_data: Whether an ONNX file keeps data in other files of its folder.
+        rebuild: Whether an artefact's ONNX file is compiled again, to compare every byte.
     """
 
     data: str | None = None
@@ -62,6 +64,7 @@ class CheckOptions:
     seed: int = 0
     threads: int = 1
     allow_external_data: bool = False
+    rebuild: bool = True
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.threads < 1:
@@ -101,8 +104,20 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    path = Path(candidate)
     source = reference if isinstance(reference, SIBiViT | Traced) else load(reference)
+    report, made_from = _check(Path(candidate), source, chosen, say, note)
+    stated = _module(source).source_sha256
+    return replace(report, made_from=made_from or None, reference_sha256=stated)
+
+
+def _check(
+    path: Path,
+    source: SIBiViT | Traced,
+    chosen: CheckOptions,
+    say: Callable[[str], None],
+    note: Callable[[str], None],
+) -> tuple[CheckReport, str | None]:
+    """Return the report, and the SHA-256 of the checkpoint that the candidate names."""
     model = _module(source)
     if not path.is_dir():
         if chosen.device != "local":
@@ -111,7 +126,8 @@ def check(
                 "Compile it, and check the artefact there.",
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        return _check_onnx(path, loaded, source, _images(model, chosen, note), say)
+        report = _check_onnx(path, loaded, source, _images(model, chosen, note), say)
+        return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
     changed = artefact.changed_files()
@@ -119,24 +135,40 @@ def check(
     device = parse_device(chosen.device)
     device.supports(artefact)
     images = _images(model, chosen, note)
-    inner = None
+    faults = [f"{name} is not the file that the manifest names" for name in changed]
+    inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
+        if chosen.rebuild:
+            library, found = compare_with_rebuilt(artefact, say)
+            faults += found
         say("checking the artefact's ONNX file")
         inner = _check_onnx(artefact.onnx, load_onnx(artefact.onnx), source, _few(images), say)
+    elif artefact.onnx.name not in changed:
+        faults.append(
+            f"there is no {artefact.onnx.name}, so nothing says what it was compiled from"
+        )
     say(f"checking the artefact on {device.name}")
-    report = compare(
-        ArtefactCandidate(artefact, device, chosen.threads),
-        Reference(model),
-        images,
-        faults=[f"{name} is not the file that the manifest names" for name in changed],
-        same_when_traced=True,
-        onnx=inner,
-        say=say,
-    )
-    if inner is None or not report.equal:
-        return report
-    say("comparing the artefact with its ONNX file")
-    return _strict(report, check_against_onnx(artefact, device, images=chosen.images))
+    try:
+        report = compare(
+            ArtefactCandidate(artefact, device, chosen.threads),
+            Reference(model),
+            images,
+            faults=faults,
+            same_when_traced=True,
+            onnx=inner,
+            say=say,
+        )
+    except VitcError as error:
+        if not faults:
+            raise
+        raise VitcError(
+            f"{artefact.path} does not run ({error.message}), and {faults[0]}.",
+            "Compile the model again.",
+        ) from error
+    if inner is not None and report.equal:
+        say("comparing the artefact with its ONNX file")
+        report = _strict(report, check_against_onnx(artefact, device, images=chosen.images))
+    return replace(report, library=library), str(artefact.manifest.get("source_sha256") or "")
 
 
 def _strict(report: CheckReport, own: CheckReport) -> CheckReport:

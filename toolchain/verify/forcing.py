@@ -37,6 +37,8 @@ OPTIONAL_TAPS: Final = (".scores", ".mask")
 """Taps that never leave the attention kernel of an artefact; any other missing tap is a fault."""
 
 _NO_BIT: Final = 2
+_LISTED: Final = 100
+"""Near ties that are described; all are counted."""
 
 
 class Reference:
@@ -143,7 +145,7 @@ class TapComparison:
 
     Attributes:
         images: Numbers of the images of the current pass, for the positions in the report.
-        near_ties: Accepted bit differences.
+        near_ties: Accepted bit differences, the first 100; each layer counts its own.
         missing: Taps that the candidate does not have, in the order of computation.
     """
 
@@ -224,7 +226,7 @@ class TapComparison:
         if pre is not None and bound is not None:
             limit = bound.expand_as(pre)
             tie = differs & (pre.abs() <= limit) & (theirs <= 1)
-            for position in torch.nonzero(tie).tolist():
+            for position in torch.nonzero(tie)[: _LISTED - len(self.near_ties)].tolist():
                 place = tuple(position)
                 self.near_ties.append(
                     NearTie(
@@ -249,9 +251,10 @@ class TapComparison:
         for place, exact in flips.items():
             if differs[place]:
                 continue
-            reach = abs(float(event.pre[place]) - exact) + float(limit[place])
-            self.near_ties.append(NearTie(event.name, self._place(place), abs(exact), reach))
             tally.near_ties += 1
+            if len(self.near_ties) < _LISTED:
+                reach = abs(float(event.pre[place]) - exact) + float(limit[place])
+                self.near_ties.append(NearTie(event.name, self._place(place), abs(exact), reach))
 
     def _floats(self, event: TapEvent, own: Tensor, theirs: Tensor, tally: _Tally) -> None:
         error = (theirs - own).abs()

@@ -113,6 +113,19 @@ class DifferingImage:
     logit_difference: float
     explained: bool
 
+    @property
+    def what(self) -> str:
+        """What differs, in words."""
+        moved = f"logits differ by {self.logit_difference:.3g}"
+        if self.candidate == self.reference:
+            return (
+                f"image {self.name or self.index}: {moved}, the class is {self.reference} in both"
+            )
+        return (
+            f"image {self.name or self.index}: class {self.candidate} instead of "
+            f"{self.reference}, {moved}"
+        )
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -125,7 +138,7 @@ class CheckReport:
         layer_images: How many of them were compared layer by layer.
         layers: Every tap that the candidate has, in the order of computation.
         missing: Taps that it does not have.
-        near_ties: Accepted bit differences.
+        near_ties: Accepted bit differences, the first ones of `near_tie_count`.
         parameters: Parameters that differ.
         max_logit_difference: Between candidate and float64 reference, end to end.
         logit_tolerance: Differences up to this need no explanation.
@@ -137,6 +150,9 @@ class CheckReport:
         faults: Sentences about anything else that is wrong, such as a file that changed.
         onnx: The report on the artefact's own ONNX file; None if the candidate is one.
         first_difference: The first layer that differs, here or in `onnx`; None if all is equal.
+        made_from: SHA-256 of the checkpoint that the candidate says it was made from, if it says.
+        reference_sha256: SHA-256 of the checkpoint that it was compared with, if it is a file.
+        library: What is known of the bytes of an artefact's library, in words.
     """
 
     candidate: str
@@ -157,6 +173,61 @@ class CheckReport:
     faults: tuple[str, ...] = ()
     onnx: CheckReport | None = None
     first_difference: str | None = None
+    made_from: str | None = None
+    reference_sha256: str | None = None
+    library: str | None = None
+
+    @property
+    def near_tie_count(self) -> int:
+        """How many bit differences were accepted."""
+        return sum(layer.near_ties for layer in self.layers)
+
+    @property
+    def of_another_checkpoint(self) -> bool:
+        """Whether the candidate names another checkpoint file than the reference."""
+        known = self.made_from and self.reference_sha256
+        return bool(known) and self.made_from != self.reference_sha256
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line: equal or not, the culprit, the cause."""
+        other = (
+            "made from another checkpoint than the reference" if self.of_another_checkpoint else ""
+        )
+        if self.equal:
+            same = f"equal: {self.candidate} on {self.device}"
+            return f"{same}, though {other} (the same numbers)" if other else same
+        return f"not equal: {f'{other}; ' if other else ''}{self._culprit()}"
+
+    def _culprit(self) -> str:
+        place = self.first_difference
+        if place is None:
+            faults = self.faults or ("" if self.onnx is None else self.onnx._culprit(),)
+            return faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else "")
+        # What is wrong in the ONNX file is wrong in all that was made of it.
+        for part, where in ((self.onnx, "its ONNX file: "), (self, "")):
+            cause = None if part is None else part._cause(place)
+            if cause:
+                return f"{where}first difference at {place}: {cause}"
+        return f"first difference at {place}" + (f": {self.faults[0]}" if self.faults else "")
+
+    def _cause(self, place: str) -> str | None:
+        parameter = next((p for p in self.parameters if _concerns(p, place)), None)
+        if parameter is not None:
+            more = len(self.parameters) - 1
+            rest = f" (and {more} more parameters)" if more else ""
+            return (
+                f"{parameter.name} is not what the reference exports to: {parameter.detail}{rest}"
+            )
+        layer = next((e for e in self.layers if e.name == place and not e.equal), None)
+        if layer is not None:
+            kind = "values" if layer.kind == "float" else layer.kind.removesuffix("s") + "s"
+            at = "" if layer.first is None else f", the first at {list(layer.first)}"
+            return f"{layer.mismatches} of {layer.values} {kind} differ{at}"
+        image = next((i for i in self.differing_images if not i.explained), None)
+        if place == "logits" and image is not None:
+            return f"{image.what}, and no near tie explains it"
+        return None
 
     @property
     def equal(self) -> bool:
@@ -168,7 +239,11 @@ class CheckReport:
         """The JSON form."""
         return {
             "equal": self.equal,
+            "verdict": self.verdict,
             "first_difference": self.first_difference,
+            "made_from": self.made_from,
+            "reference_sha256": self.reference_sha256,
+            "library": self.library,
             "max_logit_difference": self.max_logit_difference,
             "top1_agreement": self.top1_agreement,
             "accuracy": None
@@ -187,6 +262,7 @@ class CheckReport:
                     {"layer": p.layer, "name": p.name, "detail": p.detail} for p in self.parameters
                 ],
             },
+            "near_tie_count": self.near_tie_count,
             "near_ties": [
                 {"tap": t.tap, "index": list(t.index), "margin": t.margin, "bound": t.bound}
                 for t in self.near_ties
@@ -227,6 +303,10 @@ class CheckReport:
     def to_json(self) -> str:
         """The JSON form as text."""
         return json.dumps(self.to_dict(), indent=2)
+
+
+def _concerns(parameter: ConstantDifference, place: str) -> bool:
+    return place == parameter.layer or parameter.name.startswith((f"{place}.", f"{place}/"))
 
 
 class CheckFailedError(VitcError):
