@@ -14,6 +14,7 @@ from vitc.bench import tuning
 from vitc.bench.estimate import find_llvm_mca
 from vitc.cli.main import train
 from vitc.errors import VitcError
+from vitc.models import load, save
 from vitc.runtime.artefact import Artefact
 from vitc.targets.table import TARGETS, host_features
 from vitc.targets.tiles import other_tiles
@@ -79,10 +80,15 @@ def test_check_names_the_layer_of_a_fault_in_the_artefacts_onnx_file(
     faulty: list[str] = []
     copy = tampered(built, tmp_path, lambda model: faulty.append(change(model)))
 
-    outcome = vitc("check", copy, "--reference", built.checkpoint, "--json", "-", "--images", 2)
+    outcome = vitc(
+        "check", copy, "--reference", built.checkpoint, "--json", "-", "--images", 2, "--no-rebuild"
+    )
 
     assert outcome.code == 3
     report = outcome.json
+    assert report["verdict"].startswith(
+        f"not equal: its ONNX file: first difference at {faulty[0]}: "
+    )
     assert report["equal"] is False
     assert report["first_difference"] == faulty[0]
     assert report["onnx"]["equal"] is False
@@ -96,10 +102,11 @@ def test_check_of_an_untouched_artefact_is_exit_code_0(vitc, built, tmp_path) ->
     outcome = vitc("check", built.artefact, "--reference", built.checkpoint, "--json", file)
 
     assert outcome.code == 0
-    assert outcome.out.rstrip().endswith("equal")
+    assert outcome.out.startswith(f"equal: {built.artefact} on local\n")
     report = json.loads(file.read_text())
     assert report["equal"] is True
     assert report["first_difference"] is None
+    assert report["library"] == "byte for byte what model.onnx compiles to"
     assert report["max_logit_difference"] < 1e-4
     assert report["top1_agreement"] == 1.0
 
@@ -127,10 +134,43 @@ def test_a_changed_library_is_not_equal_even_where_the_numbers_are(vitc, built, 
     with (copy / "libvitc_model.so").open("ab") as library:
         library.write(b"\0")
 
-    outcome = vitc("check", copy, "--reference", built.checkpoint)
+    outcome = vitc("check", copy, "--reference", built.checkpoint, "--no-rebuild")
 
     assert outcome.code == 3
-    assert "libvitc_model.so is not the file" in outcome.out
+    first = outcome.out.partition("\n")[0]
+    assert first == "not equal: libvitc_model.so is not the file that the manifest names"
+
+
+def test_a_reference_that_is_another_checkpoint_is_said_in_the_first_line(
+    vitc, built, tmp_path
+) -> None:
+    other, again = tmp_path / "other.safetensors", tmp_path / "again.safetensors"
+    save(api.new("micro", depth=1, seed=3), other)
+    model = load(built.checkpoint)
+    model.history = {"saved": "again"}
+    save(model, again)
+
+    differs = vitc("check", built.onnx, "--reference", other, "--images", 1)
+    same = vitc("check", built.onnx, "--reference", again, "--images", 1)
+
+    first = differs.out.partition("\n")[0]
+    assert differs.code == 3
+    assert first.startswith("not equal: made from another checkpoint than the reference; first ")
+    assert "embedding" in first
+    assert "more parameters" in first
+    assert same.code == 0
+    assert same.out.startswith(f"equal: {built.onnx} on onnxruntime, though made from another ")
+
+
+def test_layers_are_listed_only_when_they_are_asked_for(vitc, built, tmp_path) -> None:
+    copy = tampered(built, tmp_path, flip_weight)
+    plain, listed = (
+        vitc("check", copy, "--reference", built.checkpoint, "--images", 1, "--no-rebuild", *more)
+        for more in ((), ("--per-layer",))
+    )
+    assert plain.code == listed.code == 3
+    assert "largest error" not in plain.out
+    assert "largest error" in listed.out
 
 
 def test_run_gives_the_same_logits_as_the_onnx_file(vitc, built, array, tmp_path) -> None:

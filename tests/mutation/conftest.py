@@ -52,8 +52,8 @@ class World:
         return onnx.load(self.file)
 
     def judge(self, candidate: Path) -> CheckReport:
-        """What `vitc check` says."""
-        return check(candidate, self.source, CheckOptions(images=2))
+        """What `vitc check` says of the values alone: each fault has to show in them."""
+        return check(candidate, self.source, CheckOptions(images=2, rebuild=False))
 
     def verdict(self, candidate: Path) -> tuple[CheckReport | None, str]:
         """The report, or the sentence that refuses the candidate."""

@@ -18,9 +18,10 @@ from vitc.exporter import build, onnx_export, trace
 from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.targets.table import TARGETS, host_features
-from vitc.verify import check
+from vitc.verify import CheckOptions, check
 
 KERNELS = "vitc.targets.kernels"
+VALUES = CheckOptions(rebuild=False)
 CONFIG = ModelConfig(image_size=12, patch_size=4, width=42, depth=1, heads=2, hidden=37, classes=5)
 
 
@@ -243,7 +244,7 @@ def test_a_tie_that_is_decided_the_other_way_is_named(inject, tmp_path, fault):
     path.write_bytes(to_proto(build(source)[0]).SerializeToString())
     if fault:
         inject(f"{KERNELS}.epilogue", "product >= offset + upper", fault)
-    report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, source)
+    report = check(compile_model(path, "x86-64-v2", tmp_path / "out").path, source, VALUES)
     assert report.equal == (fault is None)
     assert report.first_difference == (None if fault is None else "blocks.0.attn.query")
     zeros = next(layer.zeros for layer in report.layers if layer.name == "blocks.0.attn.query")
