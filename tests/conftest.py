@@ -13,19 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from vitc.targets.table import TARGETS, Target, host_features
+from tests.processors import HAS_AMX
+from vitc.targets.table import TARGETS, Target
 
 pytest_plugins = (
     # One that imports another comes after it.
+    "tests.suite.closing_line",
     "tests.devices.sshd",
     "tests.devices.fake_adb",
     "tests.devices.rpc_processes",
     "tests.devices.arm_userland",
 )
 
-GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
+GOLDEN = "VITC_GOLDEN"
+GOLDEN_BESIDE = Path(__file__).parents[1].parent / "shared" / "golden"
 USERLAND = Path(__file__).parents[1] / ".venv" / "userland"
-QEMU = "VITC_REQUIRE_QEMU"
 AMX_EMULATOR = Path(__file__).parent / "amx" / "amx_emulator.c"
 _STRICT = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all"]
 
@@ -48,10 +50,11 @@ def _absent(what: str, variable: str) -> None:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Folder of the reference results of the official code."""
-    if not GOLDEN.is_dir():
-        _absent(f"no golden files at {GOLDEN}", "VITC_REQUIRE_GOLDEN")
-    return GOLDEN
+    """Folder of reference results of the official code: `VITC_GOLDEN`, or beside the project."""
+    folder = Path(os.environ.get(GOLDEN) or GOLDEN_BESIDE).resolve()
+    if not folder.is_dir():
+        _absent(f"no golden files at {folder}, {GOLDEN} names their folder", "VITC_REQUIRE_GOLDEN")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,7 @@ def need_emulator() -> Callable[[str], str]:
     def find(name: str) -> str:
         path = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
         if path is None:
-            _absent(f"no qemu-{name}, `make qemu` fetches it", QEMU)
+            _absent(f"no qemu-{name}, `make qemu` fetches it", "VITC_REQUIRE_QEMU")
         return str(path)
 
     return find
@@ -75,7 +78,8 @@ def need_counting_emulator(need_emulator: Callable[[str], str]) -> Callable[[str
         path = need_emulator(name)
         done = subprocess.run([path, "-help"], capture_output=True, text=True, check=False)
         if "-plugin" not in done.stdout:
-            _absent(f"{Path(path).name} loads no plugins, `make qemu` fetches one", QEMU)
+            what = f"{Path(path).name} loads no plugins, `make qemu` fetches one that does"
+            _absent(what, "VITC_REQUIRE_QEMU")
         return path
 
     return find
@@ -106,7 +110,7 @@ def amx(tmp_path_factory) -> ctypes.CDLL | None:
     from vitc.bench.peaks import permit_tiles
     from vitc.compiler.link import run_zig
 
-    if host_features().issuperset(TARGETS["x86-amx"].features):
+    if HAS_AMX:
         permit_tiles()
         return None
 
@@ -118,7 +122,7 @@ def amx(tmp_path_factory) -> ctypes.CDLL | None:
 @pytest.fixture(scope="session")
 def amx_runner(tmp_path_factory) -> Path | None:
     """`vitc-run` with the emulator in it; None where the processor has AMX."""
-    if host_features().issuperset(TARGETS["x86-amx"].features):
+    if HAS_AMX:
         return None
     from vitc.compiler.link import run_zig, runtime_sources
 

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from tests.cli.page import Page
-from tests.devices.sshd import Server, free_port, wait_for
+from tests.devices.sshd import HANG_S, Server, free_port, wait_for
 from vitc.devices.machine import usable_cores
 
 KINDS = ["ssh", "rpc", "farm", "adb"]
@@ -222,7 +222,7 @@ def test_an_interrupted_run_over_ssh_leaves_nothing_anywhere(
     built: Any, ssh_server: Server, tmp_path: Path
 ) -> None:
     with long_bench(built.artefact, ssh_server.url, 1_900_000, tmp_path) as process:
-        assert wait_for(lambda: any("vitc-run" in e for e in ssh_server.leftovers()), 60)
+        assert wait_for(lambda: any("vitc-run" in e for e in ssh_server.leftovers()))
         interrupt(process)
 
     assert wait_for(lambda: ssh_server.leftovers() == []), ssh_server.leftovers()
@@ -240,11 +240,11 @@ def test_an_interrupted_run_over_rpc_frees_the_server(
         )
 
     with long_bench(built.artefact, rpc_server, 60_000_000, tmp_path) as process:
-        assert wait_for(connected, 60)
+        assert wait_for(connected)
         time.sleep(2)  # for the library to be there and run
         interrupt(process)
 
-    done = vitc("run", built.artefact, images, "--device", f"{rpc_server}?wait=60")
+    done = vitc("run", built.artefact, images, "--device", f"{rpc_server}?wait=600")
     assert done.code == 0, done.err
     assert not list(tmp_path.glob("vitc-*"))
 
@@ -271,6 +271,6 @@ def long_bench(
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert b"Traceback" not in said

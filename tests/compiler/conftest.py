@@ -16,18 +16,9 @@ from vitc.models.checkpoint import load
 from vitc.models.config import ModelConfig
 from vitc.models.initialise import random_images, random_model
 from vitc.runtime import Artefact
-from vitc.targets.table import TARGETS, Target, host_features
+from vitc.targets.table import Target
 
 EMULATED = ["arm", "armv7"]
-# Where a processor has no AMX, the emulator of tests/amx executes it.
-AMX = {"amx_tile", "amx_int8"}
-HOST = [
-    name
-    for name, target in TARGETS.items()
-    if platform.machine() in target.machine
-    and (host_features() | AMX).issuperset(target.features)
-    and "android" not in name
-]
 
 
 def config(**changes) -> ModelConfig:

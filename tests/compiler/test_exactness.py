@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from tests.processors import HOST
 from vitc.compiler import compile_model
 from vitc.compiler.compile import kernel_identities
 from vitc.exporter import run_with_taps
@@ -34,7 +35,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("target", [*shared.HOST, *shared.EMULATED])
+@pytest.mark.parametrize("target", [*HOST, *shared.EMULATED])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
     cfg = shared.config(**SHAPES[shape])
@@ -60,7 +61,7 @@ PARTS = 2
 
 
 # Of x86-amx only attention and embedding have register tiles, and those are x86-avx512's.
-TILED = [name for name in shared.HOST if name != "x86-amx"]
+TILED = [name for name in HOST if name != "x86-amx"]
 
 
 @pytest.mark.parametrize("target", [*TILED, *shared.EMULATED])

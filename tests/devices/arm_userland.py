@@ -15,7 +15,6 @@ import pytest
 from tests.devices.rpc_processes import Command, wait_until_registered
 from tests.devices.sshd import free_port, wait_for
 
-START_S = 240
 KEY = "emulated-arm"
 
 
@@ -46,7 +45,7 @@ def arm_userland(
         of_farm = ("--tracker", f"127.0.0.1:{tracker}", "--key", KEY)
         started.enter_context(_server(need_userland, folder / "board", board, *of_farm))
         for log in ("alone", "board"):
-            assert wait_for(lambda log=log: "bind to" in (folder / log).read_text(), START_S)
+            assert wait_for(lambda log=log: "bind to" in (folder / log).read_text())
         wait_until_registered(tracker, KEY)
         yield Userland(f"rpc://127.0.0.1:{alone}", f"rpc://127.0.0.1:{tracker}?key={KEY}&tracker=1")
 

@@ -6,6 +6,7 @@
 # A fixed suite: the wheels of the userland are for its Python, and later ones link qemu-user statically.
 SUITE=bookworm
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r "$KEYRING" ] || KEYRING=${KEYRING%.gpg}.pgp
 
 use_private_apt() {
   rm -rf "$1"

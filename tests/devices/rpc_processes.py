@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.devices.sshd import free_port, wait_for
-
-START_S = 60
+from tests.devices.sshd import HANG_S, free_port, wait_for
 
 
 class Command:
@@ -25,7 +23,7 @@ class Command:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        watchdog = threading.Timer(START_S, self.stop)
+        watchdog = threading.Timer(HANG_S, self.stop)
         watchdog.start()
         assert self.process.stdout is not None
         self.said = ""
@@ -39,7 +37,7 @@ class Command:
         with_children = os.getpgid(self.process.pid)
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(with_children, signal.SIGKILL)
             self.process.wait()
@@ -89,4 +87,4 @@ def wait_until_registered(port: int, key: str) -> None:
         listed = rpc.connect_tracker("127.0.0.1", port).summary()["server_info"]
         return f"server:{key}" in [entry["key"] for entry in listed]
 
-    assert wait_for(known, START_S)
+    assert wait_for(known, HANG_S)

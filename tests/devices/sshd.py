@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,9 @@ import psutil
 import pytest
 
 from vitc.devices.ssh import SSH_CONFIG
+
+# Nothing here takes as long, on whatever machine; a test that waits in vain must end some time.
+HANG_S = 300
 
 
 @dataclass
@@ -70,7 +74,7 @@ def key(path: Path) -> Path:
     return path
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 15) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = HANG_S) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -85,7 +89,15 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture
-def ssh_server(tmp_path: Path, need_sshd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def login_shell() -> str:
+    """Script to start instead of the user's shell, with $SSH_ORIGINAL_COMMAND; none if empty."""
+    return ""
+
+
+@pytest.fixture
+def ssh_server(
+    tmp_path: Path, need_sshd: str, login_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
     folder = tmp_path / "sshd"
     folder.mkdir()
     home = folder / "home"
@@ -95,17 +107,19 @@ def ssh_server(tmp_path: Path, need_sshd: str, monkeypatch: pytest.MonkeyPatch) 
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {host}\nAuthorizedKeysFile {user}.pub\n"
+        f'ListenAddress 127.0.0.1:{port}\nHostKey "{host}"\nAuthorizedKeysFile "{user}.pub"\n'
         f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n"
         f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-        f"SetEnv TMPDIR={home}\n"
+        f'SetEnv TMPDIR="{home}"\n'
+        + (f"ForceCommand exec sh {shlex.quote(str(folder / 'login'))}\n" if login_shell else "")
     )
+    (folder / "login").write_text(login_shell)
     public = host.with_suffix(".pub").read_text()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {public}")
     configuration = folder / "ssh_config"
     configuration.write_text(
-        f"IdentityFile {user}\nIdentitiesOnly yes\nIdentityAgent none\n"
-        f"UserKnownHostsFile {folder / 'known'}\nStrictHostKeyChecking yes\n"
+        f'IdentityFile "{user}"\nIdentitiesOnly yes\nIdentityAgent none\n'
+        f'UserKnownHostsFile "{folder / "known"}"\nStrictHostKeyChecking yes\n'
     )
     monkeypatch.setenv(SSH_CONFIG, str(configuration))
     process = subprocess.Popen(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import platform
-import stat
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from vitc.targets import Target, find
 
 IMAGES = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
 
-RUNNER = """#!{python}
+PROGRAM = """
 import argparse, json, sys, time
 import numpy as np
 p = argparse.ArgumentParser()
@@ -49,9 +49,11 @@ class FakeArtefact:
 
 
 def artefact(folder: Path, body: str = "", target: str = "native") -> Any:
-    runner = folder / "vitc-run"
-    runner.write_text(RUNNER.format(python=sys.executable, body=body))
-    runner.chmod(runner.stat().st_mode | stat.S_IXUSR)
+    program, runner = folder / "runner.py", folder / "vitc-run"
+    program.write_text(PROGRAM.format(body=body))
+    # A line that names the interpreter cannot hold a path with a space.
+    runner.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(program)])} "$@"\n')
+    runner.chmod(0o755)
     return FakeArtefact(folder, runner, find(target))
 
 
@@ -87,7 +89,7 @@ def test_a_crashing_runner_names_the_signal(tmp_path: Path) -> None:
 
 
 def test_a_runner_that_hangs_is_stopped(tmp_path: Path) -> None:
-    broken = artefact(tmp_path, body="time.sleep(60)")
+    broken = artefact(tmp_path, body="time.sleep(3600)")
 
     with pytest.raises(VitcError, match="longer than 1 s"):
         parse_device("local").run(broken, IMAGES, RunRequest(timeout_s=1))

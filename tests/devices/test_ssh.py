@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.devices.sshd import Server, key, wait_for
+from tests.devices.sshd import HANG_S, Server, key, wait_for
 from vitc.bench.measure import BenchOptions, bench
 from vitc.devices import DeviceRun, LocalDevice, RunRequest, SshDevice, parse_device
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
 from vitc.verify.portable import check_against_onnx
 
-LONG = RunRequest(repeat=1_000_000, timeout_s=60)
+LONG = RunRequest(repeat=1_000_000, timeout_s=HANG_S)
 
 
 def test_a_run_over_ssh_gives_the_bits_of_a_local_one_and_cleans_up(
@@ -50,6 +51,73 @@ def test_a_run_over_ssh_gives_the_bits_of_a_local_one_and_cleans_up(
     assert device.remote
     assert not device.emulated
     assert ssh_server.leftovers() == []
+
+
+PRINTING = """
+echo 'Welcome to the board'; echo system=none
+sh -c "$SSH_ORIGINAL_COMMAND"
+code=$?
+echo Goodbye
+exit $code
+"""
+OTHER = 'echo Welcome; exec {} -c "$SSH_ORIGINAL_COMMAND"'
+
+
+@pytest.mark.parametrize(
+    ("program", "login_shell"),
+    [("sh", PRINTING), *((name, OTHER.format(name)) for name in ("tcsh", "fish"))],
+    ids=["prints before and after", "tcsh", "fish"],
+)
+def test_files_come_whole_through_any_login_shell(
+    ssh_server: Server, compiled: Artefact, images: NDArray[np.float32], program: str
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program}, `apt install {program}` brings it")
+
+    done = parse_device(ssh_server.url).run(compiled, images, RunRequest(trace=True))
+
+    here = LocalDevice().run(compiled, images, RunRequest(trace=True))
+    np.testing.assert_array_equal(done.logits, here.logits)
+    assert done.trace is not None
+    assert here.trace is not None
+    for name, value in here.trace.items():
+        np.testing.assert_array_equal(done.trace[name], value)
+    assert done.facts["system"] == here.facts["system"]
+    assert ssh_server.leftovers() == []
+
+
+@pytest.mark.parametrize("login_shell", ["echo This account is not available.; exit 1"])
+def test_what_a_login_shell_refuses_is_said(ssh_server: Server, compiled: Artefact) -> None:
+    with pytest.raises(VitcError, match=r"no connection to .*: This account is not available\."):
+        parse_device(ssh_server.url).supports(compiled)
+
+
+SHORT = (
+    'case "$SSH_ORIGINAL_COMMAND" in *"cat >"*vitc-run*) head -c 9 >/dev/null ;; esac\n' + PRINTING
+)
+
+
+@pytest.mark.parametrize("login_shell", [SHORT])
+def test_a_login_shell_that_reads_what_is_sent_is_an_error(
+    ssh_server: Server, compiled: Artefact, images: NDArray[np.float32]
+) -> None:
+    with pytest.raises(VitcError, match=r"was lost \(\d+ bytes of vitc-run arrived"):
+        parse_device(ssh_server.url).run(compiled, images, RunRequest())
+
+
+def test_a_path_that_is_no_place_for_a_socket_is_none(
+    ssh_server: Server,
+    compiled: Artefact,
+    images: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / f'long "{"x" * 100}%h'))
+    Path(tempfile.gettempdir()).mkdir()
+
+    done = parse_device(ssh_server.url).run(compiled, images, RunRequest())
+
+    np.testing.assert_array_equal(done.logits, compiled(images))
 
 
 def test_check_and_bench_take_the_device(ssh_server: Server, compiled: Artefact) -> None:
@@ -130,13 +198,11 @@ def test_a_lost_connection_is_an_error_and_leaves_nothing(
 
     cutter = threading.Thread(target=cut)
     cutter.start()
-    started = time.monotonic()
     with pytest.raises(VitcError, match=r"connection to ssh://.* was lost"):
         parse_device(ssh_server.url).run(compiled, images, LONG)
     cutter.join()
 
     assert running == [True]
-    assert time.monotonic() - started < 40
     assert wait_for(lambda: ssh_server.leftovers() == []), ssh_server.leftovers()
 
 
@@ -155,27 +221,25 @@ def test_a_killed_vitc_leaves_nothing(
     here = {**os.environ, "TMPDIR": str(tmp_path)}  # what it leaves behind when it is killed
     process = subprocess.Popen([sys.executable, "-c", program, *given], env=here)
     try:
-        assert wait_for(lambda: any("vitc-run" in entry for entry in ssh_server.leftovers()), 30)
+        assert wait_for(lambda: any("vitc-run" in entry for entry in ssh_server.leftovers()))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert wait_for(lambda: ssh_server.leftovers() == []), ssh_server.leftovers()
 
 
-def test_a_wrong_key_is_an_error_at_once_and_names_the_next_step(
+def test_a_wrong_key_is_an_error_without_a_question_and_names_the_next_step(
     ssh_server: Server, compiled: Artefact, tmp_path: Path
 ) -> None:
     wrong = key(tmp_path / "wrong")
     text = ssh_server.configuration.read_text()
     user = ssh_server.configuration.parent / "user"
     ssh_server.configuration.write_text(
-        text.replace(f"IdentityFile {user}", f"IdentityFile {wrong}")
+        text.replace(f'IdentityFile "{user}"', f'IdentityFile "{wrong}"')
     )
 
-    started = time.monotonic()
     with pytest.raises(VitcError, match=r"Permission denied.*keys and the agent only"):
         parse_device(ssh_server.url).supports(compiled)
-    assert time.monotonic() - started < 15
 
 
 def test_an_unknown_host_key_is_not_accepted(ssh_server: Server, compiled: Artefact) -> None:

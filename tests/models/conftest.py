@@ -1,20 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from vitc.models import ModelConfig
-
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    if not GOLDEN.is_dir():
-        pytest.skip(f"no golden files at {GOLDEN}: conformance with the official code not checked")
-    return GOLDEN
 
 
 @pytest.fixture(autouse=True)

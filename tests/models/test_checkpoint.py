@@ -328,7 +328,7 @@ def test_scheme_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     assert "bibert" in error_of(path, scheme="other").message
 
 
-def test_official_content_survives_a_round_trip_through_own_files(
+def test_golden_content_survives_a_round_trip_through_own_files(
     golden: Path, tmp_path: Path
 ) -> None:
     model = load(golden / "si_micro.safetensors")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
-from vitc.targets.table import TARGETS, Target, host_features
+from vitc.targets.table import Target
 
 _MORE = os.environ.get("VITC_PROPERTY_EXAMPLES")
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -25,14 +25,6 @@ settings.register_profile(
 )
 settings.register_profile("long", deadline=None, print_blob=True, suppress_health_check=_CHECKS)
 settings.load_profile("long" if _MORE else "short")
-
-# Where a processor has no AMX, the emulator of tests/amx executes it.
-FEATURES = host_features() | {"amx_tile", "amx_int8"}
-HOST_TARGETS = [
-    name
-    for name, target in TARGETS.items()
-    if "x86_64" in target.machine and FEATURES.issuperset(target.features)
-]
 
 
 def examples(short: int) -> settings:

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.processors import HOST
 from vitc.dialect import evaluate
 from vitc.dialect.packing import pack_bits
 from vitc.targets.isa import ISAS
@@ -42,7 +43,7 @@ def _beside(name: str):
 
 
 numbers, shared = _beside("numbers"), _beside("conftest")
-targets = st.sampled_from(shared.HOST_TARGETS).map(TARGETS.__getitem__)
+targets = st.sampled_from(HOST).map(TARGETS.__getitem__)
 
 
 def bits(rng, *shape):

@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.processors import HOST
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.targets.isa import ISAS
-from vitc.targets.table import TARGETS, Target, host_features
+from vitc.targets.table import TARGETS, Target
 
 GUARD = 256
-
-# Where a processor has no AMX, the emulator of tests/amx executes it.
-FEATURES = host_features() | {"amx_tile", "amx_int8"}
-HOST_TARGETS = [
-    name
-    for name, target in TARGETS.items()
-    if "x86_64" in target.machine and FEATURES.issuperset(target.features)
-] or ["x86-64-v2"]
 
 
 def aligned(size: int, fill: int = 0) -> np.ndarray:
@@ -31,13 +24,7 @@ def aligned(size: int, fill: int = 0) -> np.ndarray:
     return memory[start : start + size]
 
 
-@pytest.fixture
-def host_targets() -> list[str]:
-    """Targets whose kernels this machine runs, or the emulator."""
-    return HOST_TARGETS
-
-
-@pytest.fixture(params=HOST_TARGETS)
+@pytest.fixture(params=HOST)
 def target(request) -> Target:
     chosen = TARGETS[request.param]
     if ISAS[chosen.isa].amx:

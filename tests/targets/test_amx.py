@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
+from tests.processors import HOST, NO_AVX512
 from vitc.compiler.assembly import hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS
@@ -22,9 +23,9 @@ HEADS = Axis(64, 6)
 
 
 @pytest.fixture
-def target(host_targets, amx):
-    if "x86-amx" not in host_targets:
-        pytest.skip("needs AVX-512")
+def target(amx):
+    if "x86-amx" not in HOST:
+        pytest.skip(NO_AVX512)
     return TARGETS["x86-amx"]
 
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["SYNTAX", "AdbDevice"]
 
 SYNTAX: Final = "adb://SERIAL"
-# As `adb devices` lists them: a serial number, host:port, or a name of mDNS.
-_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+# As `adb devices` lists them: a serial number, host:port, or a name of mDNS, which is free text
+# ("adb-13e75597-AbCdEf (2)._adb-tls-connect._tcp"). No shell reads it; "-x" would be an option.
+_SERIAL: Final = re.compile(r"(?![\s-])[^/]*[^/\s]")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class AdbDevice:
             VitcError: If it is no such URL.
         """
         serial = text.removeprefix("adb://")
-        if not _SERIAL.fullmatch(serial):
+        if not _SERIAL.fullmatch(serial) or not serial.isprintable():
             raise VitcError(f"{text!r} is no adb device.", f"Write {SYNTAX}, see `adb devices`.")
         return cls(serial)
 
@@ -78,14 +79,12 @@ class AdbDevice:
         del scratch
         return self._adb("shell", f"sh -c {shlex.quote(script)}")
 
-    def push(self, local: Path, remote: PurePosixPath, scratch: Path) -> list[str]:
+    def push(self, local: Path, remote: PurePosixPath) -> list[str]:
         """See `vitc.devices.remote.Link.push`."""
-        del scratch
         return self._adb("push", str(local), str(remote))
 
-    def pull(self, remote: PurePosixPath, local: Path, scratch: Path) -> list[str]:
+    def pull(self, remote: PurePosixPath, local: Path) -> list[str]:
         """See `vitc.devices.remote.Link.pull`."""
-        del scratch
         return self._adb("pull", str(remote), str(local))
 
     def hint(self, said: str) -> str:

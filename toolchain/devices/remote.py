@@ -4,19 +4,26 @@ One connection, the lease, is open as long as the files lie on the other machine
 temporary folder and then reads its input. When that ends, because the run is over, this process
 died or the network is gone, it kills the runner and removes the folder. Whatever the network does,
 both end there after the stated time by `timeout`.
+
+The script of a command reaches the other machine through a login shell of any kind (sh, csh, fish)
+that may print before or after. So a script is one line without single quotes and backslashes, and
+what it prints stands behind a mark that is new for each run; a file also has its length there.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import select
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, Protocol
@@ -33,7 +40,14 @@ from vitc.places import scratch_folder
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["CONNECT_S", "TRANSFER_S", "Link", "run_remotely", "supports_remotely"]
+__all__ = [
+    "CONNECT_S",
+    "TRANSFER_S",
+    "Link",
+    "quote_remotely",
+    "run_remotely",
+    "supports_remotely",
+]
 
 CONNECT_S: Final = 20.0
 """Seconds in which a connection has to stand."""
@@ -42,42 +56,53 @@ TRANSFER_S: Final = 300.0
 """Seconds that copying files to or from the other machine may take."""
 
 _CLOSE_S: Final = 10.0
-_FOLDER: Final = "vitc-folder:"
-_EXIT: Final = "vitc-exit:"
+_GREETING: Final = 1 << 20  # bytes that a login shell may print before a file
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
+_PLAIN_IN_QUOTES: Final = re.compile(r"[^\"$`\\!']+")
 _STOPPED: Final = (124, 137, 143)  # what the timeouts of coreutils, toybox and busybox give
 _NOT_STARTED: Final = 126  # as shells have it
 _SIGNAL: Final = 128  # and this plus the number of a signal
-_LEASE: Final = """
-umask 077
-trap '' HUP PIPE
-echo "system=$(uname -s) $(uname -r)"
-echo "architecture=$(uname -m)"
-# nproc heeds variables of OpenMP.
-echo "cores=$(unset OMP_NUM_THREADS OMP_THREAD_LIMIT; nproc 2>/dev/null)"
-echo "governor=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null)"
-echo "load=$(cat /proc/loadavg 2>/dev/null)"
-cat /proc/cpuinfo 2>/dev/null
-folder=$(mktemp -d {base}/vitc.XXXXXXXX) || exit 1
-echo "{marker}$folder"
-limit=
-if timeout 5 true </dev/null >/dev/null 2>&1; then limit='timeout {seconds}'; fi
-$limit cat >/dev/null
-if [ -f "$folder/pid" ]; then kill $(cat "$folder/pid") 2>/dev/null; fi
-rm -rf "$folder"
-"""
+_LIMIT: Final = (
+    "limit=",
+    'if timeout 5 true </dev/null >/dev/null 2>&1; then limit="timeout {seconds}"; fi',
+)
+_LEASE: Final = (
+    "umask 077",
+    'trap "" HUP PIPE',
+    "echo {mark}facts",
+    'echo "system=$(uname -s) $(uname -r)"',
+    'echo "architecture=$(uname -m)"',
+    # nproc heeds variables of OpenMP.
+    'echo "cores=$(unset OMP_NUM_THREADS OMP_THREAD_LIMIT; nproc 2>/dev/null)"',
+    'echo "governor=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null)"',
+    'echo "load=$(cat /proc/loadavg 2>/dev/null)"',
+    "cat /proc/cpuinfo 2>/dev/null",
+    "folder=$(mktemp -d {base}/vitc.XXXXXXXX) || exit 1",
+    'echo {mark}folder "$folder"',
+    *_LIMIT,
+    "$limit cat >/dev/null",
+    'if [ -f "$folder/pid" ]; then kill $(cat "$folder/pid") 2>/dev/null; fi',
+    'rm -rf "$folder"',
+)
 _NAMED: Final = ("system=", "architecture=", "cores=", "governor=", "load=")
-_RUN: Final = """
-cd {folder} || exit 1
-chmod 700 vitc-run || exit 1
-limit=
-if timeout 5 true </dev/null >/dev/null 2>&1; then limit='timeout {seconds}'; fi
-$limit ./vitc-run {arguments} </dev/null &
-echo $! >pid
-wait $!
-code=$?
-rm -f pid
-exit $code
-"""
+_RUN: Final = (
+    "cd {folder} || exit 1",
+    "chmod 700 vitc-run || exit 1",
+    *_LIMIT,
+    # No `;` may stand behind `&`, and csh takes a `!` for its own unless a space follows.
+    "$limit ./vitc-run {arguments} </dev/null & echo $! >pid",
+    "wait $! ",
+    "code=$?",
+    "rm -f pid",
+    "exit $code",
+)
+
+
+def quote_remotely(text: str) -> str:
+    """Quote a word of a script, without single quotes where that is possible."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return f'"{text}"' if _PLAIN_IN_QUOTES.fullmatch(text) else shlex.quote(text)
 
 
 class Link(Protocol):
@@ -107,53 +132,100 @@ class Link(Protocol):
     def shell(self, script: str, scratch: Path) -> list[str]:
         """The command that runs a script there, while the lease is open."""
 
-    def push(self, local: Path, remote: PurePosixPath, scratch: Path) -> list[str]:
-        """The command that copies a file there; one that reads the file as its input is fine."""
+    def push(self, local: Path, remote: PurePosixPath) -> list[str] | None:
+        """The command that copies a file there; None if files go through the shell."""
 
-    def pull(self, remote: PurePosixPath, local: Path, scratch: Path) -> list[str]:
-        """The command that copies a file here; if it writes none, its output is the file."""
+    def pull(self, remote: PurePosixPath, local: Path) -> list[str] | None:
+        """The command that copies a file here; None if files come through the shell."""
 
     def hint(self, said: str) -> str:
         """What to do about a connection that did not come about, given what its program said."""
 
 
 @dataclass(frozen=True)
+class _Mark:
+    """A word that nothing else on the other machine prints."""
+
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __str__(self) -> str:
+        return f"vitc-{self.nonce}:"
+
+    @property
+    def written(self) -> str:
+        """As a script writes it: a shell that shows its commands does not print the mark."""
+        return f'vitc-""{self.nonce}:'
+
+
+@dataclass(frozen=True)
 class _Session:
-    """An open lease."""
+    """An open lease; `mark` stands in front of each line that tells what follows."""
 
     link: Link
     folder: PurePosixPath
     scratch: Path
     facts: Machine
+    mark: _Mark
 
     def execute(self, script: str, timeout_s: float) -> tuple[int, str, str]:
         """Run a script there; its exit code, output and errors."""
-        command = self.link.shell(f"({script}\n)\ncode=$?\necho\necho {_EXIT}$code", self.scratch)
+        mark = self.mark.written
+        lines = (f"echo {mark}output", f"({script})", "code=$?", "echo", f"echo {mark}exit $code")
+        command = self.link.shell("; ".join(lines), self.scratch)
         # The other machine stops by itself; the seconds on top are for its answer to arrive.
         code, said, errors = self._finish(command, timeout_s + _CLOSE_S)
-        output, found, exit_code = said.rpartition(_EXIT)
-        if not found or not exit_code.strip().isdigit():
+        _, _, said = said.partition(f"{self.mark}output\n")
+        output, found, exit_code = said.rpartition(f"{self.mark}exit ")
+        exit_code = exit_code.partition("\n")[0]
+        if not found or not exit_code.isdigit():
             raise self.lost(f"exit code {code}", errors)
         return int(exit_code), output, errors
 
     def push(self, local: Path) -> None:
         """Copy a file into the folder."""
+        remote = self.folder / local.name
+        copy = self.link.push(local, remote)
+        place = quote_remotely(str(remote))
+        script = f"cat >{place} && echo {self.mark.written}size $(wc -c <{place})"
         with local.open("rb") as source:
-            command = self.link.push(local, self.folder / local.name, self.scratch)
+            command = self.link.shell(script, self.scratch) if copy is None else copy
             code, said, errors = self._finish(command, TRANSFER_S, stdin=source)
         if code:
             raise self.lost(f"copying {local.name} failed", errors or said)
+        arrived = said.partition(f"{self.mark}size")[2].partition("\n")[0].strip()
+        if copy is None and arrived != str(local.stat().st_size):
+            raise self.lost(f"{arrived or 'no'} bytes of {local.name} arrived", errors)
 
     def pull(self, name: str, folder: Path) -> None:
         """Copy a file from the folder into a folder of this machine."""
-        streamed = folder / f"{name}.streamed"
-        with streamed.open("wb") as target:
-            command = self.link.pull(self.folder / name, folder / name, self.scratch)
+        copy = self.link.pull(self.folder / name, folder / name)
+        place = quote_remotely(str(self.folder / name))
+        mark = self.mark.written
+        script = f"size=$(wc -c <{place}) || exit 1; echo {mark}file $size; cat {place}"
+        with (folder / f"{name}.streamed").open("w+b") as target:
+            command = self.link.shell(script, self.scratch) if copy is None else copy
             code, _, errors = self._finish(command, TRANSFER_S, stdout=target)
-        if code:
-            raise self.lost(f"fetching {name} failed", errors)
-        if not (folder / name).exists():
-            streamed.rename(folder / name)
+            if code:
+                raise self.lost(f"fetching {name} failed", errors)
+            if copy is None:
+                self._unpack(target, folder / name)
+
+    def _unpack(self, streamed: IO[bytes], out: Path) -> None:
+        """Take a file out of what came with it."""
+        streamed.seek(0)
+        before, found, rest = streamed.read(_GREETING).partition(f"{self.mark}file ".encode())
+        line, end, _ = rest.partition(b"\n")
+        if not found or not end or not line.strip().isdigit():
+            raise self.lost(f"fetching {out.name} failed", before.decode(errors="replace"))
+        size = int(line)
+        streamed.seek(len(before) + len(found) + len(line) + len(end))
+        with out.open("wb") as target:
+            shutil.copyfileobj(streamed, target)
+            arrived = target.tell()
+            # A login shell may print something behind it too.
+            target.truncate(size)
+        if arrived < size:
+            raise self.lost(f"{arrived} of {size} bytes of {out.name} arrived", "")
 
     def lost(self, what: str, said: str) -> VitcError:
         """The error of a connection that broke."""
@@ -215,10 +287,10 @@ def run_remotely(
         _refuse_another(link, artefact, session.facts)
         for path in (artefact.runner, artefact.library, folder / INPUT):
             session.push(path)
-        script = _RUN.format(
-            folder=shlex.quote(str(session.folder)),
+        script = "; ".join(_RUN).format(
+            folder=quote_remotely(str(session.folder)),
             seconds=seconds,
-            arguments=shlex.join(runner_arguments(request, PurePosixPath())),
+            arguments=" ".join(map(quote_remotely, runner_arguments(request, PurePosixPath()))),
         )
         started = time.monotonic()
         code, output, errors = session.execute(script, request.timeout_s)
@@ -263,7 +335,8 @@ def _refuse_another(link: Link, artefact: Artefact, facts: Machine) -> None:
 
 @contextmanager
 def _leased(link: Link, scratch: Path, seconds: float) -> Iterator[_Session]:
-    script = _LEASE.format(base=link.base, marker=_FOLDER, seconds=ceil(seconds))
+    mark = _Mark()
+    script = "; ".join(_LEASE).format(base=link.base, mark=mark.written, seconds=ceil(seconds))
     command = link.lease(script, scratch)
     with tempfile.TemporaryFile() as said:
         try:
@@ -277,41 +350,45 @@ def _leased(link: Link, scratch: Path, seconds: float) -> Iterator[_Session]:
         except OSError as error:
             raise _cannot_start(command[0], error) from error
         try:
-            opened = _opened(process)
-            if opened is None:
+            output, silent = _first_output(process, f"{mark}folder ")
+            _, _, found = output.partition(f"{mark}facts\n")
+            facts, _, found = found.partition(f"{mark}folder ")
+            folder, ended, _ = found.partition("\n")
+            if not ended:
                 process.kill()
                 process.wait()
                 said.seek(0)
                 text = said.read().decode(errors="replace")
+                # A login shell that refuses may say so on standard output.
+                reason = _last(text) or ("" if silent else _last(output))
                 raise VitcError(
                     f"There is no connection to {link.name}: "
-                    f"{_last(text) or f'no answer within {CONNECT_S:g} s'}.",
+                    f"{reason or f'no answer within {CONNECT_S:g} s'}.",
                     link.hint(text),
                 )
-            folder, facts = opened
-            yield _Session(link, folder, scratch, facts)
+            yield _Session(link, PurePosixPath(folder.strip()), scratch, _facts(facts), mark)
         finally:
             _close(process)
 
 
-def _opened(process: subprocess.Popen[bytes]) -> tuple[PurePosixPath, Machine] | None:
-    """What the lease says first, or None if the connection ended or does not answer."""
+def _first_output(process: subprocess.Popen[bytes], wanted: str) -> tuple[str, bool]:
+    """What a program prints up to the end of the line that begins with `wanted`, or until it ends.
+
+    The second value is true if neither came within the time that a connection has to stand in.
+    """
     output = process.stdout
     if output is None:
-        return None
-    deadline, said = time.monotonic() + CONNECT_S, b""
+        return "", False
+    deadline, said, text = time.monotonic() + CONNECT_S, b"", ""
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([output], [], [], left)[0]:
             break
         more = os.read(output.fileno(), 65536)
-        if not more:
-            break
         said += more
-        # A login shell may print a greeting first.
-        before, found, after = said.decode(errors="replace").partition(_FOLDER)
-        if found and "\n" in after:
-            return PurePosixPath(after.partition("\n")[0].strip()), _facts(before)
-    return None
+        text = said.decode(errors="replace")
+        if not more or "\n" in text.partition(wanted)[2]:
+            return text, False
+    return text, True
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

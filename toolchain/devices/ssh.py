@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.devices.device import DeviceRun, RunRequest
-from vitc.devices.remote import run_remotely, supports_remotely
+from vitc.devices.remote import quote_remotely, run_remotely, supports_remotely
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ SSH_CONFIG: Final = "VITC_SSH_CONFIG"
 
 SYNTAX: Final = "ssh://[user@]host[:port][/folder]"
 _NAME: Final = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.%:-]*")
+# What ssh does not read as an escape or a quote; sockets have paths of 108 bytes, ssh adds 17.
+_SOCKET: Final = re.compile(r"[A-Za-z0-9_./@+=, -]{1,90}")
 _OPTIONS: Final = {
     "BatchMode": "yes",  # never asks for a password, a passphrase or a yes
     "PasswordAuthentication": "no",
@@ -97,7 +99,7 @@ class SshDevice:
     @property
     def base(self) -> str:
         """See `vitc.devices.remote.Link.base`."""
-        return '"${TMPDIR:-/tmp}"' if self.folder is None else shlex.quote(self.folder)
+        return '"${TMPDIR:-/tmp}"' if self.folder is None else quote_remotely(self.folder)
 
     def supports(self, artefact: Artefact) -> None:
         """Connect, and raise if the machine is of another architecture."""
@@ -117,15 +119,11 @@ class SshDevice:
         """See `vitc.devices.remote.Link.shell`."""
         return self._ssh(script, scratch, "ControlMaster=no")
 
-    def push(self, local: Path, remote: PurePosixPath, scratch: Path) -> list[str]:
-        """See `vitc.devices.remote.Link.push`; reads `local` as its input."""
-        del local
-        return self.shell(f"cat >{shlex.quote(str(remote))}", scratch)
+    def push(self, local: Path, remote: PurePosixPath) -> None:
+        """See `vitc.devices.remote.Link.push`; `scp` would need an sftp server there."""
 
-    def pull(self, remote: PurePosixPath, local: Path, scratch: Path) -> list[str]:
-        """See `vitc.devices.remote.Link.pull`; writes `local` as its output."""
-        del local
-        return self.shell(f"cat {shlex.quote(str(remote))}", scratch)
+    def pull(self, remote: PurePosixPath, local: Path) -> None:
+        """See `vitc.devices.remote.Link.pull`; `scp` would need an sftp server there."""
 
     def hint(self, said: str) -> str:
         """See `vitc.devices.remote.Link.hint`."""
@@ -149,7 +147,12 @@ class SshDevice:
             command += ["-F", configuration]
         for key, value in _OPTIONS.items():
             command += ["-o", f"{key}={value}"]
-        command += ["-o", control, "-o", f"ControlPath={scratch / 'ssh'}"]
+        socket = str(scratch / "ssh")
+        # Without a place for the socket, each command connects by itself.
+        if _SOCKET.fullmatch(socket):
+            command += ["-o", control, "-o", f'ControlPath="{socket}"']
+        else:
+            command += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
         if self.port is not None:
             command += ["-p", str(self.port)]
         return [*command, "--", self.destination, f"exec sh -c {shlex.quote(script)}"]
