@@ -92,12 +92,12 @@ def test_what_a_login_shell_refuses_is_said(ssh_server: Server, compiled: Artefa
         parse_device(ssh_server.url).supports(compiled)
 
 
-SHORT = (
+READING = (
     'case "$SSH_ORIGINAL_COMMAND" in *"cat >"*vitc-run*) head -c 9 >/dev/null ;; esac\n' + PRINTING
 )
 
 
-@pytest.mark.parametrize("login_shell", [SHORT])
+@pytest.mark.parametrize("login_shell", [READING])
 def test_a_login_shell_that_reads_what_is_sent_is_an_error(
     ssh_server: Server, compiled: Artefact, images: NDArray[np.float32]
 ) -> None:
