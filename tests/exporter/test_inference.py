@@ -12,9 +12,11 @@ from onnx import numpy_helper
 import vitc
 from vitc.bench import inspect
 from vitc.compiler import compile_model
+from vitc.devices import LocalDevice
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx
 from vitc.verify import check
+from vitc.verify.portable import check_against_onnx
 
 Change = Callable[[onnx.ModelProto], None]
 ATTENTION = "blocks.1.attn"
@@ -160,6 +162,14 @@ def test_every_command_says_the_same(damaged, source, tmp_path) -> None:
             command()
         sentences.add(str(caught.value))
     assert len(sentences) == 1, sentences
+
+
+def test_a_slack_beyond_every_distance_is_compiled_too(exported, tmp_path) -> None:
+    proto = onnx.load(exported["packed"].path)
+    _attribute(MASK, "slack", (1 << 30) - 1)(proto)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    artefact = compile_model(tmp_path / "m.onnx", "x86-64-v2", tmp_path / "out")
+    assert check_against_onnx(artefact, LocalDevice()).equal
 
 
 @pytest.mark.parametrize("scheme", ["packed", "int8", "float"])

@@ -671,7 +671,7 @@ class Lowering:
         self._need_k(scores, head.size)
         self._need_k(product, tokens)
         self._need_k(pack, tokens)
-        slack = _int(best, "slack")
+        slack = min(_int(best, "slack"), head.size)  # No two vectors of bits are further apart.
         if self.isa.element_bits == 8 and head.size > MAX_BYTE_DISTANCE - slack:
             raise VitcError(
                 f"Heads of width {head.size} are wider than {MAX_BYTE_DISTANCE - slack}, the most "
