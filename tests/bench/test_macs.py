@@ -4,48 +4,61 @@ import pytest
 
 from vitc.bench.account import account
 from vitc.bench.macs import StepMacs, step_macs
+from vitc.compiler.pipeline import make_plan
+from vitc.compiler.plan import Cost
 from vitc.errors import VitcError
+from vitc.exporter import export, load_onnx, tap_names
 from vitc.models.config import PRESETS
+from vitc.models.initialise import random_model
+from vitc.targets import find
 
 
-def taps(depth: int, *, si: bool) -> list[str]:
-    parts = ["attn.input", "attn.query", "attn.key", "attn.value", "attn.context", "attn.output"]
-    parts += ["mlp.input", "mlp.hidden", "mlp.output"]
-    if si:
-        parts += ["si.input", "si.hidden", "si.output"]
-    blocks = [f"blocks.{i}.{part}" for i in range(depth) for part in parts]
-    return ["embedding", *blocks, "logits"]
+@pytest.fixture(scope="module")
+def cost(tmp_path_factory):
+    """What each step of a network costs, by its tap."""
+
+    def of(config, target: str) -> dict[str, Cost]:
+        path = tmp_path_factory.mktemp("macs") / "m.onnx"
+        export(random_model(config, 0), path)
+        model, _ = load_onnx(path)
+        return {s.tap: s.cost for s in make_plan(model, find(target), tap_names(model)).steps}
+
+    return of
 
 
-@pytest.mark.parametrize("preset", ["deit-tiny", "deit-small", "deit-base", "micro"])
 @pytest.mark.parametrize("si", [False, True])
-def test_the_steps_make_the_macs_of_the_network(preset: str, si: bool) -> None:
-    config = PRESETS[preset].config.replace(si=si)
-
-    steps = step_macs(taps(config.depth, si=si), config.to_dict())
-
+def test_the_steps_make_the_macs_of_the_network(cost, si: bool) -> None:
+    config = PRESETS["micro"].config.replace(depth=2, si=si)
+    steps = cost(config, "x86").values()
     total = account(config)
     assert sum(step.binary for step in steps) == total.binary_macs
     assert sum(step.fp for step in steps) == total.fp_macs
 
 
-def test_deit_small_makes_its_3504_million_binary_macs_where_they_belong() -> None:
-    config = PRESETS["deit-small"].config
-    names = taps(config.depth, si=True)
-
-    steps = dict(zip(names, step_macs(names, config.to_dict()), strict=True))
-
-    assert steps["embedding"] == StepMacs(0, 196 * 384 * 768)
-    assert steps["blocks.3.attn.input"] == StepMacs(0, 0)
-    assert steps["blocks.3.attn.key"] == StepMacs(197 * 384 * 384, 0)
-    assert steps["blocks.3.attn.context"] == StepMacs(2 * 6 * 197 * 197 * 64, 0)
-    assert steps["blocks.11.si.output"] == StepMacs(384 * 197 * 197, 0)
-    assert round(sum(step.binary for step in steps.values()) / 1e6) == 3504
+def test_deit_small_makes_its_macs_where_they_belong(cost) -> None:
+    steps = cost(PRESETS["deit-small"].config.replace(depth=1), "x86-amx")
+    assert steps["embedding"] == Cost(fp=196 * 384 * 768)
+    assert steps["blocks.0.attn.input"] == steps["blocks.0.attn.input.signs"] == Cost()
+    assert steps["blocks.0.attn.key"] == Cost(binary=197 * 384 * 384, unit="int8")
+    assert steps["blocks.0.attn.context"] == Cost(binary=2 * 6 * 197 * 197 * 64, unit="popcount")
+    assert steps["blocks.0.si.output"] == Cost(binary=384 * 197 * 197, unit="int8")
+    assert steps["logits"] == Cost(fp=1000 * 384)
 
 
-def test_steps_that_miss_a_layer_are_refused() -> None:
-    config = PRESETS["micro"].config
-    names = [tap for tap in taps(config.depth, si=True) if tap != "blocks.1.attn.value"]
+def step(**changes) -> dict:
+    return {"tap": "a", "macs": {"binary": 6, "fp": 7}, "unit": "popcount", **changes}
 
-    with pytest.raises(VitcError, match="binary"):
-        step_macs(names, config.to_dict())
+
+def test_the_manifest_says_what_steps_make() -> None:
+    idle = step(macs={"binary": 0, "fp": 0}, unit=None)
+    assert step_macs([step(), idle]) == [StepMacs(6, 7, "popcount"), StepMacs(0, 0)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"macs": 6}, {"macs": {"binary": 6}}, {"macs": {"binary": -6, "fp": 7}}, {"unit": "mill"},
+     {"macs": {"binary": 6.5, "fp": 7}}],
+)  # fmt: skip
+def test_steps_that_do_not_say_are_refused(changes) -> None:
+    with pytest.raises(VitcError, match="how much a computes"):
+        step_macs([step(**changes)])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.processors import HAS_AMX, HOST, NO_AVX512
 from vitc.compiler import compile_model
-from vitc.compiler.lowering import lower_graph
+from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Constant, plan_workspace
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, run_with_taps, tap_names
@@ -97,7 +97,7 @@ def plan_of(build, target: str):
     cfg = PRESETS["deit-small"].config.replace(depth=2, si=True)
     _, path = build(cfg)
     model, _ = load_onnx(path)
-    plan = lower_graph(model, find(target), tap_names(model))
+    plan = make_plan(model, find(target), tap_names(model))
     plan_workspace(plan)
     return plan
 

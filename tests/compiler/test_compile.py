@@ -13,7 +13,7 @@ import pytest
 
 from vitc.compiler import compile_model
 from vitc.compiler.codegen import emit_assembly
-from vitc.compiler.lowering import lower_graph
+from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import plan_workspace
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
@@ -28,7 +28,7 @@ _spec.loader.exec_module(shared)
 
 def test_manifest_names_a_kernel_for_every_binary_layer(compiled):
     model, _, artefact = compiled(shared.config(), "native")
-    binary = [step for step in artefact.manifest["steps"] if step["binary"]]
+    binary = [step for step in artefact.manifest["steps"] if step["macs"]["binary"]]
     # Each block: qkv is three products, attention one, proj, fc1, fc2, and SI's two.
     modules = binary_modules(model)
     blocks = {name.rpartition(".attn.qkv")[0] for name in modules if name.endswith("qkv")}
@@ -40,19 +40,23 @@ def test_dump_ir_writes_one_file_a_phase(compiled, tmp_path):
     compiled(shared.config(), "native", dump_ir=tmp_path / "ir")
     names = sorted(path.name for path in (tmp_path / "ir").iterdir())
     assert names == [
-        "00-plan.txt",
-        "01-relax-planned.txt",
-        "02-tir-kernels.txt",
-        "03-tir-lowered.txt",
-        "04-assembly.s",
-        "05-tables.c",
+        "00-read.txt",
+        "01-orders.txt",
+        "02-fuse.txt",
+        "03-choose.txt",
+        "04-emit.txt",
+        "05-relax-planned.txt",
+        "06-tir-kernels.txt",
+        "07-tir-lowered.txt",
+        "08-assembly.s",
+        "09-tables.c",
     ]
 
 
 def test_workspace_is_reused_and_no_two_live_buffers_overlap(build):
     _, path = build(shared.config(depth=4))
     model, _ = load_onnx(path)
-    plan = lower_graph(model, find("x86"), tap_names(model))
+    plan = make_plan(model, find("x86"), tap_names(model))
     plan_workspace(plan)
     sizes = {step.output.name: step.output.size for step in plan.steps}
     last_use: dict[str, int] = {}
@@ -77,7 +81,7 @@ def test_workspace_is_reused_and_no_two_live_buffers_overlap(build):
 def test_no_float_product_is_left_between_binarized_values(build):
     _, path = build(shared.config())
     model, _ = load_onnx(path)
-    plan = lower_graph(model, find("x86-avx512"), tap_names(model))
+    plan = make_plan(model, find("x86-avx512"), tap_names(model))
     kernels = {
         k.symbol: k
         for k in plan.kernels

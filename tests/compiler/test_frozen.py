@@ -21,7 +21,7 @@ import onnx_ir as ir
 import pytest
 
 from vitc.compiler.codegen import emit_assembly
-from vitc.compiler.lowering import lower_graph
+from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.exporter import export, load_onnx, tap_names
 from vitc.models.config import PRESETS
@@ -61,7 +61,7 @@ def text(plan: Plan) -> str:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_plan_and_assembly_are_frozen(graph, preset, target, request):
     model, machine = graph(preset), TARGETS[target]
-    plan = lower_graph(model, machine, tap_names(model))
+    plan = make_plan(model, machine, tap_names(model))
     plan_workspace(plan)
     file = FROZEN / f"{preset}.{target}.txt"
     assembly = emit_assembly(plan.kernels, machine)

@@ -18,7 +18,7 @@ from PIL import Image
 
 import vitc
 from vitc.compiler.compile import compile_model
-from vitc.compiler.lowering import lower_graph
+from vitc.compiler.pipeline import make_plan
 from vitc.devices.inputs import read_inputs
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
@@ -241,4 +241,4 @@ def test_lowering_of_the_whole_file_goes_well(onnx_bytes, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(onnx_bytes)
     model, _ = load_onnx(path)
-    assert lower_graph(model, find("x86-64-v2"), tap_names(model)).steps
+    assert make_plan(model, find("x86-64-v2"), tap_names(model)).steps

@@ -130,7 +130,7 @@ def inject(monkeypatch) -> Callable[[str, str, str], types.ModuleType]:
                 continue
             if isinstance(value, type):
                 for attribute, method in vars(vars(changed)[name]).items():
-                    if isinstance(method, types.FunctionType):
+                    if isinstance(method, types.FunctionType | property):
                         monkeypatch.setattr(value, attribute, method)
                 vars(changed)[name] = value
             elif isinstance(value, types.FunctionType):

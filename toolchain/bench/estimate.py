@@ -241,7 +241,7 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
     kernels = _kernels(artefact)
     assembly = emit_assembly(list(kernels.values()), target)
     steps = artefact.manifest["steps"]
-    macs = step_macs([step["tap"] for step in steps], artefact.manifest["config"])
+    macs = step_macs(steps)
     loops: dict[Unit, dict[str, list[HotLoop]]] = {}
     found = []
     for symbol, kernel in kernels.items():
@@ -274,11 +274,11 @@ def supports_estimate(target: Target, processor: str) -> None:
 
 
 def _kernels(artefact: Artefact) -> dict[str, Kernel]:
-    from vitc.compiler.lowering import lower_graph
+    from vitc.compiler.pipeline import make_plan
     from vitc.exporter import load_onnx, tap_names
 
     model, _ = load_onnx(artefact.onnx)
-    plan = lower_graph(model, artefact.target, tap_names(model), artefact.tiles)
+    plan = make_plan(model, artefact.target, tap_names(model), artefact.tiles)
     return {kernel.symbol: kernel for kernel in plan.kernels}
 
 

@@ -1,17 +1,17 @@
-"""How many MACs each step of an artefact makes, from its configuration."""
+"""How many MACs each step of an artefact makes, and what makes them, from its manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final
 
-from vitc.bench.account import account
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig
 
 __all__ = ["StepMacs", "step_macs"]
+
+_UNITS: Final = ("popcount", "int8", None)
+_KINDS: Final = ("binary", "fp")
 
 
 @dataclass(frozen=True)
@@ -21,61 +21,34 @@ class StepMacs:
     Attributes:
         binary: Of 1-bit operands.
         fp: Of fp32 operands.
+        unit: What makes those of 1-bit operands: `popcount`, or `int8` for AMX tiles.
     """
 
     binary: int
     fp: int
+    unit: str | None = None
 
 
-# End of a step's tap: the layers of the account that it computes, and its share of them.
-_THIRD: Final = Fraction(1, 3)
-_LAYERS: Final[Mapping[str, tuple[tuple[str, Fraction], ...]]] = {
-    "embedding": (("embedding", Fraction(1)),),
-    "attn.query": (("attn.qkv", _THIRD),),
-    "attn.key": (("attn.qkv", _THIRD),),
-    "attn.value": (("attn.qkv", _THIRD),),
-    "attn.context": (("attn.scores", Fraction(1)), ("attn.context", Fraction(1))),
-    "attn.output": (("attn.proj", Fraction(1)),),
-    "mlp.hidden": (("mlp.fc1", Fraction(1)),),
-    "mlp.output": (("mlp.fc2", Fraction(1)),),
-    "si.hidden": (("si.fc1", Fraction(1)),),
-    "si.output": (("si.fc2", Fraction(1)),),
-    "logits": (("head", Fraction(1)),),
-}
-
-
-def step_macs(taps: Sequence[str], config: Mapping[str, Any]) -> list[StepMacs]:
+def step_macs(steps: Sequence[Mapping[str, Any]]) -> list[StepMacs]:
     """MACs of each step.
 
     Args:
-        taps: Tap of each step, in order, as in the manifest.
-        config: Model configuration, as in the manifest.
+        steps: `steps` of the manifest.
 
     Raises:
-        VitcError: If the sum over the steps is not that of the network.
+        VitcError: If a step does not say what it makes.
     """
-    total = account(ModelConfig.from_dict(config))
-    known = {layer.name: layer for layer in total.layers}
-    steps = []
-    for tap in taps:
-        block, end = _split(tap)
-        binary = fp = Fraction(0)
-        for name, share in _LAYERS.get(end, ()):
-            layer = known[block + name]
-            binary += share * layer.binary_macs
-            fp += share * layer.fp_macs
-        steps.append(StepMacs(int(binary), int(fp)))
-    found = (sum(step.binary for step in steps), sum(step.fp for step in steps))
-    if found != (total.binary_macs, total.fp_macs):
+    return [_macs(step) for step in steps]
+
+
+def _macs(step: Mapping[str, Any]) -> StepMacs:
+    macs, unit = step.get("macs"), step.get("unit")
+    known = macs if isinstance(macs, dict) else {}
+    counts = [count for kind in _KINDS if type(count := known.get(kind)) is int and count >= 0]
+    if len(counts) != len(_KINDS) or unit not in _UNITS:
         raise VitcError(
-            f"The steps make {found[0]} binary and {found[1]} fp MACs, the network "
-            f"{total.binary_macs} and {total.fp_macs}.",
-            "The manifest does not fit its configuration; compile the model again.",
+            f"The manifest does not say how much {step.get('tap')} computes.",
+            "Compile the model again with this version of vitc.",
         )
-    return steps
-
-
-def _split(tap: str) -> tuple[str, str]:
-    """`blocks.3.attn.query` to `blocks.3.` and `attn.query`."""
-    parts = tap.split(".")
-    return ("", tap) if parts[0] != "blocks" else (".".join(parts[:2]) + ".", ".".join(parts[2:]))
+    binary, fp = counts
+    return StepMacs(binary, fp, unit)

@@ -23,7 +23,6 @@ _ROUNDS: Final = 10
 _RUNS: Final = 6
 _REMOTE_ROUNDS: Final = 2
 _REMOTE_RUNS: Final = 30  # each round copies everything there again
-_TILED: Final = "vitc_amx_"
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def profile(
         (artefact.batch, *artefact.image_shape), dtype=np.float32
     )
     taps = [step["tap"] for step in artefact.manifest["steps"]]
-    kernels = [step["kernel"] for step in artefact.manifest["steps"]]
-    macs = step_macs(taps, artefact.manifest["config"])
+    macs = step_macs(artefact.manifest["steps"])
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")
@@ -168,8 +166,8 @@ def profile(
         if peaks is not None and loops is not None:
             peaks = peaks.faster(loops.measure())
     steps = []
-    for tap, kernel, time, each in zip(taps, kernels, fastest.tolist(), macs, strict=True):
-        tiles = each.binary if kernel.startswith(_TILED) else 0
+    for tap, time, each in zip(taps, fastest.tolist(), macs, strict=True):
+        tiles = each.binary if each.unit == "int8" else 0
         peak = _fraction(each, tiles, time, peaks, threads)
         steps.append(LayerTime(tap, 1, time, each, tiles, peak))
     return Profile(threads, rounds * runs, peaks, tuple(steps))

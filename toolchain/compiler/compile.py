@@ -15,8 +15,8 @@ from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.fingerprint import compiler_fingerprint
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
-from vitc.compiler.lowering import lower_graph
-from vitc.compiler.plan import Plan, describe, plan_workspace
+from vitc.compiler.pipeline import Dump, make_plan
+from vitc.compiler.plan import Plan, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
@@ -150,8 +150,7 @@ def _compile(
         # The first runner of a target takes long: zig builds a C library for it.
         with linking_runner(work / "runner", built / RUNNER, machine) as wait_for_runner:
             progress("choosing kernels")
-            plan = _lower(source, model, machine, tiles or {})
-            dump("plan", describe(plan))
+            plan = _plan(source, model, machine, tiles or {}, dump)
             progress("planning memory")
             planned = plan_workspace(plan)
             dump("relax-planned", planned.script())
@@ -161,7 +160,7 @@ def _compile(
             progress("linking")
             weights = collect_weights(plan)
             shape = model.graph.inputs[0].shape
-            assert shape is not None  # noqa: S101 - match_embedding has checked it
+            assert shape is not None  # noqa: S101 - the first phase has checked it
             channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
             (classes,) = plan.logits.layout.shape
             tables = write_tables(
@@ -219,12 +218,18 @@ def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
         VitcError: As `compile_model`.
     """
     model, _ = load_onnx(Path(onnx))
-    return _lower(Path(onnx), model, target, {}).identities
+    return _plan(Path(onnx), model, target, {}).identities
 
 
-def _lower(source: Path, model: ir.Model, machine: Target, tiles: Mapping[str, Tile]) -> Plan:
+def _plan(
+    source: Path,
+    model: ir.Model,
+    machine: Target,
+    tiles: Mapping[str, Tile],
+    dump: Dump | None = None,
+) -> Plan:
     try:
-        plan = lower_graph(model, machine, tap_names(model), tiles)
+        plan = make_plan(model, machine, tap_names(model), tiles, dump)
         if machine.flushes_denormals:
             refuse_denormal_thresholds(model, machine)
         return plan
@@ -254,7 +259,8 @@ def _step_facts(step: Any) -> dict[str, Any]:
         "kernel": step.kernel.symbol,
         "tasks": step.kernel.tasks,
         "bytes": step.output.size,
-        "binary": step.binary,
+        "macs": {"binary": step.cost.binary, "fp": step.cost.fp},
+        "unit": step.cost.unit,
         "layout": step.output.layout.to_dict(),
         "taps": [{"name": name, "views": views} for name, views in step.output.taps],
     }

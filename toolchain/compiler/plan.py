@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,12 @@ __all__ = [
     "ALIGNMENT",
     "Buffer",
     "Constant",
+    "Cost",
     "Image",
     "Operand",
     "Plan",
     "Step",
+    "Unit",
     "describe",
     "plan_workspace",
 ]
@@ -66,6 +68,24 @@ Operand = Buffer | Constant | Image
 """What a kernel reads."""
 
 
+Unit = Literal["popcount", "int8"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates of a step for one image, without padding.
+
+    Attributes:
+        binary: Of 1-bit operands.
+        fp: Of fp32 operands.
+        unit: What makes those of 1-bit operands; None if there are none.
+    """
+
+    binary: int = 0
+    fp: int = 0
+    unit: Unit | None = None
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel call.
@@ -76,7 +96,7 @@ class Step:
         output: What it writes.
         layer: Layer, such as `blocks.0.attn.query`.
         tap: Name of the value it writes, as in the ONNX file.
-        binary: Whether it is a binary product.
+        cost: Its multiply-accumulates.
     """
 
     kernel: Kernel
@@ -84,7 +104,7 @@ class Step:
     output: Buffer
     layer: str
     tap: str
-    binary: bool
+    cost: Cost
 
 
 @dataclass

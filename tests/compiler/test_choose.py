@@ -1,0 +1,105 @@
+"""Phase `choose`: readers ask, writers serve, and what nothing can serve is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.compiler.graphs import Typed
+from vitc.compiler.choose import choose
+from vitc.compiler.emit import emit
+from vitc.compiler.graph import Use, Value
+from vitc.errors import VitcError
+from vitc.targets.isa import ISAS
+from vitc.targets.layouts import Columns, Floats, Lanes, Rows
+from vitc.targets.packing import Axis
+
+ISA = ISAS["avx2-pshufb"]
+
+
+def viewed(use: Use, elements: np.ndarray) -> Use:
+    return Use(use.value, (("reshape", elements.shape),), elements)
+
+
+def heads(use: Use, count: int, *, along_rows: bool = False) -> Use:
+    n, width = use.shape
+    elements = np.arange(n * width).reshape(n, count, -1).transpose(1, 0, 2)
+    return viewed(use, elements.swapaxes(1, 2) if along_rows else elements)
+
+
+def turned(use: Use) -> Use:
+    return viewed(use, np.arange(np.prod(use.shape)).reshape(use.shape).T)
+
+
+def attention(t: Typed, name: str, bits: Use, count: int) -> Use:
+    n, width = bits.shape
+    q, k, v = (t.threshold(f"{name}.{part}", bits, width) for part in "qkv")
+    limit = t.rng.integers(-3, 3, (1, 1, n, 1)).astype(np.int32)
+    inputs = [heads(q, count), heads(k, count), heads(v, count, along_rows=True), limit]
+    output = Value(name, "bits", (count, n, width // count))
+    context = t.op("Attention", inputs, output, slack=3)
+    elements = np.arange(n * width).reshape(count, n, -1).transpose(1, 0, 2).reshape(n, width)
+    return viewed(context, elements)
+
+
+def test_every_reader_of_attention_and_of_the_spatial_branch_gets_its_layout():
+    t = Typed()
+    x = t.embedding("x", 12, 4, 40)
+    y = t.residual("out", attention(t, "context", t.binarize("in", x), 2), x)
+    hidden = t.threshold("hidden", t.binarize("si", turned(y)), 11)
+    z = t.residual("z", hidden, y, transposed=True)
+    graph = t.graph(z)
+    chosen = {op.output.name: choice.form.layout for op, choice in choose(graph, ISA).items()}
+    assert chosen == {
+        "x": Floats(9, 40, 64),
+        "in": Rows(9, Axis(40)),
+        "context.q": Rows(9, Axis(20, 2)),
+        "context.k": Lanes(9, 20, 32, 8, 2),
+        "context.v": Columns(Axis(20, 2), 9, 32, 8),
+        "context": Rows(9, Axis(20, 2)),
+        "out": Floats(9, 40, 64),
+        "si": Columns(Axis(40), 9, 32, 8),
+        "hidden": Columns(Axis(40), 11, 32, 8),
+        "z": Floats(9, 40, 64),
+    }
+
+
+def test_an_operator_without_a_rule_is_named():
+    t = Typed()
+    x = t.embedding("x", 8, 4, 32)
+    y = t.op("Sharpen", [x], Value("sharp", "float", x.shape))
+    with pytest.raises(VitcError, match=r"sharp \(Sharpen of layer sharp\) .* no kernel computes"):
+        choose(t.graph(y), ISA)
+
+
+def test_two_readers_that_disagree_are_named():
+    t = Typed()
+    x = t.embedding("x", 12, 4, 40)
+    bits = t.binarize("bits", x)
+    zero, no = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
+    t.ops[-1].inputs = (x, zero, no)
+    y = t.residual("y", t.threshold("rows", bits, 8), x)
+    z = t.residual("z", t.threshold("turned", turned(bits), 9), y, transposed=True)
+    graph = t.graph(z)
+    choices = choose(graph, ISA)
+    with pytest.raises(VitcError, match=r"rows \(.* bits is held as Columns .* it reads Rows"):
+        emit(graph, choices, ISA)
+
+
+def test_a_binary_product_that_leads_to_no_output_is_named():
+    t = Typed()
+    x = t.embedding("x", 8, 4, 32)
+    bits = t.binarize("bits", x)
+    t.threshold("lost", bits, 8)
+    y = t.residual("y", t.threshold("kept", bits, 8), x)
+    with pytest.raises(VitcError, match=r"1 binary operators .* lost \(BinaryLinearThreshold"):
+        choose(t.graph(y), ISA)
+
+
+def test_floats_that_are_read_in_another_order_are_named():
+    t = Typed()
+    x = t.embedding("x", 12, 4, 40)
+    picked = viewed(x, np.arange(9 * 40).reshape(9, 40)[[3, 1, 0]])
+    y = t.threshold("y", t.binarize("bits", picked), 8)
+    with pytest.raises(VitcError, match=r"bits \(Binarize .* in an order that no kernel reads"):
+        choose(t.graph(y), ISA)

@@ -1,0 +1,114 @@
+"""Phase `orders`: views vanish, readers read through them, and taps know their way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.compiler.graphs import onnx_graph
+from vitc.compiler.graph import Graph
+from vitc.compiler.orders import orders
+from vitc.compiler.read import read
+from vitc.targets.layouts.views import apply_views
+
+_SIGN = {"zero": np.zeros((1, 1), np.float32), "no": np.zeros((1, 1), bool)}
+
+
+def sizes(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def ordered(shape, nodes, constants, taps=()) -> Graph:
+    return orders(read(onnx_graph(shape, nodes, {**constants, **_SIGN}), taps))
+
+
+def test_an_operator_reads_through_all_views_before_it():
+    nodes = [
+        ("Reshape", ["x", "s"], "a", {}),
+        ("Transpose", ["a"], "b", {"perm": (0, 2, 1, 3)}),
+        ("vitc.Binarize", ["b", "zero", "no"], "y", {}),
+    ]
+    graph = ordered(["images", 10, 24], nodes, {"s": sizes(-1, 10, 3, 8)})
+    (op,) = graph.ops
+    use = op.use(0)
+    assert use.value is graph.inputs[0]
+    wanted = np.arange(240).reshape(10, 3, 8).transpose(1, 0, 2)
+    assert np.array_equal(use.elements, wanted)
+    assert use.order is not None
+    assert (use.order.heads, use.order.in_place) == (3, True)
+
+
+def test_packing_is_no_view():
+    nodes = [
+        ("vitc.Binarize", ["x", "zero", "no"], "bits", {}),
+        ("vitc.PackBits", ["bits"], "packed", {"k": 24}),
+        ("vitc.BinaryLinearThreshold", ["packed", "w", "s", "s", "t", "t"], "y", {"k": 24}),
+    ]
+    constants = {
+        "w": np.zeros((5, 3), np.uint8),
+        "s": np.ones(5, np.float32),
+        "t": np.zeros((1, 1), np.float32),
+    }
+    binarize, linear = ordered(["images", 10, 24], nodes, constants).ops
+    assert linear.use(0).value is binarize.output
+    assert linear.use(0).elements is None
+
+
+def test_a_tap_on_a_view_belongs_to_the_value_before_it():
+    nodes = [
+        ("vitc.Binarize", ["x", "zero", "no"], "plain", {}),
+        ("Reshape", ["plain", "s"], "a", {}),
+        ("Transpose", ["a"], "turned", {"perm": (0, 2, 1, 3)}),
+        ("Gather", ["turned", "i"], "y", {"axis": 1}),
+    ]
+    constants = {"s": sizes(-1, 10, 3, 8), "i": sizes(2, 0)}
+    graph = ordered(["images", 10, 24], nodes, constants, ("plain", "turned", "y"))
+    (op,) = graph.ops
+    found = {
+        name: apply_views(np.arange(240).reshape(10, 24), views) for name, views in op.output.taps
+    }
+    turned = np.arange(240).reshape(10, 3, 8).transpose(1, 0, 2)
+    assert list(found) == ["plain", "turned", "y"]
+    assert np.array_equal(found["turned"], turned)
+    assert np.array_equal(found["y"], turned[[2, 0]])
+    assert op.output.tap == "plain"
+
+
+def test_slices_of_one_value_put_side_by_side_are_rows_read_together():
+    # Merging of 2 x 2 patches, as Swin does it.
+    nodes = [("Reshape", ["x", "grid"], "g", {})]
+    for i, (y, x) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
+        nodes += [
+            ("Slice", ["g", f"s{y}", "end", "one", "two"], f"r{i}", {}),
+            ("Slice", [f"r{i}", f"s{x}", "end", "two", "two"], f"p{i}", {}),
+        ]
+    nodes += [
+        ("Concat", ["p0", "p1", "p2", "p3"], "c", {"axis": -1}),
+        ("Reshape", ["c", "rows"], "merged", {}),
+        ("vitc.Binarize", ["merged", "zero", "no"], "y", {}),
+    ]
+    constants = {"grid": sizes(-1, 4, 4, 5), "rows": sizes(-1, 4, 20), "end": sizes(9)}
+    constants |= {"s0": sizes(0), "s1": sizes(1), "one": sizes(1), "two": sizes(2)}
+    graph = ordered(["images", 16, 5], nodes, constants, ("c",))
+    (op,) = graph.ops
+    order = op.use(0).order
+    assert order is not None
+    assert order.rows.tolist() == [
+        [[0, 4, 1, 5], [2, 6, 3, 7], [8, 12, 9, 13], [10, 14, 11, 15]]
+    ]
+    ((name, views),) = graph.inputs[0].taps
+    grid = np.arange(80).reshape(4, 4, 5)
+    merged = np.concatenate(
+        [grid[0::2, 0::2], grid[1::2, 0::2], grid[0::2, 1::2], grid[1::2, 1::2]], -1
+    )
+    assert name == "c"
+    assert np.array_equal(apply_views(np.arange(80).reshape(16, 5), views), merged)
+
+
+def test_a_concat_of_two_values_stays_an_operator():
+    nodes = [
+        ("vitc.Binarize", ["x", "zero", "no"], "a", {}),
+        ("vitc.Binarize", ["x", "zero", "no"], "b", {}),
+        ("Concat", ["a", "b"], "y", {"axis": 1}),
+    ]
+    graph = ordered(["images", 10, 24], nodes, {})
+    assert [op.kind for op in graph.ops] == ["Binarize", "Binarize", "Concat"]

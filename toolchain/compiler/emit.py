@@ -1,0 +1,161 @@
+"""Phase 5: one walk over the operators, in which rules build steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitc.compiler.choose import Choice
+from vitc.compiler.form import Form
+from vitc.compiler.graph import Array, Graph, Op, Use, Value, refused
+from vitc.compiler.plan import Buffer, Constant, Cost, Image, Operand, Plan, Step
+from vitc.dialect.metadata import layer_of_tap
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import Kernel
+from vitc.targets.kernels.signs import signs_kernel
+from vitc.targets.layouts import Signs
+from vitc.targets.layouts.views import simplified
+from vitc.targets.packing import Axis
+from vitc.targets.tiles import Tile
+
+__all__ = ["Emission", "emit"]
+
+Build = Callable[[str, Isa], Kernel]
+
+
+def emit(
+    graph: Graph, choices: Mapping[Op, Choice], isa: Isa, tiles: Mapping[str, Tile] | None = None
+) -> Plan:
+    """Build the steps of a graph.
+
+    Args:
+        graph: Operators.
+        choices: Their rules and forms.
+        isa: Instruction set.
+        tiles: Register tiles for some kernels, by `Plan.identities`; those of the instruction set
+            for the others.
+
+    Returns:
+        A plan whose workspace is not laid out yet.
+    """
+    emission = Emission(graph, isa, tiles or {})
+    for op, choice in choices.items():
+        emission.hold(op.output, choice.form, choice.rule.build(op, choice.form, emission))
+    return Plan(emission.steps, emission.buffer(graph.outputs[0].value), emission.identities)
+
+
+class Emission:
+    """What rules build with.
+
+    Attributes:
+        isa: Instruction set.
+        steps: Steps so far.
+        identities: What each kernel with register tiles does, by its symbol.
+    """
+
+    def __init__(self, graph: Graph, isa: Isa, tiles: Mapping[str, Tile]) -> None:
+        self.isa = isa
+        self.steps: list[Step] = []
+        self.identities: dict[str, str] = {}
+        self._tiles = tiles
+        self._inputs = set(graph.inputs)
+        self._kernels: dict[tuple[str, tuple[Any, ...]], Kernel] = {}
+        self._constants: dict[tuple[str, bytes], Constant] = {}
+        self._buffers: dict[Value, tuple[Form, Buffer]] = {}
+        self._signs: dict[int, Buffer] = {}
+
+    def hold(self, value: Value, form: Form, buffer: Buffer) -> None:
+        """Say which buffer holds a value."""
+        self._buffers[value] = (form, buffer)
+
+    def buffer(self, value: Value) -> Buffer:
+        """The buffer that holds a value."""
+        return self._buffers[value][1]
+
+    def tiled(self, stem: str, key: tuple[Any, ...]) -> Isa:
+        """The instruction set with the register tiles of a kernel."""
+        tile = self._tiles.get(_identity(stem, key))
+        return tile.apply(self.isa) if tile is not None else self.isa
+
+    def kernel(
+        self, stem: str, key: tuple[Any, ...], build: Build, *, tuned: bool = True
+    ) -> Kernel:
+        """Return the kernel of a shape, building it once.
+
+        Args:
+            stem: Start of its symbol.
+            key: All that it depends on but the instruction set.
+            build: Builds it, given a symbol and the instruction set with its register tiles.
+            tuned: Whether it has register tiles to choose.
+        """
+        known = self._kernels.get((stem, key))
+        if known is None:
+            count = sum(1 for other, _ in self._kernels if other == stem)
+            known = build(f"vitc_{stem}_{count}", self.tiled(stem, key) if tuned else self.isa)
+            self._kernels[stem, key] = known
+            if tuned:
+                self.identities[known.symbol] = _identity(stem, key)
+        return known
+
+    def constant(self, array: Array) -> Constant:
+        """Return read-only data, shared among equal arrays."""
+        array = np.ascontiguousarray(array)
+        return self._constants.setdefault((str(array.dtype), array.tobytes()), Constant(array))
+
+    def read(self, op: Op, use: Use, form: Form) -> Operand:
+        """Return what holds a value in the form that an operator asks for.
+
+        Raises:
+            VitcError: If nothing does.
+        """
+        if use.value in self._inputs:
+            return Image()
+        held, buffer = self._buffers[use.value]
+        if held != form:
+            raise refused(op, f"{use.value.tap} is held as {held}, and it reads {form}")
+        return buffer
+
+    def signs(self, operand: Operand, rows: int, axis: Axis, name: str) -> Buffer:
+        """Return the signs of packed rows, expanding them once."""
+        if id(operand) not in self._signs:
+            kernel = self.kernel(
+                "signs", (rows, axis), lambda symbol, _: signs_kernel(symbol, rows, axis),
+                tuned=False,
+            )  # fmt: skip
+            self._signs[id(operand)] = self._append(
+                kernel, [operand], Buffer(self._name(f"{name}.signs"), Signs(rows, axis)), Cost()
+            )
+        return self._signs[id(operand)]
+
+    def step(
+        self, op: Op, form: Form, kernel: Kernel, operands: Sequence[Operand], cost: Cost
+    ) -> Buffer:
+        """Append the step that writes an operator's value, and return its buffer."""
+        value = op.output
+        back = form.back(value.shape)
+        if back is None:
+            raise refused(op, f"no trace can show what is held as {form}")
+        shape = form.layout.shape
+        taps = tuple(
+            (name, simplified(shape, (*back, *views)))
+            for name, views in value.taps or [(value.name, ())]
+        )
+        buffer = Buffer(self._name(value.tap), form.layout, taps)
+        return self._append(kernel, operands, buffer, cost)
+
+    def _name(self, tap: str) -> str:
+        return f"{len(self.steps)}:{tap}"
+
+    def _append(
+        self, kernel: Kernel, operands: Sequence[Operand], buffer: Buffer, cost: Cost
+    ) -> Buffer:
+        tap = buffer.name.partition(":")[2]
+        self.steps.append(Step(kernel, tuple(operands), buffer, layer_of_tap(tap), tap, cost))
+        return buffer
+
+
+def _identity(stem: str, key: tuple[Any, ...]) -> str:
+    """What a kernel does, in words that are the same for every model with such a kernel."""
+    return f"{stem}{key!r}"

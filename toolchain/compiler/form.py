@@ -1,0 +1,61 @@
+"""Forms: how a buffer holds a value, as its readers ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitc.compiler.graph import Value
+from vitc.compiler.order import Order
+from vitc.targets.layouts import Floats, Layout, Rows
+from vitc.targets.layouts.views import View
+from vitc.targets.packing import WORD, round_up
+
+__all__ = ["Form", "floats_of"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A value in memory: what `order` reads of it, as `layout` holds that.
+
+    Attributes:
+        order: Of the value.
+        layout: Of the buffer.
+    """
+
+    order: Order
+    layout: Layout
+
+    def back(self, shape: tuple[int, ...]) -> tuple[View, ...] | None:
+        """Views to the value from what the layout decodes.
+
+        Args:
+            shape: Of the value.
+
+        Returns:
+            The views; None if there are none, as where not all rows are held.
+        """
+        order, channels = self.order, shape[-1]
+        if order.joins_heads and order.together > 1:
+            heads: View = ("reshape", (order.windows, order.count, order.together, channels))
+            return (heads, ("transpose", (0, 2, 1, 3)), ("reshape", shape))
+        if not order.in_place or order.together > 1:
+            return None
+        if isinstance(self.layout, Rows):
+            return (("reshape", shape),)
+        # Heads are matrices of their own.
+        matrix = (order.count, channels // order.heads)
+        along_rows = order.along == "rows"
+        sizes = (order.windows, order.heads, *(matrix[::-1] if along_rows else matrix))
+        turned: View = ("transpose", (0, 3, 1, 2) if along_rows else (0, 2, 1, 3))
+        return (("reshape", sizes), turned, ("reshape", shape))
+
+    def __str__(self) -> str:
+        """Layout, and order where it says more than the layout."""
+        turned = " along rows" if self.order.along == "rows" else ""
+        return f"{self.layout}{turned}"
+
+
+def floats_of(value: Value) -> Form:
+    """The form of every float: rows of channels, each beginning a word of bits."""
+    layout = Floats(value.rows, value.channels, round_up(value.channels, WORD))
+    return Form(Order.whole(value.shape), layout)

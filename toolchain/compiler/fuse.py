@@ -1,0 +1,163 @@
+"""Phase 3: operators that one kernel computes become one operator.
+
+- Attention: scores, mask of the row's best, mask times signs, threshold. Masks never leave a tile.
+- PatchEmbedding: a convolution whose stride is its kernel, and the class tokens and positions that
+  are put to its result. What these come to is a constant; the rest is linear in the image.
+- Classifier: the affine map of one row of a batch norm, which folds into the map (spec, section 3),
+  in float64.
+
+A pattern that does not hold leaves its operators as they are; whatever has no rule is named then.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vitc.compiler.graph import Array, Graph, Op, Use, Value
+from vitc.dialect.ops import DOMAIN
+
+__all__ = ["ATTENTION", "CLASSIFIER", "PATCH_EMBEDDING", "fuse"]
+
+ATTENTION, PATCH_EMBEDDING, CLASSIFIER = "Attention", "PatchEmbedding", "Classifier"
+
+_EPSILON = 1e-5
+"""Of a BatchNormalization that does not say."""
+
+
+def fuse(graph: Graph) -> Graph:
+    """Put one operator in the place of several, at the last of them."""
+    surroundings = _Surroundings(graph)
+    made: dict[Op, Op] = {}
+    gone: set[Op] = set()
+    for op in graph.ops:
+        for pattern in (_attention, _patch_embedding, _classifier):
+            found = pattern(op, surroundings)
+            if found is not None:
+                whole, parts = found
+                made[parts[-1]] = whole
+                gone.update(parts[:-1])
+    ops = [made.get(op, op) for op in graph.ops if op not in gone]
+    return Graph(graph.inputs, graph.outputs, ops)
+
+
+Found = tuple[Op, list[Op]]
+"""The whole, and its parts in order."""
+
+
+class _Surroundings:
+    """Who writes and who reads a value."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.makers = {op.output: op for op in graph.ops}
+        self.readers = graph.readers()
+        self.outputs = {use.value for use in graph.outputs}
+        self.inputs = set(graph.inputs)
+
+    def maker(self, use: object, kind: str, domain: str = DOMAIN) -> Op | None:
+        """The operator of a type that writes what is read, if nothing else reads it."""
+        if not isinstance(use, Use):
+            return None
+        op = self.makers.get(use.value)
+        return op if op is not None and op.is_a(kind, domain) and self.private(use.value) else None
+
+    def private(self, value: Value) -> bool:
+        """Whether one operator alone reads a value."""
+        return len(self.readers.get(value, [])) == 1 and value not in self.outputs
+
+
+def _attention(last: Op, around: _Surroundings) -> Found | None:
+    if not last.is_a("IntegerThreshold"):
+        return None
+    product = around.maker(last.inputs[0], "MaskSignMatMul")
+    best = product and around.maker(product.inputs[0], "RowBestMask")
+    scores = best and around.maker(best.inputs[0], "BinaryScores")
+    if product is None or best is None or scores is None:
+        return None
+    parts = [scores, best, product, last]
+    if not all(part.use(0).elements is None for part in parts[1:]):
+        return None
+    inputs = (scores.use(0), scores.use(1), product.use(1), last.constant(1))
+    attributes = {"slack": best.number("slack")}
+    return Op(ATTENTION, DOMAIN, inputs, last.output, attributes, last.layer), parts
+
+
+def _patch_embedding(first: Op, around: _Surroundings) -> Found | None:
+    if not first.is_a("Conv", "") or first.use(0).value not in around.inputs:
+        return None
+    weight, given = first.constant(1), first.attributes.get
+    channels, _, side, width = weight.shape
+    square = side == width and tuple(given("strides", (1, 1))) == (side, side)
+    plain = not any(given("pads", (0,))) and given("group", 1) == 1
+    undilated = set(given("dilations", (1,))) == {1} and given("auto_pad", "NOTSET") == "NOTSET"
+    if not (square and plain and undilated and first.use(0).elements is None):
+        return None
+    bias = first.constant(2) if len(first.inputs) > 2 else np.zeros(channels, np.float32)
+    patches = first.output.rows
+    start: Array = np.broadcast_to(bias, (patches, channels)).astype(np.float32)
+    parts = [first]
+    while around.private(parts[-1].output) and not parts[-1].output.taps:
+        following = _added(parts[-1], around.readers[parts[-1].output][0], start)
+        if following is None:
+            break
+        start = following
+        parts.append(around.readers[parts[-1].output][0])
+    last = parts[-1]
+    attributes = {"patch": side}
+    inputs = (first.use(0), weight, start)
+    return Op(PATCH_EMBEDDING, "", inputs, last.output, attributes, last.layer), parts
+
+
+def _added(before: Op, op: Op, start: Array) -> Array | None:
+    """Result on an image of zeros, of an operator that adds constants or puts rows in front."""
+    use = next(op.uses)
+    if not use.whole or use.value is not before.output:
+        return None
+    if op.is_a("Add", ""):
+        other = next(read for read in op.inputs if read is not use)
+        if not isinstance(other, np.ndarray):
+            return None
+        shape = op.output.shape
+        total: Array = start.reshape(use.shape) + np.broadcast_to(other, (1, *shape))[0]
+        return total.reshape(-1, shape[-1])
+    constants, rows = op.inputs[:-1], op.inputs[-1]
+    if not op.is_a("Concat", "") or rows is not use or len(op.output.shape) != len(start.shape):
+        return None
+    heads = [read for read in constants if isinstance(read, np.ndarray)]
+    along_rows = op.output.rows == sum(len(head[0]) for head in heads) + len(start)
+    if len(heads) < len(constants) or not along_rows:
+        return None
+    return np.concatenate([*(head[0] for head in heads), start])
+
+
+def _classifier(last: Op, around: _Surroundings) -> Found | None:
+    if last.is_a("Gemm", ""):
+        transposed = last.attributes.get("transB")
+        weight = last.constant(1) if transposed else last.constant(1).T
+        bias = last.inputs[2] if len(last.inputs) > 2 else None
+        parts = [last]
+    elif last.is_a("MatMul", "") and isinstance(last.inputs[1], np.ndarray):
+        weight, bias, parts = last.inputs[1].T, None, [last]
+        reader = around.readers.get(last.output, [None])[0]
+        if reader is not None and reader.is_a("Add", "") and around.private(last.output):
+            bias, parts = reader.inputs[1], [last, reader]
+    else:
+        return None
+    norm = around.maker(last.inputs[0], "BatchNormalization", "")
+    order = last.use(0).order
+    if norm is None or order is None or order.rows.size != 1 or norm.use(0).elements is not None:
+        return None
+    if norm.use(0).value.shape[0] != norm.use(0).value.rows:
+        return None
+    row = int(order.rows.reshape(-1)[0])
+    gain, shift, mean, variance = (float(norm.constant(i).reshape(-1)[row]) for i in range(1, 5))
+    epsilon = float(norm.attributes.get("epsilon", _EPSILON))
+    factor = gain / float(np.sqrt(variance + epsilon))
+    weights = weight.astype(np.float64)
+    # Exact sums: the order in which numpy adds depends on the processor.
+    offset = (shift - mean * factor) * np.array([math.fsum(row) for row in weights])
+    added = np.zeros(len(weights)) if bias is None else np.asarray(bias).astype(np.float64)
+    inputs = (norm.use(0), weights * factor, added.reshape(-1) + offset)
+    whole = Op(CLASSIFIER, "", inputs, parts[-1].output, {"row": row}, parts[-1].layer)
+    return whole, [norm, *parts]

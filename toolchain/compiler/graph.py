@@ -1,0 +1,229 @@
+"""The typed graph: what the phases between an ONNX file and a plan hand on.
+
+The axis of images is left out everywhere, and no operator is about memory: a layout comes with the
+phase that chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vitc.compiler.order import Order
+from vitc.dialect.ops import DOMAIN
+from vitc.errors import VitcError
+from vitc.targets.layouts.views import View
+
+__all__ = ["VIEW", "Array", "Graph", "Input", "Kind", "Op", "Use", "Value", "refused"]
+
+Array = npt.NDArray[Any]
+
+Kind = Literal["bits", "int", "float"]
+"""Bits are {0, 1}; a bit stands for a sign, or for itself in a mask."""
+
+
+VIEW = "View"
+"""Kind of an operator that only moves elements, by its attribute `views`."""
+
+
+@dataclass(eq=False)
+class Value:
+    """What an operator writes, or an input of the graph.
+
+    Attributes:
+        name: As in the ONNX file.
+        kind: Type of its elements.
+        shape: Of one image. As a matrix, its rows are all axes but the last, the channels.
+        taps: Names under which a trace shows it, with the views to each from `shape`.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    taps: list[tuple[str, tuple[View, ...]]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix."""
+        return int(np.prod(self.shape[:-1]))
+
+    @property
+    def channels(self) -> int:
+        """Channels of a row."""
+        return self.shape[-1]
+
+    @property
+    def tap(self) -> str:
+        """The first of its taps, or else its name."""
+        return self.taps[0][0] if self.taps else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A value as an operator reads it.
+
+    Attributes:
+        value: What is read.
+        views: Reshapes, transposes and picks from the value to what is read.
+        elements: Number of the value's element that each element of what is read is; None if all
+            are read as they lie.
+    """
+
+    value: Value
+    views: tuple[View, ...] = ()
+    elements: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what is read."""
+        return self.value.shape if self.elements is None else self.elements.shape
+
+    @cached_property
+    def order(self) -> Order | None:
+        """The rows that are read, if it is rows that are read."""
+        if self.elements is None:
+            return Order.whole(self.value.shape)
+        return Order.of(self.elements, self.value.channels)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all elements are read as they lie, but for the names of axes."""
+        return self.elements is None or np.array_equal(
+            self.elements.reshape(-1), np.arange(np.prod(self.value.shape))
+        )
+
+
+Input = Use | Array | None
+"""What an operator reads: a value, a constant, or nothing where an input is optional."""
+
+
+@dataclass(eq=False)
+class Op:
+    """An operator.
+
+    Attributes:
+        kind: Its type in the ONNX file, or what a phase made of several.
+        domain: Of its type; empty for the standard one.
+        inputs: What it reads.
+        output: What it writes.
+        attributes: By name.
+        layer: Layer that it works for.
+    """
+
+    kind: str
+    domain: str
+    inputs: tuple[Input, ...]
+    output: Value
+    attributes: Mapping[str, Any]
+    layer: str
+
+    @property
+    def uses(self) -> Iterator[Use]:
+        """The values that it reads."""
+        return (read for read in self.inputs if isinstance(read, Use))
+
+    def use(self, index: int) -> Use:
+        """Return an input that has to be a value.
+
+        Raises:
+            VitcError: If it is not.
+        """
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if not isinstance(found, Use):
+            raise refused(self, f"its input {index} does not depend on the image")
+        return found
+
+    def constant(self, index: int) -> Array:
+        """Return an input that has to be a constant.
+
+        Raises:
+            VitcError: If it is not.
+        """
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if not isinstance(found, np.ndarray):
+            raise refused(self, f"its input {index} is not a constant")
+        return found
+
+    def number(self, name: str) -> int:
+        """Return an attribute that has to be there.
+
+        Raises:
+            VitcError: If it is not.
+        """
+        if name not in self.attributes:
+            raise refused(self, f"it lacks the attribute {name}")
+        return int(self.attributes[name])
+
+    def is_a(self, kind: str, domain: str = DOMAIN) -> bool:
+        """Whether it is of a type."""
+        return (self.kind, self.domain) == (kind, domain)
+
+    def __str__(self) -> str:
+        """What an error or a dump calls it."""
+        return f"{self.output.name} ({self.kind} of {self.layer})"
+
+
+@dataclass
+class Graph:
+    """Operators in the order of the ONNX file, each after what it reads.
+
+    Attributes:
+        inputs: What a run is given.
+        outputs: What it gives.
+        ops: The operators.
+    """
+
+    inputs: list[Value]
+    outputs: list[Use]
+    ops: list[Op]
+
+    def readers(self) -> dict[Value, list[Op]]:
+        """The operators that read each value; a graph's output is not counted."""
+        found: dict[Value, list[Op]] = {}
+        for op in self.ops:
+            for use in op.uses:
+                found.setdefault(use.value, []).append(op)
+        return found
+
+    def describe(self) -> str:
+        """Return one line an operator, for `--dump-ir`."""
+        return "".join(f"{line}\n" for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for value in self.inputs:
+            yield f"input {value.name} {_sizes(value.shape)}"
+        for op in self.ops:
+            reads = " ".join(_shown(read) for read in op.inputs)
+            taps = "".join(f" ={name}" for name, _ in op.output.taps if name != op.output.name)
+            written = f"{op.output.name}{taps} {op.output.kind} {_sizes(op.output.shape)}"
+            yield f"{op.kind:22s} {reads} -> {written}"
+        for use in self.outputs:
+            yield f"output {_shown(use)}"
+
+
+def _shown(read: Input) -> str:
+    if read is None:
+        return "-"
+    if not isinstance(read, Use):
+        return f"{read.dtype}[{_sizes(read.shape)}]"
+    if read.elements is None:
+        return read.value.name
+    order = read.order
+    return f"{read.value.name}@({order if order is not None else _sizes(read.shape)})"
+
+
+def _sizes(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "1"
+
+
+def refused(op: Op, why: str) -> VitcError:
+    """An operator that cannot be compiled, and why."""
+    return VitcError(
+        f"{op} is not compiled: {why}.",
+        "Export the model again with `vitc export --format packed`.",
+    )

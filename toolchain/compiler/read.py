@@ -1,0 +1,469 @@
+"""Phase 1: a packed ONNX graph becomes a typed graph.
+
+Constants are folded, the axis of images is left out, and packing is no operator any more: a product
+contracts the last axis of its bits. Floats become rows x channels where an operator of the file has
+channels first. Operators keep the order of the file. Sizes are worked out
+here, never taken from the file, which may state what it likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vitc.compiler.graph import VIEW, Array, Graph, Input, Kind, Op, Use, Value
+from vitc.dialect.metadata import LAYER_KEY
+from vitc.dialect.ops import DOMAIN
+from vitc.errors import VitcError
+from vitc.targets.layouts.views import View, viewed_shape
+
+__all__ = ["read"]
+
+_MOST_ELEMENTS = 1 << 28
+"""Of a value; scores have as many, which never are in memory at once."""
+_MOST_LISTED = 1 << 26
+"""Of a value that is viewed, or a constant that is computed: their elements are listed here."""
+
+_HINT = "Export the model again with `vitc export --format packed`."
+_SPATIAL = 2
+
+Shape = tuple[int, ...]
+
+
+def read(model: ir.Model, taps: Collection[str]) -> Graph:
+    """Read an ONNX graph.
+
+    Args:
+        model: What `vitc export --format packed` writes.
+        taps: Names of the values that a trace shows.
+
+    Raises:
+        VitcError: If an operator is unknown, or its sizes contradict each other.
+    """
+    reader = _Reader(frozenset(taps))
+    inputs = [reader.input(value) for value in model.graph.inputs]
+    for node in model.graph:
+        reader.node(node)
+    outputs = [reader.output(value) for value in model.graph.outputs]
+    return Graph(inputs, outputs, reader.ops)
+
+
+class _Reader:
+    """What is known of each value of the file so far."""
+
+    def __init__(self, taps: frozenset[str]) -> None:
+        self.taps = taps
+        self.ops: list[Op] = []
+        self._known: dict[ir.Value, Value | Array] = {}
+
+    def input(self, value: ir.Value) -> Value:
+        name = str(value.name)
+        sizes = [] if value.shape is None else list(value.shape)[1:]
+        if not sizes or not all(isinstance(size, int) for size in sizes):
+            raise VitcError(f"The input {name} has no fixed size.", _HINT)
+        known = Value(name, "float", tuple(int(size) for size in sizes))  # type: ignore[arg-type]
+        self._known[value] = known
+        return known
+
+    def output(self, value: ir.Value) -> Use:
+        known = self._known.get(value)
+        if not isinstance(known, Value):
+            raise VitcError(f"The output {value.name} does not depend on the input.", _HINT)
+        return Use(known)
+
+    def _get(self, value: ir.Value | None) -> Value | Array | None:
+        if value is None:
+            return None
+        if value not in self._known:
+            if value.const_value is None:
+                raise VitcError(f"Nothing makes {value.name}.", _HINT)
+            self._known[value] = np.asarray(value.const_value.numpy())
+        return self._known[value]
+
+    def node(self, node: ir.Node) -> None:
+        call = _Call(
+            node, [self._get(value) for value in node.inputs], _plain_attributes(node.attributes)
+        )
+        if node.op_type == "Shape" and not node.domain:
+            self._known[node.outputs[0]] = call.shape_with_images()
+        elif all(not isinstance(operand, Value) for operand in call.operands):
+            self._known[node.outputs[0]] = call.fold()
+        else:
+            self._operator(call)
+
+    def _operator(self, call: _Call) -> None:
+        node = call.node
+        views, operator = _VIEWS.get(_type(node)), _OPERATORS.get(_type(node))
+        if views is not None:
+            op_kind, attributes = VIEW, {"views": views(call)}
+            kind, shape = _kind(call), viewed_shape(call.shape(0), attributes["views"])
+        elif operator is not None and not any(value.uses() for value in node.outputs[1:]):
+            op_kind, attributes = node.op_type, call.attributes
+            kind, shape = operator(call)
+        else:
+            raise call.refused("no kernel computes it")
+        most = _MOST_LISTED if views is not None else _MOST_ELEMENTS
+        if math.prod(shape) > most or not all(size > 0 for size in shape):
+            raise call.refused(f"its result of {list(shape)} is of no sensible size")
+        name = str(node.outputs[0].name)
+        output = Value(name, kind, shape, [(name, ())] if name in self.taps else [])
+        self._known[node.outputs[0]] = output
+        inputs: list[Input] = [
+            Use(operand) if isinstance(operand, Value) else operand for operand in call.operands
+        ]
+        if _type(node) in _CHANNELS_FIRST:
+            rows = Value(f"{name}.rows", kind, (*shape[1:], shape[0]))
+            self._append(op_kind, call, inputs, rows, attributes)
+            order = (len(shape) - 1, *range(len(shape) - 1))
+            self._append(VIEW, call, [Use(rows)], output, {"views": (("transpose", order),)})
+        else:
+            self._append(op_kind, call, inputs, output, attributes)
+
+    def _append(
+        self,
+        kind: str,
+        call: _Call,
+        inputs: Sequence[Input],
+        output: Value,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        domain = "" if kind == VIEW else call.node.domain
+        self.ops.append(Op(kind, domain, tuple(inputs), output, attributes, call.layer))
+
+
+def _type(node: ir.Node) -> tuple[str, str]:
+    return node.domain, node.op_type
+
+
+def _plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: attribute.value for name, attribute in attributes.items()}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A node, its operands without the axis of images, and its attributes."""
+
+    node: ir.Node
+    operands: list[Value | Array | None]
+    attributes: dict[str, Any]
+
+    @property
+    def layer(self) -> str:
+        return str(self.node.metadata_props.get(LAYER_KEY, "an unknown layer"))
+
+    def refused(self, why: str) -> VitcError:
+        name, kind = self.node.outputs[0].name, self.node.op_type
+        return VitcError(f"{name} ({kind} of {self.layer}) is not compiled: {why}.", _HINT)
+
+    def shape(self, index: int) -> Shape:
+        """Shape of an operand; a constant has one entry for all images, or no axis of them."""
+        operand = self.operands[index] if index < len(self.operands) else None
+        if operand is None:
+            raise self.refused(f"it lacks its input {index}")
+        return operand.shape
+
+    def constant(self, index: int) -> Array:
+        operand = self.operands[index] if index < len(self.operands) else None
+        if not isinstance(operand, np.ndarray):
+            raise self.refused(f"its input {index} is no constant")
+        return operand
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis, counted without that of images; `rank` counts it."""
+        axis = axis + rank if axis < 0 else axis
+        if not 1 <= axis < rank:
+            raise self.refused("it touches the axis of images, which comes first and alone")
+        return axis - 1
+
+    def same_k(self, length: int) -> None:
+        """Compare the bits that the node says it contracts with those that there are."""
+        if self.attributes.get("k") != length:
+            raise self.refused(
+                f"it contracts {self.attributes.get('k')} bits, but its input has {length}"
+            )
+
+    def shape_with_images(self) -> Array:
+        """What a Shape gives for one image."""
+        operand = self.operands[0]
+        whole = (1, *operand.shape) if isinstance(operand, Value) else self.shape(0)
+        start, end = self.attributes.get("start", 0), self.attributes.get("end")
+        return np.array(whole[start:end], np.int64)
+
+    def fold(self) -> Array:
+        """The value of a node that reads constants only."""
+        if self.node.op_type not in _FOLDED or self.node.domain:
+            raise self.refused("no kernel computes it")
+        found = _FOLDED[self.node.op_type](self)
+        if found.size > _MOST_LISTED:
+            raise self.refused(f"its result of {list(found.shape)} is of no sensible size")
+        return found
+
+
+# --- views ----------------------------------------------------------------------------------------
+
+
+def _reshape(call: _Call) -> tuple[View, ...]:
+    shape, wanted = call.shape(0), [int(size) for size in call.constant(1).reshape(-1)]
+    if not wanted or wanted[0] not in (-1, 0, 1):
+        raise call.refused(_joined(wanted))
+    sizes = [
+        shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(wanted[1:])
+    ]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and wanted[0] != -1 and known > 0:
+        sizes[sizes.index(-1)] = math.prod(shape) // known
+    if math.prod(sizes) != math.prod(shape) or any(size < 1 for size in sizes):
+        raise call.refused(_joined(wanted))
+    return (("reshape", tuple(sizes)),)
+
+
+def _joined(shape: list[int]) -> str:
+    return (
+        f"its shape {shape} joins the axis of images with others; keep images first and alone, "
+        "as in [images, windows, ..]"
+    )
+
+
+def _transpose(call: _Call) -> tuple[View, ...]:
+    shape, order = call.shape(0), call.attributes.get("perm", ())
+    if len(order) != len(shape) + 1 or order[0] != 0:
+        raise call.refused("it moves the axis of images, which comes first")
+    return (("transpose", tuple(axis - 1 for axis in order[1:])),)
+
+
+def _gather(call: _Call) -> tuple[View, ...]:
+    shape, index = call.shape(0), call.constant(1)
+    axis = call.axis(call.attributes.get("axis", 0), len(shape) + 1)
+    if not index.size or not -shape[axis] <= index.min() <= index.max() < shape[axis]:
+        raise call.refused(f"it picks beyond the {shape[axis]} that there are")
+    taken = tuple(int(i) % shape[axis] for i in index.reshape(-1))
+    result = (*shape[:axis], *index.shape, *shape[axis + 1 :])
+    return (("take", (axis, *taken)), ("reshape", result))
+
+
+def _slice(call: _Call) -> tuple[View, ...]:
+    shape = call.shape(0)
+    starts, ends = call.constant(1).reshape(-1), call.constant(2).reshape(-1)
+    given = len(call.operands)
+    axes = call.constant(3).reshape(-1) if given > 3 else np.arange(len(starts))
+    steps = call.constant(4).reshape(-1) if given > 4 else np.ones_like(starts)
+    views: list[View] = []
+    for number, *cut in zip(axes, starts, ends, steps, strict=True):
+        axis = call.axis(int(number), len(shape) + 1)
+        taken = range(shape[axis])[slice(*(int(bound) for bound in cut))]
+        if not taken:
+            raise call.refused("it takes nothing")
+        views.append(("take", (axis, *taken)))
+    return tuple(views)
+
+
+def _squeeze(call: _Call) -> tuple[View, ...]:
+    shape = call.shape(0)
+    gone = {call.axis(int(axis), len(shape) + 1) for axis in call.constant(1).reshape(-1)}
+    if any(shape[axis] != 1 for axis in gone):
+        raise call.refused("it drops an axis that is longer than 1")
+    return (("reshape", tuple(size for axis, size in enumerate(shape) if axis not in gone)),)
+
+
+def _flatten(call: _Call) -> tuple[View, ...]:
+    if call.attributes.get("axis", 1) != 1:
+        raise call.refused("it joins the axis of images with others")
+    return (("reshape", (math.prod(call.shape(0)),)),)
+
+
+def _identity(call: _Call) -> tuple[View, ...]:
+    del call
+    return ()
+
+
+def _pack(call: _Call) -> tuple[View, ...]:
+    call.same_k(call.shape(0)[-1])
+    return ()
+
+
+_VIEWS: Mapping[tuple[str, str], Callable[[_Call], tuple[View, ...]]] = {
+    ("", "Flatten"): _flatten,
+    ("", "Gather"): _gather,
+    ("", "Identity"): _identity,
+    ("", "Reshape"): _reshape,
+    ("", "Slice"): _slice,
+    ("", "Squeeze"): _squeeze,
+    ("", "Transpose"): _transpose,
+    (DOMAIN, "PackBits"): _pack,
+}
+
+
+# --- operators: kind and shape of what they write, without the axis of images ---------------------
+
+Reading = Callable[[_Call], tuple[Kind, Shape]]
+
+
+def _kind(call: _Call) -> Kind:
+    operand = next(operand for operand in call.operands if isinstance(operand, Value))
+    return operand.kind
+
+
+def _same(call: _Call) -> tuple[Kind, Shape]:
+    return _kind(call), call.shape(0)
+
+
+def _elementwise(call: _Call) -> tuple[Kind, Shape]:
+    rank = max(
+        len(operand.shape) + isinstance(operand, Value)
+        for operand in call.operands
+        if operand is not None
+    )
+    shapes = [
+        (1, *operand.shape) if isinstance(operand, Value) else operand.shape
+        for operand in call.operands
+        if operand is not None
+    ]
+    try:
+        whole = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise call.refused(f"its inputs of {shapes} do not fit") from None
+    if len(whole) != rank or whole[0] != 1:
+        raise call.refused("it would change the axis of images")
+    return "float", whole[1:]
+
+
+def _concat(call: _Call) -> tuple[Kind, Shape]:
+    shapes = [
+        operand.shape if isinstance(operand, Value) else operand.shape[1:]
+        for operand in call.operands
+        if operand is not None
+    ]
+    axis = call.axis(call.attributes.get("axis", 0), len(shapes[0]) + 1)
+    rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(rests) != 1:
+        raise call.refused(f"its inputs of {shapes} do not fit")
+    total = sum(shape[axis] for shape in shapes)
+    return _kind(call), (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+
+
+def _convolution(call: _Call) -> tuple[Kind, Shape]:
+    image, weight = call.shape(0), call.constant(1)
+    if len(image) != 1 + _SPATIAL or weight.ndim != len(image) + 1:
+        raise call.refused("it is no convolution of pictures")
+    sides = []
+    for i in range(_SPATIAL):
+        pads = call.attributes.get("pads", (0,) * 4)
+        dilation = call.attributes.get("dilations", (1, 1))[i]
+        covered = dilation * (weight.shape[2 + i] - 1) + 1
+        padded = image[1 + i] + pads[i] + pads[_SPATIAL + i]
+        sides.append((padded - covered) // call.attributes.get("strides", (1, 1))[i] + 1)
+    return "float", (weight.shape[0], *sides)
+
+
+def _matmul(call: _Call) -> tuple[Kind, Shape]:
+    left, right = call.shape(0), call.constant(1)
+    if right.ndim != 2 or left[-1] != right.shape[0]:
+        raise call.refused(f"{list(left)} times {list(right.shape)}")
+    return "float", (*left[:-1], right.shape[1])
+
+
+def _gemm(call: _Call) -> tuple[Kind, Shape]:
+    left, right = call.shape(0), call.constant(1)
+    inner, outer = right.shape[::-1] if call.attributes.get("transB") else right.shape
+    plain = call.attributes.get("alpha", 1) == call.attributes.get("beta", 1) == 1
+    if len(left) != 1 or left[0] != inner or call.attributes.get("transA") or not plain:
+        raise call.refused(f"{list(left)} times {list(right.shape)} in a form that is not known")
+    return "float", (outer,)
+
+
+def _bits(call: _Call) -> tuple[Kind, Shape]:
+    return "bits", call.shape(0)
+
+
+def _linear(call: _Call) -> tuple[Kind, Shape]:
+    shape = call.shape(0)
+    call.same_k(shape[-1])
+    wanted = (len(call.constant(1)), -(-shape[-1] // 8))
+    if call.constant(1).shape != wanted or len(call.constant(2)) != wanted[0]:
+        raise call.refused(f"its weight is of {call.constant(1).shape} instead of {wanted}")
+    return "bits", (*shape[:-1], wanted[0])
+
+
+def _residual(call: _Call) -> tuple[Kind, Shape]:
+    shape = _linear(call)[1]
+    shape = (*shape[:-2], shape[-1], shape[-2]) if call.attributes.get("transposed") else shape
+    if call.shape(5) != shape:
+        raise call.refused(f"a residual of {list(call.shape(5))} is added to {list(shape)}")
+    return "float", shape
+
+
+def _scores(call: _Call) -> tuple[Kind, Shape]:
+    queries, keys = call.shape(0), call.shape(1)
+    call.same_k(queries[-1])
+    if queries[:-2] != keys[:-2] or queries[-1] != keys[-1]:
+        raise call.refused(f"queries of {list(queries)} meet keys of {list(keys)}")
+    return "int", (*queries[:-1], keys[-2])
+
+
+def _mask_product(call: _Call) -> tuple[Kind, Shape]:
+    mask, values = call.shape(0), call.shape(1)
+    call.same_k(mask[-1])
+    if mask[:-2] != values[:-2] or mask[-1] != values[-1]:
+        raise call.refused(f"a mask of {list(mask)} meets values of {list(values)}")
+    return "int", (*mask[:-1], values[-2])
+
+
+_CHANNELS_FIRST = frozenset({("", "Conv")})
+"""Operators whose results are rows x channels here, and turned by a view that follows."""
+
+_OPERATORS: Mapping[tuple[str, str], Reading] = {
+    ("", "Add"): _elementwise,
+    ("", "BatchNormalization"): _same,
+    ("", "Concat"): _concat,
+    ("", "Conv"): _convolution,
+    ("", "Gemm"): _gemm,
+    ("", "MatMul"): _matmul,
+    (DOMAIN, "Binarize"): _bits,
+    (DOMAIN, "BinaryLinearResidual"): _residual,
+    (DOMAIN, "BinaryLinearThreshold"): _linear,
+    (DOMAIN, "BinaryScores"): _scores,
+    (DOMAIN, "IntegerThreshold"): _bits,
+    (DOMAIN, "MaskSignMatMul"): _mask_product,
+    (DOMAIN, "RowBestMask"): _bits,
+}
+
+
+# --- constants, with their axis of images if they have one ----------------------------------------
+
+
+def _fold_expand(call: _Call) -> Array:
+    shape = np.broadcast_shapes(call.shape(0), tuple(int(size) for size in call.constant(1)))
+    if math.prod(shape) > _MOST_LISTED:
+        raise call.refused(f"its result of {list(shape)} is of no sensible size")
+    return np.broadcast_to(call.constant(0), shape)
+
+
+def _fold_reshape(call: _Call) -> Array:
+    array = call.constant(0)
+    sizes = [int(size) for size in call.constant(1)]
+    return array.reshape(
+        [array.shape[i] if size == 0 and i < array.ndim else size for i, size in enumerate(sizes)]
+    )
+
+
+def _fold_concat(call: _Call) -> Array:
+    arrays = [call.constant(i) for i in range(len(call.operands))]
+    return np.concatenate(arrays, call.attributes.get("axis", 0))
+
+
+def _fold_transpose(call: _Call) -> Array:
+    return call.constant(0).transpose(call.attributes.get("perm"))
+
+
+_FOLDED: Mapping[str, Callable[[_Call], Array]] = {
+    "Concat": _fold_concat,
+    "Expand": _fold_expand,
+    "Identity": lambda call: call.constant(0),
+    "Reshape": _fold_reshape,
+    "Transpose": _fold_transpose,
+}

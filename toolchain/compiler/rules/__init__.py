@@ -1,0 +1,31 @@
+"""One rule an operator, and the table of them.
+
+To add a rule, add a file and an entry of `RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from vitc.compiler.fuse import ATTENTION, CLASSIFIER, PATCH_EMBEDDING
+from vitc.compiler.rules.attention import Attention
+from vitc.compiler.rules.binarize import Binarize
+from vitc.compiler.rules.classifier import Classifier
+from vitc.compiler.rules.linear_residual import LinearResidual
+from vitc.compiler.rules.linear_threshold import LinearThreshold
+from vitc.compiler.rules.patch_embedding import PatchEmbedding
+from vitc.compiler.rules.rule import Rule
+from vitc.dialect.ops import DOMAIN
+
+__all__ = ["RULES"]
+
+RULES: Final[Mapping[tuple[str, str], Rule]] = {
+    ("", CLASSIFIER): Classifier(),
+    ("", PATCH_EMBEDDING): PatchEmbedding(),
+    (DOMAIN, ATTENTION): Attention(),
+    (DOMAIN, "Binarize"): Binarize(),
+    (DOMAIN, "BinaryLinearResidual"): LinearResidual(),
+    (DOMAIN, "BinaryLinearThreshold"): LinearThreshold(),
+}
+"""By domain and type of an operator."""

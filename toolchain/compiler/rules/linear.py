@@ -1,0 +1,160 @@
+"""What the rules of binary linear layers share: operands and geometry of a product.
+
+Either outputs fill the lanes, and rows of bits are broadcast; or positions do (columns of bits),
+and weights are broadcast: the spatial interaction branch, whose stream is turned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitc.compiler.form import Form
+from vitc.compiler.graph import Array, Op, Use, refused
+from vitc.compiler.plan import Constant, Cost, Operand, Unit
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.binary_linear import LinearShape, scale_factor, uses_tiles
+from vitc.targets.layouts import Columns, Rows
+from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
+
+if TYPE_CHECKING:
+    from vitc.compiler.emit import Emission
+
+__all__ = ["MAX_LENGTH", "Product", "ask"]
+
+MAX_LENGTH = 65535
+"""Most bits of one contraction: popcounts are summed in 16 bits."""
+
+
+def ask(op: Op, isa: Isa, *, transposed: bool) -> tuple[Use, Form]:
+    """The form in which a product reads its bits.
+
+    Raises:
+        VitcError: If it reads them in an order that no layout has, or too many at once.
+    """
+    use = op.use(0)
+    order, (positions, length) = use.order, _matrix(use)
+    if length > MAX_LENGTH:
+        raise refused(op, f"{length} bits are contracted, and sums are exact up to {MAX_LENGTH}")
+    if order is None or order.heads != 1:
+        raise refused(op, "it reads bits in an order that no layout has")
+    if transposed:
+        columns = Columns(Axis(positions), length, isa.lanes, isa.element_bits, order.windows)
+        return use, Form(order, columns)
+    axis = Axis(length // order.together, order.together)
+    return use, Form(order, Rows(positions, axis, order.windows))
+
+
+def _matrix(use: Use) -> tuple[int, int]:
+    """Positions of a window, and bits of each, as they are read."""
+    return (use.shape[-2] if len(use.shape) > 1 else 1), use.shape[-1]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of bits with binary weights.
+
+    Attributes:
+        op: The operator: bits and packed weight [O, P(K)] are its first two inputs.
+        form: In which it reads the bits.
+        outputs: The outputs as they lie, by heads where that is asked for.
+        isa: Instruction set.
+    """
+
+    op: Op
+    form: Form
+    outputs: Axis
+    isa: Isa
+
+    @property
+    def transposed(self) -> bool:
+        """Whether positions fill the lanes, and weights are broadcast."""
+        return isinstance(self.form.layout, Columns)
+
+    @property
+    def axis(self) -> Axis:
+        """The contracted axis."""
+        layout = self.form.layout
+        return layout.axis if isinstance(layout, Rows) else Axis(self.op.use(0).shape[-1])
+
+    @property
+    def positions(self) -> int:
+        """Vectors of bits that are multiplied."""
+        return int(np.prod(self.op.use(0).shape[:-1]))
+
+    @property
+    def shape(self) -> LinearShape:
+        """Geometry of the kernel."""
+        axis, elements = self.axis, self._elements
+        if self.transposed:
+            lanes = round_up(self.positions, WORD)
+            return LinearShape(self.outputs.length, lanes, axis.length, elements)
+        return LinearShape(self.positions, self.outputs.padded, axis.length, elements)
+
+    @property
+    def _elements(self) -> int:
+        return self.axis.padded // self.isa.element_bits
+
+    @property
+    def on_tiles(self) -> bool:
+        """Whether AMX tiles multiply."""
+        return uses_tiles(self.isa, self._elements)
+
+    @property
+    def cost(self) -> Cost:
+        """Multiply-accumulates, and what makes them."""
+        unit: Unit = "int8" if self.on_tiles else "popcount"
+        return Cost(binary=self.positions * self.outputs.length * self.axis.length, unit=unit)
+
+    def stem(self, name: str) -> str:
+        """Start of the kernel's symbol."""
+        return f"amx_{name}" if self.on_tiles else name
+
+    def factored(self, scales: Array) -> Array:
+        """Scales with the factor that the engine wants."""
+        return scale_factor(self.isa, self._elements) * scales
+
+    def operands(self, emission: Emission) -> list[Operand]:
+        """Broadcast operand and lanes operand."""
+        bits = emission.read(self.op, self.op.use(0), self.form)
+        weight = self._weight(emission)
+        rows, lanes = (weight, bits) if self.transposed else (bits, weight)
+        if self.on_tiles:
+            tap = self.op.output.tap
+            source = f"{tap}.weight" if self.transposed else self.op.use(0).value.tap
+            count = self.outputs.length if self.transposed else self.positions
+            rows = emission.signs(rows, count, self.axis, source)
+        return [rows, lanes]
+
+    def _weight(self, emission: Emission) -> Constant:
+        """Weights in the layout that pairs with the bits."""
+        axis, isa = self.axis, self.isa
+        packed = self.op.constant(1).astype(np.uint8)
+        bits = np.unpackbits(packed, axis=-1, bitorder="little")[..., : axis.length]
+        if self.transposed:
+            rows = np.zeros((round_up(len(bits), ROW_PADDING), axis.length), np.uint8)
+            rows[: len(bits)] = bits
+            return emission.constant(to_rows(rows, axis))
+        padded = self.outputs.pad(bits, 0).astype(np.uint8)
+        return emission.constant(to_lanes(padded, axis, isa.lanes, isa.element_bits))
+
+    def of_outputs(self, array: Array, fill: float, emission: Emission) -> Constant:
+        """Constants of the outputs, along lanes or rows as the outputs lie."""
+        values = array.astype(np.float32)
+        if self.transposed:
+            rows = np.full(round_up(len(values), ROW_PADDING), fill, np.float32)
+            rows[: len(values)] = values
+            return emission.constant(rows)
+        return emission.constant(self.outputs.pad(values, 0, fill))
+
+    def of_positions(self, array: Array, emission: Emission) -> Constant:
+        """Constants of the positions [groups, positions], along lanes or rows as they lie."""
+        if self.transposed:
+            lanes = np.zeros(self.shape.lanes, np.float32)
+            lanes[: self.positions] = array[0]
+            return emission.constant(lanes)
+        padded = np.zeros((len(array), round_up(self.positions, ROW_PADDING)), np.float32)
+        padded[:, : self.positions] = array
+        return emission.constant(padded)

@@ -1,0 +1,69 @@
+"""Binary linear layers that are added to floats: `residual + gain * (scale * I + bias)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitc.compiler.form import Form, floats_of
+from vitc.compiler.graph import Op, Use, refused
+from vitc.compiler.plan import Buffer
+from vitc.compiler.rules.linear import Product, ask
+from vitc.compiler.rules.rule import Rule
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.binary_linear import residual_kernel
+from vitc.targets.layouts import Floats
+from vitc.targets.packing import Axis
+
+if TYPE_CHECKING:
+    from vitc.compiler.emit import Emission
+
+__all__ = ["LinearResidual"]
+
+_RESIDUAL = 5
+
+
+class LinearResidual(Rule):
+    """Inputs are bits, weight, scale [O], bias [O], gain [1|N, 1] and the residual."""
+
+    def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
+        """Rows, or columns where the product is turned as it is written; and the residual."""
+        del form
+        residual = op.use(_RESIDUAL)
+        if not residual.whole:
+            raise refused(op, "it adds to floats in an order that no kernel reads")
+        bits = ask(op, isa, transposed=_transposed(op))
+        return [bits, (residual, floats_of(residual.value))]
+
+    def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
+        """One product."""
+        scales = op.constant(2)
+        (_, read), (residual, floats) = self.asks(op, form, emission.isa)
+        product = Product(op, read, Axis(len(scales)), emission.isa)
+        gains = op.constant(4).reshape(-1)
+        has_gain = not bool(np.all(gains == 1))
+        operands = product.operands(emission)
+        operands += [
+            product.of_outputs(product.factored(scales), 0, emission),
+            product.of_outputs(op.constant(3), 0, emission),
+        ]
+        if has_gain:
+            expanded = np.broadcast_to(gains, (1, product.positions))
+            operands.append(product.of_positions(expanded, emission))
+        operands.append(emission.read(op, residual, floats))
+        assert isinstance(form.layout, Floats)  # noqa: S101 - it offers no other
+        shape, transposed, stride = product.shape, product.transposed, form.layout.stride
+        kernel = emission.kernel(
+            product.stem("residual"),
+            (shape, transposed, has_gain),
+            lambda symbol, isa: residual_kernel(
+                symbol, isa, shape, transposed=transposed, gain=has_gain, stride=stride
+            ),
+            tuned=not product.on_tiles,
+        )
+        return emission.step(op, form, kernel, operands, product.cost)
+
+
+def _transposed(op: Op) -> bool:
+    return bool(op.number("transposed"))
