@@ -27,8 +27,8 @@ __all__ = ["MAX_BYTE_DISTANCE", "AttentionShape", "attention_kernel"]
 MAX_BYTE_DISTANCE = 240
 """Largest head width whose distance plus slack fits 8-bit lanes."""
 
-MAX_NARROW_TOKENS = 1 << 14
-"""Tokens up to which masks times signs, and their thresholds, fit 16-bit lanes."""
+MAX_NARROW_KEYS = 1 << 14
+"""Keys up to which masks times signs, and their thresholds, fit 16-bit lanes."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class AttentionShape:
     """Geometry of one attention layer.
 
     Attributes:
-        tokens: Queries, and keys.
+        queries: Queries of a head.
+        keys: Keys of a head, and values.
         head: Heads and their width.
         slack: Hamming distance above the row minimum that is still attended.
     """
 
-    tokens: int
+    queries: int
+    keys: int
     head: Axis
     slack: int
 
@@ -49,8 +51,8 @@ class AttentionShape:
 def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
     """Build the attention kernel.
 
-    Arguments of the C function: queries, keys, values, threshold (int32, one a token, at most
-    tokens + 1 in magnitude), out, begin, end. Queries, thresholds and out have rows padded to
+    Arguments of the C function: queries, keys, values, threshold (int32, one a query, at most
+    keys + 1 in magnitude), out, begin, end. Queries, thresholds and out have rows padded to
     `ROW_PADDING`.
 
     Args:
@@ -71,7 +73,7 @@ def attention_kernel(symbol: str, isa: Isa, shape: AttentionShape) -> Kernel:
             out="uint16",
         )
         tile = _QueryTile(e, isa, shape)
-        tiles = round_up(shape.tokens, isa.row_tile) // isa.row_tile
+        tiles = round_up(shape.queries, isa.row_tile) // isa.row_tile
         with e.loop(T.floordiv(e.begin, tiles), T.floordiv(e.end + (tiles - 1), tiles)) as head:
             tile.count_values(values, head)
             first_task, stop = e.let(e.begin - head * tiles), e.let(e.end - head * tiles)
@@ -90,8 +92,8 @@ class _QueryTile:
     def __init__(self, emitter: Emitter, isa: Isa, shape: AttentionShape) -> None:
         self.emitter, self.isa, self.shape = emitter, isa, shape
         self.rows = isa.row_tile
-        self.key_blocks = round_up(shape.tokens, isa.lanes) // isa.lanes
-        self.words = round_up(shape.tokens, WORD) // WORD
+        self.key_blocks = round_up(shape.keys, isa.lanes) // isa.lanes
+        self.words = round_up(shape.keys, WORD) // WORD
         self.elements = self.words * WORD // isa.element_bits
         e, lanes = emitter, isa.lanes
         self.value_blocks = shape.head.padded_group // lanes
@@ -101,8 +103,8 @@ class _QueryTile:
         self.mask_elements = T.decl_buffer(
             (self.rows * self.elements,), isa.element, data=self.masks.data, scope="local"
         )
-        # |A v| and the thresholds are at most tokens + 1, so half the width does for most images.
-        narrow = isa.element_bits == 8 and shape.tokens < MAX_NARROW_TOKENS
+        # |A v| and the thresholds are at most keys + 1, so half the width does for most images.
+        narrow = isa.element_bits == 8 and shape.keys < MAX_NARROW_KEYS
         self.signed = "int16" if narrow else "int32"
         self.ones = e.local(self.signed, self.value_blocks * lanes)
         self.table = nibble_table(e, isa)
@@ -153,10 +155,10 @@ class _QueryTile:
             for r in range(self.rows):
                 for b in range(count):
                     value = sums.vector(r, b)
-                    if last and b == count - 1 and self.shape.tokens % lanes:
+                    if last and b == count - 1 and self.shape.keys % lanes:
                         # Padding keys are out of reach.
                         lane = T.Ramp(T.int32(0), T.int32(1), lanes)
-                        inside = lane < e.constant("int32", self.shape.tokens % lanes, lanes)
+                        inside = lane < e.constant("int32", self.shape.keys % lanes, lanes)
                         value = T.Select(inside, value, e.constant(isa.element, most, lanes))
                     value = e.let(value)
                     slot = (r * self.key_blocks + first_block + b) * lanes
@@ -191,9 +193,9 @@ class _QueryTile:
                 bits = mask_bits(distances <= e.splat(limit, count), count)
                 if count < WORD:
                     bits = e.cast("uint32", bits)
-                if self.shape.tokens % WORD and isinstance(index, int):
+                if self.shape.keys % WORD and isinstance(index, int):
                     # Set even in padding when the largest distance is within the slack.
-                    inside = (1 << self.shape.tokens % WORD) - 1
+                    inside = (1 << self.shape.keys % WORD) - 1
                     bits = T.bitwise_and(bits, e.constant("uint32", inside))
                 e.store(self.masks, r * self.words + index, bits)
 

@@ -103,3 +103,23 @@ def test_floats_that_are_read_in_another_order_are_named():
     y = t.threshold("y", t.binarize("bits", picked), 8)
     with pytest.raises(VitcError, match=r"bits \(Binarize .* in an order that no kernel reads"):
         choose(t.graph(y), ISA)
+
+
+def test_queries_may_be_of_another_input_than_keys():
+    t = Typed()
+    x, y = t.embedding("x", 8, 4, 40), t.embedding("y", 12, 4, 40)
+    inner, outer = t.binarize("inner", x), t.binarize("outer", y)
+    q = t.threshold("q", inner, 40)
+    k, v = (t.threshold(name, outer, 40) for name in "kv")
+    inputs = [heads(q, 2), heads(k, 2), heads(v, 2, along_rows=True), np.zeros((1, 1, 1, 1), int)]
+    context = t.op("Attention", inputs, Value("context", "bits", (2, 4, 20)), slack=3)
+    joined = viewed(context, np.arange(160).reshape(2, 4, 20).transpose(1, 0, 2).reshape(4, 40))
+    graph = t.graph(t.residual("out", joined, x))
+    plan = emit(graph, choose(graph, ISA), ISA)
+    layouts = {step.tap: step.output.layout for step in plan.steps}
+    assert layouts["q"] == Rows(4, Axis(20, 2))
+    assert layouts["k"] == Lanes(9, 20, 32, 8, 2)
+    assert layouts["v"] == Columns(Axis(20, 2), 9, 32, 8)
+    assert layouts["context"] == Rows(4, Axis(20, 2))
+    cost = next(step.cost for step in plan.steps if step.tap == "context")
+    assert cost.binary == 2 * 2 * 4 * 9 * 20

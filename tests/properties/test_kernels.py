@@ -117,34 +117,37 @@ def test_threshold(call, rng, target, positions, k, groups, width, two_sided, ou
     numbers.rngs(),
     targets,
     st.integers(1, 80),
+    st.integers(1, 80),
     st.integers(1, 3),
     st.integers(1, 100),
     st.integers(0, 9),
 )
-def test_attention(call, rng, target, tokens, heads, width, slack):
+def test_attention(call, rng, target, tokens, others, heads, width, slack):
     isa, head = ISAS[target.isa], Axis(width, heads)
     # Skewed bits make far and equal neighbours; random ones alone are all at half the width.
-    share = rng.random((3, heads, tokens, 1))
-    q, k, v = (rng.random((3, heads, tokens, width)) < share).astype(np.uint8)
+    q, k, v = (
+        (rng.random((heads, n, width)) < rng.random((heads, n, 1))).astype(np.uint8)
+        for n in (tokens, others, others)
+    )
     scores = evaluate("BinaryScores", (pack_bits(q), pack_bits(k)), {"k": width})
     mask = evaluate("RowBestMask", (scores,), {"slack": slack})
     by_token = pack_bits(v.transpose(0, 2, 1))
-    sums = evaluate("MaskSignMatMul", (pack_bits(mask), by_token), {"k": tokens})
+    sums = evaluate("MaskSignMatMul", (pack_bits(mask), by_token), {"k": others})
     rows = round_up(tokens, ROW_PADDING)
     limit = rng.integers(-9, 10, rows).astype(np.int32)
-    limit[rng.random(rows) < 0.1] = rng.choice([-tokens - 1, tokens + 1])
+    limit[rng.random(rows) < 0.1] = rng.choice([-others - 1, others + 1])
     wanted = evaluate("IntegerThreshold", (sums, limit[:tokens, None]), {}).transpose(1, 0, 2)
 
     queries = np.zeros((rows, head.padded // 8), np.uint8)
     queries[:tokens] = to_rows(q.transpose(1, 0, 2).reshape(tokens, -1), head)
     keys = np.concatenate([to_lanes(h, Axis(width), isa.lanes, isa.element_bits) for h in k])
     values = to_lanes(
-        head.pad(v.transpose(0, 2, 1).reshape(-1, tokens), 0),
-        Axis(tokens),
+        head.pad(v.transpose(0, 2, 1).reshape(-1, others), 0),
+        Axis(others),
         isa.lanes,
         isa.element_bits,
     )
-    kernel = attention_kernel("k", isa, AttentionShape(tokens, head, slack))
+    kernel = attention_kernel("k", isa, AttentionShape(tokens, others, head, slack))
     out = call(target, kernel, [queries, keys, values, limit], rows * head.padded // 8)
     assert np.array_equal(from_rows(out, tokens, head), wanted.reshape(tokens, -1))
 

@@ -69,19 +69,24 @@ def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "heads", "width", "slack"),
+    ("tokens", "others", "heads", "width", "slack"),
     [
-        (197, 3, 64, 5),
-        (17, 2, 32, 3),
-        (50, 2, 48, 4),
-        (33, 1, 20, 2),
-        (300, 2, 96, 6),
-        (16, 1, 32, 3),
+        (197, 197, 3, 64, 5),
+        (17, 17, 2, 32, 3),
+        (50, 50, 2, 48, 4),
+        (33, 33, 1, 20, 2),
+        (300, 300, 2, 96, 6),
+        (16, 16, 1, 32, 3),
+        (5, 70, 2, 32, 3),
+        (70, 5, 2, 32, 3),
+        (1, 33, 1, 20, 2),
     ],
 )
-def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, slack):
+def test_attention_agrees_with_plain_integers(call, isa, tokens, others, heads, width, slack):
     rng = np.random.default_rng(8)
-    q, k, v = (rng.integers(0, 2, (heads, tokens, width), dtype=np.uint8) for _ in range(3))
+    q, k, v = (
+        rng.integers(0, 2, (heads, n, width), dtype=np.uint8) for n in (tokens, others, others)
+    )
     # Some heads' queries are far from every key, so that padding keys would be nearest.
     q[:, ::5] = 0
     k[:, 1:] |= rng.integers(0, 2, k[:, 1:].shape, dtype=np.uint8)
@@ -90,7 +95,7 @@ def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, s
     integers = np.einsum("hij,hjd->hid", mask.astype(np.int64), 2 * v.astype(np.int64) - 1)
     rows = round_up(tokens, ROW_PADDING)
     threshold = rng.integers(-9, 9, rows).astype(np.int32)
-    threshold[:2] = [-tokens - 1, tokens + 1]
+    threshold[:2] = [-others - 1, others + 1]
     expected = (integers >= threshold[None, :tokens, None]).transpose(1, 0, 2).reshape(tokens, -1)
 
     head = Axis(width, heads)
@@ -100,12 +105,12 @@ def test_attention_agrees_with_plain_integers(call, isa, tokens, heads, width, s
         [to_lanes(k[h], Axis(width), isa.lanes, isa.element_bits) for h in range(heads)]
     )
     values = to_lanes(
-        head.pad(v.transpose(0, 2, 1).reshape(-1, tokens), 0),
-        Axis(tokens),
+        head.pad(v.transpose(0, 2, 1).reshape(-1, others), 0),
+        Axis(others),
         isa.lanes,
         isa.element_bits,
     )
-    kernel = attention_kernel("k", isa, AttentionShape(tokens, head, slack))
+    kernel = attention_kernel("k", isa, AttentionShape(tokens, others, head, slack))
     out = call(kernel, [queries, keys, values, threshold], rows * head.padded // 8)
     out = out[: tokens * head.padded // 8]
     raw = np.unpackbits(out.reshape(tokens, -1), axis=1, bitorder="little")

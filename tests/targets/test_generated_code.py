@@ -131,7 +131,7 @@ def test_hot_loops_of_attention_keep_their_form(target):
     machine = TARGETS[target]
     isa = ISAS[machine.isa]
     most_stores, instructions = ATTENTION[isa.name]
-    kernel = attention_kernel("attention", isa, AttentionShape(N, HEADS, 5))
+    kernel = attention_kernel("attention", isa, AttentionShape(N, N, HEADS, 5))
     for loop in hot_loops(emit_assembly([kernel], machine), "popcount")["attention"]:
         where = f"{target}:\n{loop.text}"
         assert not any(i.calls for i in loop.instructions), where

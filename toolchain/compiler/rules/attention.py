@@ -24,27 +24,27 @@ __all__ = ["Attention"]
 
 
 class Attention(Rule):
-    """Inputs are queries [h, N, d], keys [h, N, d], values [h, d, N] and the threshold."""
+    """Inputs are queries [h, N, d], keys [h, M, d], values [h, d, M] and the threshold."""
 
     def form(self, op: Op, isa: Isa) -> Form:
         """Rows with the heads side by side."""
         del isa
-        heads, tokens, size = _sizes(op)
-        rows = np.arange(heads * tokens).reshape(heads, tokens, 1)
-        return Form(Order(rows.transpose(2, 1, 0)), Rows(tokens, Axis(size, heads)))
+        heads, queries, _, size = _sizes(op)
+        rows = np.arange(heads * queries).reshape(heads, queries, 1)
+        return Form(Order(rows.transpose(2, 1, 0)), Rows(queries, Axis(size, heads)))
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Queries as rows, keys as lanes, values as columns."""
         del form
-        heads, tokens, size = _sizes(op)
+        heads, queries, keys, size = _sizes(op)
         lanes = (isa.lanes, isa.element_bits)
         wanted = (
-            ("queries", "channels", Rows(tokens, Axis(size, heads))),
-            ("keys", "channels", Lanes(tokens, size, *lanes, heads)),
-            ("values", "rows", Columns(Axis(size, heads), tokens, *lanes)),
+            ("queries", queries, "channels", Rows(queries, Axis(size, heads))),
+            ("keys", keys, "channels", Lanes(keys, size, *lanes, heads)),
+            ("values", keys, "rows", Columns(Axis(size, heads), keys, *lanes)),
         )
         asks = []
-        for i, (name, along, layout) in enumerate(wanted):
+        for i, (name, tokens, along, layout) in enumerate(wanted):
             use = op.use(i)
             order = use.order
             lies = order is not None and order.in_place and order.along == along
@@ -55,10 +55,10 @@ class Attention(Rule):
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One step, whose tasks are heads and tiles of queries."""
-        heads, tokens, size = _sizes(op)
+        heads, queries, keys, size = _sizes(op)
         head, slack, isa = Axis(size, heads), op.number("slack"), emission.isa
-        if tokens > MAX_LENGTH:
-            raise refused(op, f"{tokens} keys are summed, and sums are exact up to {MAX_LENGTH}")
+        if keys > MAX_LENGTH:
+            raise refused(op, f"{keys} keys are summed, and sums are exact up to {MAX_LENGTH}")
         most = MAX_BYTE_DISTANCE - slack
         if isa.element_bits == 8 and head.size > most:
             raise refused(
@@ -66,20 +66,20 @@ class Attention(Rule):
                 f"heads of width {head.size} are wider than {most}, the most that {isa.name} "
                 "kernels take; use more heads, or compile for x86-avx512",
             )
-        shape = AttentionShape(tokens, head, slack)
+        shape = AttentionShape(queries, keys, head, slack)
         kernel = emission.kernel(
             "attention", (shape,), lambda symbol, isa: attention_kernel(symbol, isa, shape)
         )
-        # Beyond tokens + 1 a threshold decides nothing more.
-        limit = np.zeros(round_up(tokens, ROW_PADDING), np.int32)
-        limit[:tokens] = np.clip(self._threshold(op), -tokens - 1, tokens + 1)
+        # Beyond keys + 1 a threshold decides nothing more.
+        limit = np.zeros(round_up(queries, ROW_PADDING), np.int32)
+        limit[:queries] = np.clip(self._threshold(op), -keys - 1, keys + 1)
         asks = self.asks(op, form, isa)
         operands = [emission.read(op, use, asked) for use, asked in asks]
-        cost = Cost(binary=2 * heads * tokens * tokens * size, unit="popcount")
+        cost = Cost(binary=2 * heads * queries * keys * size, unit="popcount")
         return emission.step(op, form, kernel, [*operands, emission.constant(limit)], cost)
 
     def _threshold(self, op: Op) -> Array:
-        """Thresholds of the tokens."""
+        """Thresholds of the queries."""
         shape = op.output.shape
         threshold: Array = np.broadcast_to(op.constant(3), (1, *shape))[0]
         if not np.array_equal(threshold, np.broadcast_to(threshold[:1, :, :1], shape)):
@@ -89,12 +89,13 @@ class Attention(Rule):
         return threshold[0, :, 0]
 
 
-def _sizes(op: Op) -> tuple[int, int, int]:
-    """Heads, tokens and width of a head."""
-    shape, keys = op.output.shape, op.use(1).shape
-    if len(shape) != 3 or keys != shape:
+def _sizes(op: Op) -> tuple[int, int, int, int]:
+    """Heads, queries, keys, and width of a head."""
+    shape, keys, values = op.use(0).shape, op.use(1).shape, op.use(2).shape
+    if len(shape) != len(keys) or len(shape) != 3 or values[1:] != keys[:0:-1]:
         raise refused(
-            op, f"{list(keys)} keys for {list(shape)} queries, wanted heads, tokens, width of both"
+            op,
+            f"queries of {list(shape)} meet keys of {list(keys)} and values of {list(values)}, "
+            "wanted heads, tokens, width; and values by channel",
         )
-    heads, tokens, size = shape
-    return heads, tokens, size
+    return shape[0], shape[1], keys[1], shape[2]
