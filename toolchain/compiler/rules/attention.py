@@ -56,7 +56,8 @@ class Attention(Rule):
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One step, whose tasks are heads and tiles of queries."""
         heads, queries, keys, size = _sizes(op)
-        head, slack, isa = Axis(size, heads), op.number("slack"), emission.isa
+        head, isa = Axis(size, heads), emission.isa
+        slack = min(op.number("slack"), size)  # No two vectors of bits are further apart.
         if keys > MAX_LENGTH:
             raise refused(op, f"{keys} keys are summed, and sums are exact up to {MAX_LENGTH}")
         most = MAX_BYTE_DISTANCE - slack
