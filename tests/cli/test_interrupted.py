@@ -46,11 +46,11 @@ def alive(session: int) -> list[str]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, its = stat.read_text().rpartition(")")[2].split()[:4]
-            line = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            line = stat.with_name("cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
         if int(its) == session and state != "Z":
-            found.append(line)
+            found.append(line.replace("\0", " "))
     return found
 
 
