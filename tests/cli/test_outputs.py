@@ -146,14 +146,14 @@ def test_two_outputs_of_one_command_need_two_names(vitc: Any, built: Any, tmp_pa
 def test_a_folder_of_dumps_is_kept_unless_forced(vitc: Any, built: Any, tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     dump.mkdir()
-    (dump / "00-plan.txt").write_text("old")
+    (dump / "00-read.txt").write_text("old")
     command = ["compile", built.onnx, "--no-check", "--out", tmp_path / "a", "--dump-ir", dump]
     outcome = vitc(*command)
     assert outcome.code == 1
     assert "--force" in outcome.err
-    assert (dump / "00-plan.txt").read_text() == "old"
+    assert (dump / "00-read.txt").read_text() == "old"
     assert vitc(*command, "--force").code == 0
-    assert (dump / "00-plan.txt").read_text() != "old"
+    assert (dump / "00-read.txt").read_text() != "old"
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "100%", "50%d a'b$HOME`x`"])
