@@ -205,3 +205,15 @@ def test_printable_text_is_left_alone() -> None:
     assert printable("a  é猫\u3000b") == "a  é猫\u3000b"
     assert printable("a\nb\t", keep="\n") == "a\nb\\t"
     assert printable("\u2028\ud800") == "\\u2028\\ud800"
+
+
+def test_a_name_that_is_no_unicode_can_be_compiled_and_run(built, pictures, tmp_path) -> None:
+    onnx, folder = (os.fsdecode(bytes(tmp_path) + name) for name in (b"/\xff.onnx", b"/o\xff"))
+    shutil.copy(built.onnx, onnx)
+
+    compiled = program("compile", onnx, "--out", folder)
+    ran = program("run", folder, pictures[0])
+
+    assert compiled.returncode == 0, compiled.stderr
+    assert "o\\udcff" in compiled.stderr
+    assert ran.returncode == 0, ran.stderr

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +36,8 @@ def write_report(
     Raises:
         VitcError: If the file cannot be written.
     """
+    from importlib.metadata import version
+
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

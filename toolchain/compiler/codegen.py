@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tvm
 
 from vitc.errors import VitcError
+from vitc.places import scratch_folder
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.table import Target
 
@@ -76,7 +78,10 @@ def _build(module: tvm.IRModule, target: Target) -> tvm.runtime.Module:
 def emit_object(module: tvm.IRModule, target: Target, path: Path, dump: Dump | None = None) -> None:
     """Compile a lowered module into an object file at `path`."""
     built = _build(module, target)
-    built.write_to_file(str(path), "o")
+    # TVM takes names in UTF-8 only, and a user's folder may have any.
+    with scratch_folder("object") as scratch:
+        built.write_to_file(str(scratch / "kernels.o"), "o")
+        shutil.copyfile(scratch / "kernels.o", path)
     if dump:
         dump("assembly", built.inspect_source("asm"))
 
