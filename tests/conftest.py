@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.absent import absent
 from tests.processors import HAS_AMX
 from vitc.targets.table import TARGETS, Target
 
@@ -41,19 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _absent(what: str, variable: str) -> None:
-    """Skip a test for what a user's machine may lack; fail where it has to be there."""
-    if os.environ.get(variable):
-        pytest.fail(f"{what}, but {variable} is set")
-    pytest.skip(what)
-
-
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of reference results of the official code: `VITC_GOLDEN`, or beside the project."""
     folder = Path(os.environ.get(GOLDEN) or GOLDEN_BESIDE).resolve()
     if not folder.is_dir():
-        _absent(f"no golden files at {folder}, {GOLDEN} names their folder", "VITC_REQUIRE_GOLDEN")
+        absent(f"no golden files at {folder}, {GOLDEN} names their folder", "VITC_REQUIRE_GOLDEN")
     return folder
 
 
@@ -64,7 +58,7 @@ def need_emulator() -> Callable[[str], str]:
     def find(name: str) -> str:
         path = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
         if path is None:
-            _absent(f"no qemu-{name}, `make qemu` fetches it", "VITC_REQUIRE_QEMU")
+            absent(f"no qemu-{name}, `make qemu` fetches it", "VITC_REQUIRE_QEMU")
         return str(path)
 
     return find
@@ -79,7 +73,7 @@ def need_counting_emulator(need_emulator: Callable[[str], str]) -> Callable[[str
         done = subprocess.run([path, "-help"], capture_output=True, text=True, check=False)
         if "-plugin" not in done.stdout:
             what = f"{Path(path).name} loads no plugins, `make qemu` fetches one that does"
-            _absent(what, "VITC_REQUIRE_QEMU")
+            absent(what, "VITC_REQUIRE_QEMU")
         return path
 
     return find
@@ -90,7 +84,7 @@ def need_sshd() -> str:
     """Path of the OpenSSH server."""
     path = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None or shutil.which("ssh") is None:
-        _absent("the OpenSSH server is not installed", "VITC_REQUIRE_SSH")
+        absent("the OpenSSH server is not installed", "VITC_REQUIRE_SSH")
     return str(path)
 
 
@@ -100,7 +94,7 @@ def need_userland(need_emulator: Callable[[str], str]) -> Path:
     need_emulator("aarch64")
     python = USERLAND / "python3"
     if not python.exists():
-        _absent(f"no ARM userland at {USERLAND}, `make userland` makes it", "VITC_REQUIRE_USERLAND")
+        absent(f"no ARM userland at {USERLAND}, `make userland` makes it", "VITC_REQUIRE_USERLAND")
     return python
 
 

@@ -32,7 +32,7 @@ needs_no_amx = pytest.mark.skipif(HAS_AMX, reason="this processor has AMX")
 def start(artefact, tmp_path):
     np.save(tmp_path / "x.npy", shared.images_for(shared.config(), 1))
     command = [artefact.runner, tmp_path / "x.npy", tmp_path / "y.npy"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @needs_no_amx

@@ -57,7 +57,7 @@ def test_conditions_are_those_that_the_runner_reads(
         path.write_text(text)
     np.save(tmp_path / "x.npy", images)
     command = [compiled.runner, tmp_path / "x.npy", tmp_path / "y.npy", "--sys", tmp_path / "sys"]
-    done = subprocess.run([*map(str, command)], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([*map(str, command)], capture_output=True, check=True, timeout=600)
 
     found = read_condition(reads({f"/sys/{name}": text for name, text in state.items()}))
 

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from tests.absent import unrandomised
+
 
 def _beside(name: str):
     path = Path(__file__).with_name(f"{name}.py")
@@ -33,10 +35,10 @@ edits, shared = _beside("edits"), _beside("conftest")
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command],
+        [*unrandomised(), *(str(part) for part in command)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=300,
         check=False,
         errors="replace",
         # What a program that ends at once leaves allocated is no fault.

@@ -20,7 +20,7 @@ def run(artefact, *arguments):
         [artefact.runner, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

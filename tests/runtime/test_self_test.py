@@ -20,7 +20,7 @@ def run(artefact, *arguments):
         [artefact.runner, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -36,7 +36,11 @@ def test_an_artefact_passes_its_own_test(original):
 
 def test_it_passes_from_another_folder(original, tmp_path):
     done = subprocess.run(
-        [original.runner, "--self-test"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+        [original.runner, "--self-test"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []

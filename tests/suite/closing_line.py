@@ -1,4 +1,4 @@
-"""The last line of a run of the tests: what was skipped, and why, in words."""
+"""The last lines of a run of the tests: its order, and what was skipped and why, in words."""
 
 from __future__ import annotations
 
@@ -27,5 +27,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     # The workers of pytest-xdist have none.
     if reporter is None or not reporter.stats or config.option.collectonly:
         return
+    seed = config.getoption("randomly_seed", None)
+    if isinstance(seed, int):
+        reporter.write_line(f"In random order, which --randomly-seed={seed} repeats.")
     skipped = reporter.stats.get("skipped", [])
     reporter.write_line(closing_line(report.longrepr[2] for report in skipped))
