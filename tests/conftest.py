@@ -18,6 +18,7 @@ from tests.processors import HAS_AMX
 from vitc.targets.table import TARGETS, Target
 
 pytest_plugins = (
+    "tests.suite.property_profile",
     # One that imports another comes after it.
     "tests.suite.closing_line",
     "tests.devices.sshd",

@@ -92,9 +92,7 @@ def test_slices_of_one_value_put_side_by_side_are_rows_read_together():
     (op,) = graph.ops
     order = op.use(0).order
     assert order is not None
-    assert order.rows.tolist() == [
-        [[0, 4, 1, 5], [2, 6, 3, 7], [8, 12, 9, 13], [10, 14, 11, 15]]
-    ]
+    assert order.rows.tolist() == [[[0, 4, 1, 5], [2, 6, 3, 7], [8, 12, 9, 13], [10, 14, 11, 15]]]
     ((name, views),) = graph.inputs[0].taps
     grid = np.arange(80).reshape(4, 4, 5)
     merged = np.concatenate(

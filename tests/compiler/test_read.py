@@ -75,9 +75,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "attributes", "constants", "says"), REFUSED.values(), ids=REFUSED
-)
+@pytest.mark.parametrize(("kind", "attributes", "constants", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_compiled_is_named_with_its_layer(kind, attributes, constants, says):
     with pytest.raises(VitcError) as refused:
         read_one(kind, ["images", 6, 4], attributes, **constants)
@@ -93,9 +91,7 @@ def test_what_does_not_depend_on_the_image_is_folded():
         ("Concat", ["tokens", "x"], "y", {"axis": 1}),
     ]
     token = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
-    graph = read(
-        onnx_graph(["images", 6, 4], nodes, {"sizes": ints(2, 4), "token": token}), ["y"]
-    )
+    graph = read(onnx_graph(["images", 6, 4], nodes, {"sizes": ints(2, 4), "token": token}), ["y"])
     (op,) = graph.ops
     assert op.output.shape == (8, 4)
     assert np.array_equal(op.constant(0), np.repeat(token, 2, 1))

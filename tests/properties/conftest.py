@@ -1,35 +1,23 @@
-"""How long properties are tried, and a kernel on this machine for any shape.
-
-By default few examples, the same ones in each run. `VITC_PROPERTY_EXAMPLES=1000` tries that many,
-new ones each time, and prints what reproduces a failure.
-"""
+"""How many inputs of a property are tried, and a kernel on this machine for any shape."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
+from tests.suite.property_profile import MORE_EXAMPLES
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.targets.table import Target
 
-_MORE = os.environ.get("VITC_PROPERTY_EXAMPLES")
-_CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-settings.register_profile(
-    "short", derandomize=True, deadline=None, database=None, suppress_health_check=_CHECKS
-)
-settings.register_profile("long", deadline=None, print_blob=True, suppress_health_check=_CHECKS)
-settings.load_profile("long" if _MORE else "short")
-
 
 def examples(short: int) -> settings:
     """Number of examples of a property: `short`, unless more are asked for."""
-    return settings(max_examples=max(short, int(_MORE or 0)))
+    return settings(max_examples=max(short, MORE_EXAMPLES))
 
 
 def _aligned(size: int, fill: int = 0) -> np.ndarray:
