@@ -17,9 +17,9 @@ demo: $(READY) qemu
 	vitc demo --force
 
 # Tests of one file share what they export, so a file stays with one worker; each worker computes on one thread. Files and
-# tests run in random order; the last line says what was skipped and why.
+# tests run in the order of the files; the last line says what was skipped and why.
 test: $(READY) qemu
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -p no:randomly $(TESTS)
 
 dev: $(READY)
 

@@ -154,3 +154,9 @@ def without_amx() -> Target:
     """The target x86-amx, but its artefacts do not ask for AMX."""
     features = tuple(f for f in TARGETS["x86-amx"].features if not f.startswith("amx"))
     return replace(TARGETS["x86-amx"], features=features)
+
+
+@pytest.fixture(autouse=True)
+def _no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width that something left in the environment would fold what a test reads."""
+    monkeypatch.delenv("COLUMNS", raising=False)

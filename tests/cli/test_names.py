@@ -101,7 +101,7 @@ def test_a_name_like_no_other_lists_the_known(folder, arguments) -> None:
     assert loaded == []
 
 
-@pytest.mark.parametrize("device", ["ssh://user:secret@host", "rpc://host", "adb://a b"])
+@pytest.mark.parametrize("device", ["ssh://user:secret@host", "rpc://host"])
 def test_a_device_without_a_proper_address_is_answered_at_once(folder, device) -> None:
     said, loaded = answer(folder, "bench", "artefact", "--device", device)
 
