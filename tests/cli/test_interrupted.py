@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -68,6 +69,8 @@ def whole(path: Path, command: str) -> bool:
         return bool(Artefact.open(path).classes)
     if command == "train":
         return load(path).config.depth == 1
+    if command == "check":  # what it says of the machine changes from run to run
+        return json.loads(path.read_text())["equal"] is True
     return path.read_bytes() == path.with_name("reference").read_bytes()
 
 
@@ -99,7 +102,7 @@ def test_at_random_moments_nothing_is_half_there_and_the_next_run_works(
     _, said = process.communicate(timeout=WAIT_S)
     duration = time.monotonic() - began
     assert process.returncode == 0, said
-    if command in ("export", "check"):
+    if command == "export":
         (tmp_path / "reference.safetensors").rename(tmp_path / "reference")
     usual = {path.name for path in tmp_path.iterdir()}
     beside = {name, "o.last.pt", "o.json", "o.png"}
