@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.absent import absent
 from tests.processors import HAS_AMX
@@ -41,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the generated programs of tests/compiler/frozen again",
     )
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """The sums of one thread in every test, whatever the one before it set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

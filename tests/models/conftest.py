@@ -1,14 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from vitc.models import ModelConfig
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["si", "plain"])

@@ -70,24 +70,24 @@ def _world(folder: Path, seed: int) -> World:
     return World(source, folder / "m.onnx")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     return _world(tmp_path_factory.mktemp("world"), 1)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def other(tmp_path_factory) -> World:
     """Another model of the same shape."""
     return _world(tmp_path_factory.mktemp("other"), 2)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def sound(world, tmp_path_factory) -> Path:
     """A sound artefact."""
     return compile_model(world.file, "x86-64-v2", tmp_path_factory.mktemp("sound") / "a").path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def foreign(other, tmp_path_factory) -> Path:
     """A sound artefact of the other model."""
     return compile_model(other.file, "x86-64-v2", tmp_path_factory.mktemp("foreign") / "a").path
