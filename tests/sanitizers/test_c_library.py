@@ -106,7 +106,10 @@ def test_careless_use_is_clean_under(parts, tmp_path, kind, program):
     run(*unrandomised(), build(parts, tmp_path / "stress", *flags, program=program))
 
 
-@pytest.mark.parametrize("flags", [(), ("-fsanitize=address,undefined",)], ids=["plain", "address"])
+SANITIZED = ("-fsanitize=address,undefined", "-Wl,--wrap=pthread_create")
+
+
+@pytest.mark.parametrize("flags", [(), SANITIZED], ids=["plain", "address"])
 def test_forks_under_load_are_exact_and_never_hang(parts, tmp_path, flags):
     # Not under the thread sanitizer, which starts no threads in a child of a threaded process.
     run(*unrandomised(), build(parts, tmp_path / "fork", *flags, program="fork.c"))

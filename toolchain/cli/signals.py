@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -27,6 +28,7 @@ class _Handlers:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
+        self._forking = threading.local()
 
     def install(self) -> None:
         # A signal that the caller has ignored, as nohup does, stays ignored.
@@ -40,6 +42,18 @@ class _Handlers:
             signal.signal(number, handler)
         self._before.clear()
         sys.unraisablehook = self._hook
+
+    # The interpreter drops what a child is sent before it has begun, so that waits until then.
+
+    def before_fork(self) -> None:
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+
+    def after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
+    def begin_child(self) -> None:
+        self.remove()
+        self.after_fork()
 
     def _raise(self, number: int, _: FrameType | None) -> None:
         if self.received is None and number != signal.SIGALRM:
@@ -55,7 +69,11 @@ class _Handlers:
 
 
 _handlers: Final = _Handlers()
-os.register_at_fork(after_in_child=_handlers.remove)
+os.register_at_fork(
+    before=_handlers.before_fork,
+    after_in_parent=_handlers.after_fork,
+    after_in_child=_handlers.begin_child,
+)
 
 
 @contextmanager
