@@ -56,7 +56,8 @@ def test_a_background_reaches_check_and_is_refused_without_pictures(vitc, built,
     assert refused.code == 1
     assert "one flat colour" in refused.err
     assert vitc(*arguments, "--data", pictures, "--background", "0,0,0").code == 0
-    without = vitc(*arguments, "--background", "black")
-    assert without.code == 1
-    assert "A background is for pictures" in without.err
+    for data in ((), ("--data", "digits")):
+        without = vitc(*arguments, *data, "--background", "black")
+        assert without.code == 1
+        assert "A background is for pictures" in without.err
     assert "no colour" in vitc(*arguments, "--data", pictures, "--background", "blak").err

@@ -162,6 +162,24 @@ def test_results_that_cannot_be_written_are_an_error() -> None:
     assert "No space left" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("asked", "options"), [({}, []), ({"VITC_DEBUG": "1"}, []), ({}, ["-W", "default"])]
+)
+def test_what_libraries_say_to_programmers_is_heard_by_who_asks(asked, options) -> None:
+    code = (
+        "import warnings; from vitc.cli.streams import quiet_libraries; quiet_libraries(); "
+        "warnings.warn('old name', FutureWarning)"
+    )
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"} | asked,
+    )
+    assert ("old name" in done.stderr) == bool(asked or options)
+
+
 def test_a_reader_that_goes_away_gets_no_complaint() -> None:
     done = program("models", line='"$0" -m vitc "$@" | true')
 

@@ -120,10 +120,27 @@ def test_a_run_without_a_finished_epoch_is_begun_again(
     def stop(*_):
         raise KeyboardInterrupt
 
+    out = tmp_path / "m.safetensors"
     monkeypatch.setattr(loop_module._Run, "step", stop)
-    ran = vitc(*arguments(folders, tmp_path / "m.safetensors"))
+    ran = vitc(*arguments(folders, out))
     assert "no epoch was finished, begin again with: vitc train" in ran.err
     assert "--resume" not in ran.err
+
+
+def test_a_run_over_an_older_one_is_not_resumed_from_that_one(
+    vitc, folders, tmp_path, monkeypatch
+) -> None:
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    given = (*arguments(folders, tmp_path / "m.safetensors"), "--force")
+    assert vitc(*given).code == 0
+    monkeypatch.setattr(loop_module._Run, "step", stop)
+    ran = vitc(*given)
+    assert ran.code == 130
+    assert "no epoch was finished, begin again with: vitc train" in ran.err
+    assert "--resume" not in ran.err
+    assert shlex.split(ran.err.partition("with: ")[2])[-1] == "--force"
 
 
 def test_training_beyond_memory_is_refused_before_it_begins(

@@ -71,12 +71,27 @@ def _shown(
         yield progress, step
 
 
-def _going_on(options: TrainOptions) -> str:
-    """What to do after an interruption: the command that was given, resumed."""
+def _written(path: Path) -> int | None:
+    """When a file was written, ns; None if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _going_on(options: TrainOptions, before: int | None) -> str:
+    """What to do after an interruption: the command that was given, resumed.
+
+    Args:
+        options: Of the run.
+        before: When its last state had been written as it began, ns.
+    """
     program = Path(sys.argv[0])
     called = [sys.executable, "-m", "vitc"] if program.name == "__main__.py" else ["vitc"]
-    given = [word for word in sys.argv[1:] if word not in ("--force", "--resume")]
-    begun = options.last.is_file()
+    now = _written(options.last)
+    begun = now is not None and (options.resume or now != before)
+    drop = ("--force", "--resume") if begun else ("--resume",)
+    given = [word for word in sys.argv[1:] if word not in drop]
     command = shlex.join([*called, *given, *(["--resume"] if begun else [])])
     return (
         f"interrupted; {'go on' if begun else 'no epoch was finished, begin again'} with: {command}"
@@ -183,13 +198,14 @@ def train(
         force=force,
     )
     check_outputs(options)
+    before = _written(options.last)
     from vitc.training import train as run_training
 
     with _shown(output, epochs) as (progress, step):
         try:
             result = run_training(options, progress, note=output.note, step=step)
         except KeyboardInterrupt:
-            output.note(_going_on(options))
+            output.note(_going_on(options, before))
             raise
     output.show(
         f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "

@@ -72,9 +72,9 @@ class CheckOptions:
                 f"A check needs at least one image and one thread, found {self.images} and "
                 f"{self.threads}."
             )
-        if self.background is not None and self.data is None:
+        if self.background is not None and self.data in (None, _DIGITS):
             raise VitcError(
-                "A background is for pictures, and probe images are none.",
+                "A background is for pictures, and neither probe images nor the digits are any.",
                 "Name pictures with --data, or leave --background away.",
             )
 
