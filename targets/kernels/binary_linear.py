@@ -1,4 +1,4 @@
-"""Binary linear kernels: products whose epilogue leaves bits, or the residual stream.
+"""Binary linear kernels: products whose epilogue leaves bits, floats, or the residual stream.
 
 Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile for popcounts, 32 x 32 for AMX. Layouts:
 rows (or their signs, for AMX) and lanes of vitc.targets.packing.
@@ -25,12 +25,19 @@ from vitc.targets.kernels.amx_tile import (
     product_work,
 )
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
-from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows
+from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows, Scaled
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
 from vitc.targets.layouts.signs import TILE_ROWS
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
-__all__ = ["LinearShape", "residual_kernel", "scale_factor", "threshold_kernel", "uses_tiles"]
+__all__ = [
+    "LinearShape",
+    "float_kernel",
+    "residual_kernel",
+    "scale_factor",
+    "threshold_kernel",
+    "uses_tiles",
+]
 
 _BLOCK_ROWS = BLOCK * TILE_ROWS
 _BLOCK_LANES = BLOCK * HALF
@@ -177,6 +184,34 @@ def residual_kernel(
         buffers = dict(zip(names, e.pointers(**names), strict=True))
         constants = Constants(e, buffers, ("scale", "bias"), positions, transposed)
         tasks = _along_lanes(e, isa, shape, Residual(constants, stride))
+    return emitter.kernel(tasks, **_work(isa, shape))
+
+
+def float_kernel(symbol: str, isa: Isa, shape: LinearShape, *, stride: int) -> Kernel:
+    """Build product + scale + bias: `out = scale * I + bias`, fp32.
+
+    Arguments of the C function: rows of bits, lanes operand, scale times `scale_factor`, bias,
+    output, begin, end.
+
+    Args:
+        symbol: Name of the C function.
+        isa: Instruction set.
+        shape: Geometry.
+        stride: Floats from one row of the output to the next.
+
+    Returns:
+        The kernel. Its tasks are row tiles, or panels for AMX.
+    """
+    emitter = Emitter(symbol)
+    names = {
+        "rows_in": _row_element(isa, shape),
+        "lanes_in": isa.element,
+        **dict.fromkeys(("scale", "bias", "out"), "float32"),
+    }
+    with emitter.open() as e:
+        buffers = dict(zip(names, e.pointers(**names), strict=True))
+        constants = Constants(e, buffers, ("scale", "bias"), (), transposed=False)
+        tasks = _along_lanes(e, isa, shape, Scaled(constants, stride))
     return emitter.kernel(tasks, **_work(isa, shape))
 
 

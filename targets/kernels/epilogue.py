@@ -24,7 +24,7 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, mask_bits
 from vitc.targets.packing import WORD, Axis, round_up
 
-__all__ = ["Columns", "Constants", "Keys", "Lanes", "Residual", "Rows"]
+__all__ = ["Columns", "Constants", "Keys", "Lanes", "Residual", "Rows", "Scaled"]
 
 
 @dataclass(frozen=True)
@@ -233,3 +233,23 @@ class Residual:
             added = added * constants.vector("gain", row, lanes)
         index = row * self.stride + lanes.first
         e.store(buffers["out"], index, e.load(buffers["residual"], index, HALF) + added, HALF)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """`scale * I + bias`, fp32, behind which other floats follow.
+
+    Attributes:
+        constants: Scale and bias.
+        stride: Floats from one row of the result to the next.
+    """
+
+    constants: Constants
+    stride: int
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row."""
+        constants, e = self.constants, self.constants.emitter
+        scaled = value * constants.vector("scale", row, lanes)
+        result = scaled + constants.vector("bias", row, lanes)
+        e.store(constants.buffers["out"], row * self.stride + lanes.first, result, HALF)

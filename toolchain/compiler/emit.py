@@ -13,11 +13,12 @@ from vitc.compiler.graph import Array, Graph, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Image, Operand, Plan, Step
 from vitc.dialect.metadata import layer_of_tap
 from vitc.targets.isa import Isa
+from vitc.targets.kernels.copy_rows import copy_rows_kernel
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.signs import signs_kernel
-from vitc.targets.layouts import Signs
+from vitc.targets.layouts import Floats, Signs
 from vitc.targets.layouts.views import simplified
-from vitc.targets.packing import Axis
+from vitc.targets.packing import ROW_PADDING, Axis
 from vitc.targets.tiles import Tile
 
 __all__ = ["Emission", "emit"]
@@ -111,11 +112,31 @@ class Emission:
             VitcError: If nothing does.
         """
         if use.value in self._inputs:
-            return Image()
+            return self._read_input(use.value, form)
         held, buffer = self._buffers[use.value]
         if held != form:
             raise refused(op, f"{use.value.tap} is held as {held}, and it reads {form}")
         return buffer
+
+    def _read_input(self, value: Value, form: Form) -> Operand:
+        """An input as it comes; in rows at the distance of other floats where that is asked for."""
+        layout = form.layout
+        assert isinstance(layout, Floats)  # noqa: S101 - nothing else reads an input
+        rows, columns, stride = layout.rows, layout.columns, layout.stride
+        if stride == columns and not rows % ROW_PADDING:
+            return Image()
+        if value not in self._buffers:
+            kernel = self.kernel(
+                "copy_rows",
+                (rows, columns, columns, stride),
+                lambda symbol, _: copy_rows_kernel(
+                    symbol, rows=rows, columns=columns, source=columns, stride=stride
+                ),
+                tuned=False,
+            )
+            copy = Buffer(self._name(f"{value.name}.rows"), layout)
+            self.hold(value, form, self._append(kernel, [Image()], copy, Cost()))
+        return self.buffer(value)
 
     def signs(self, operand: Operand, rows: int, axis: Axis, name: str) -> Buffer:
         """Return the signs of packed rows, expanding them once."""

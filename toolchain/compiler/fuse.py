@@ -3,6 +3,7 @@
 - Attention: scores, mask of the row's best, mask times signs, threshold. Masks never leave a tile.
 - PatchEmbedding: a convolution whose stride is its kernel, and the class tokens and positions that
   are put to its result. What these come to is a constant; the rest is linear in the image.
+- LinearFloat: integers of a binary product that become floats, their scales and biases.
 - Classifier: the affine map of one row of a batch norm, which folds into the map (spec, section 3),
   in float64.
 
@@ -18,9 +19,10 @@ import numpy as np
 from vitc.compiler.graph import Array, Graph, Op, Use, Value
 from vitc.dialect.ops import DOMAIN
 
-__all__ = ["ATTENTION", "CLASSIFIER", "PATCH_EMBEDDING", "fuse"]
+__all__ = ["ATTENTION", "CLASSIFIER", "LINEAR_FLOAT", "PATCH_EMBEDDING", "fuse"]
 
 ATTENTION, PATCH_EMBEDDING, CLASSIFIER = "Attention", "PatchEmbedding", "Classifier"
+LINEAR_FLOAT = "LinearFloat"
 
 _EPSILON = 1e-5
 """Of a BatchNormalization that does not say."""
@@ -32,7 +34,7 @@ def fuse(graph: Graph) -> Graph:
     made: dict[Op, Op] = {}
     gone: set[Op] = set()
     for op in graph.ops:
-        for pattern in (_attention, _patch_embedding, _classifier):
+        for pattern in (_attention, _patch_embedding, _linear_float, _classifier):
             found = pattern(op, surroundings)
             if found is not None:
                 whole, parts = found
@@ -129,6 +131,40 @@ def _added(before: Op, op: Op, start: Array) -> Array | None:
     if len(heads) < len(constants) or not along_rows:
         return None
     return np.concatenate([*(head[0] for head in heads), start])
+
+
+def _linear_float(first: Op, around: _Surroundings) -> Found | None:
+    if not first.is_a("BinaryLinear"):
+        return None
+    scale: Array = np.ones(first.output.channels, np.float32)
+    bias: Array = np.zeros(first.output.channels, np.float32)
+    parts, names = [first], ["Cast", "Mul", "Add"]
+    while around.private(parts[-1].output) and not parts[-1].output.taps:
+        following = around.readers[parts[-1].output][0]
+        name = following.kind if following.domain == "" else ""
+        constants = [read for read in following.inputs if isinstance(read, np.ndarray)]
+        if name not in names or not next(following.uses).whole:
+            break
+        if name != "Cast":
+            vector = _of_channels(constants, following.output.shape)
+            if vector is None or following.output.shape != parts[-1].output.shape:
+                break
+            scale, bias = (vector, bias) if name == "Mul" else (scale, vector)
+        parts.append(following)
+        names = names[names.index(name) + 1 :]
+    if len(parts) == 1 or parts[1].kind != "Cast":
+        return None
+    inputs = (first.use(0), first.constant(1), scale, bias)
+    last = parts[-1]
+    return Op(LINEAR_FLOAT, DOMAIN, inputs, last.output, first.attributes, last.layer), parts
+
+
+def _of_channels(constants: list[Array], shape: tuple[int, ...]) -> Array | None:
+    """The one constant, if it is one number a channel or one in all."""
+    if len(constants) != 1 or any(size > 1 for size in constants[0].shape[:-1]):
+        return None
+    vector = constants[0].reshape(-1)
+    return np.broadcast_to(vector, shape[-1:]) if vector.size in (1, shape[-1]) else None
 
 
 def _classifier(last: Op, around: _Surroundings) -> Found | None:

@@ -380,13 +380,31 @@ def _bits(call: _Call) -> tuple[Kind, Shape]:
     return "bits", call.shape(0)
 
 
-def _linear(call: _Call) -> tuple[Kind, Shape]:
+def _product(call: _Call) -> Shape:
+    """Shape of a product of bits with packed weights."""
     shape = call.shape(0)
     call.same_k(shape[-1])
     wanted = (len(call.constant(1)), -(-shape[-1] // 8))
-    if call.constant(1).shape != wanted or len(call.constant(2)) != wanted[0]:
+    if call.constant(1).shape != wanted:
         raise call.refused(f"its weight is of {call.constant(1).shape} instead of {wanted}")
-    return "bits", (*shape[:-1], wanted[0])
+    return (*shape[:-1], wanted[0])
+
+
+def _linear(call: _Call) -> tuple[Kind, Shape]:
+    shape = _product(call)
+    if len(call.constant(2)) != shape[-1]:
+        raise call.refused(f"it has {len(call.constant(2))} scales for {shape[-1]} outputs")
+    return "bits", shape
+
+
+def _integers(call: _Call) -> tuple[Kind, Shape]:
+    return "int", _product(call)
+
+
+def _cast(call: _Call) -> tuple[Kind, Shape]:
+    if call.attributes.get("to") != ir.DataType.FLOAT:
+        raise call.refused("it casts to another type than fp32")
+    return "float", call.shape(0)
 
 
 def _residual(call: _Call) -> tuple[Kind, Shape]:
@@ -419,11 +437,14 @@ _CHANNELS_FIRST = frozenset({("", "Conv")})
 _OPERATORS: Mapping[tuple[str, str], Reading] = {
     ("", "Add"): _elementwise,
     ("", "BatchNormalization"): _same,
+    ("", "Cast"): _cast,
     ("", "Concat"): _concat,
     ("", "Conv"): _convolution,
     ("", "Gemm"): _gemm,
     ("", "MatMul"): _matmul,
+    ("", "Mul"): _elementwise,
     (DOMAIN, "Binarize"): _bits,
+    (DOMAIN, "BinaryLinear"): _integers,
     (DOMAIN, "BinaryLinearResidual"): _residual,
     (DOMAIN, "BinaryLinearThreshold"): _linear,
     (DOMAIN, "BinaryScores"): _scores,

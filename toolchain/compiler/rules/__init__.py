@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vitc.compiler.fuse import ATTENTION, CLASSIFIER, PATCH_EMBEDDING
+from vitc.compiler.fuse import ATTENTION, CLASSIFIER, LINEAR_FLOAT, PATCH_EMBEDDING
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
 from vitc.compiler.rules.classifier import Classifier
+from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
 from vitc.compiler.rules.patch_embedding import PatchEmbedding
@@ -24,6 +25,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("", CLASSIFIER): Classifier(),
     ("", PATCH_EMBEDDING): PatchEmbedding(),
     (DOMAIN, ATTENTION): Attention(),
+    (DOMAIN, LINEAR_FLOAT): LinearFloat(),
     (DOMAIN, "Binarize"): Binarize(),
     (DOMAIN, "BinaryLinearResidual"): LinearResidual(),
     (DOMAIN, "BinaryLinearThreshold"): LinearThreshold(),

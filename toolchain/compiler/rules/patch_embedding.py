@@ -8,7 +8,7 @@ import numpy as np
 
 from vitc.compiler.form import Form
 from vitc.compiler.graph import Op, Use, refused
-from vitc.compiler.plan import Buffer, Cost
+from vitc.compiler.plan import Buffer, Cost, Image, Operand
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
@@ -51,8 +51,8 @@ class PatchEmbedding(Rule):
             _STEM, (shape,), lambda symbol, isa: patch_embedding_kernel(symbol, isa, shape)
         )
         tiled = padded.reshape(stride // tile, tile, -1).transpose(0, 2, 1)
-        operands = [
-            emission.read(op, image, form),
+        operands: list[Operand] = [
+            Image(),
             emission.constant(tiled),
             emission.constant(beginning),
         ]
