@@ -59,7 +59,7 @@ class Typed:
 
     def graph(self, *outputs: Use) -> Graph:
         """The finished graph."""
-        return Graph(self.inputs, list(outputs), self.ops)
+        return Graph(self.inputs, {use.value.name: use for use in outputs}, self.ops)
 
     def op(self, kind: str, inputs: Sequence[Any], output: Value, **attributes: Any) -> Use:
         """Append any operator."""

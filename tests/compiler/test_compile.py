@@ -64,7 +64,7 @@ def test_workspace_is_reused_and_no_two_live_buffers_overlap(build):
         for operand in step.operands:
             if getattr(operand, "name", None) in sizes:
                 last_use[operand.name] = i
-    last_use[plan.logits.name] = len(plan.steps)
+    last_use[plan.outputs[0].buffer.name] = len(plan.steps)
     for i, step in enumerate(plan.steps):
         start = plan.offsets[step.output.name]
         end = start + step.output.size

@@ -7,7 +7,7 @@ import pytest
 from tests.compiler.graphs import Typed
 from vitc.compiler.choose import choose
 from vitc.compiler.emit import emit
-from vitc.compiler.plan import Buffer, Constant, Cost, Image, Plan
+from vitc.compiler.plan import Buffer, Constant, Cost, Plan, Port
 from vitc.targets.isa import ISAS, Isa
 from vitc.targets.layouts import Signs
 from vitc.targets.tiles import Tile
@@ -30,13 +30,13 @@ def test_steps_keep_the_order_of_operators_and_read_what_was_written():
     plan = planned(t, branch(t, "b", branch(t, "a", t.embedding("x", 12, 4, 40), 24), 24))
     taps = ["a.input", "a.hidden", "a.output", "b.input", "b.hidden", "b.output"]
     assert [step.tap for step in plan.steps] == ["x", *taps]
-    assert plan.logits is plan.steps[-1].output
+    assert [output.buffer for output in plan.outputs] == [plan.steps[-1].output]
     written: list[Buffer] = []
     for step in plan.steps:
         read = [operand for operand in step.operands if isinstance(operand, Buffer)]
         assert all(any(buffer is other for other in written) for buffer in read)
         written.append(step.output)
-    assert isinstance(plan.steps[0].operands[0], Image)
+    assert plan.steps[0].operands[0] == Port("x.image", "float32", (3, 12, 12))
 
 
 def test_kernels_are_shared_by_equal_shapes_only():

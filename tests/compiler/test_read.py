@@ -41,9 +41,9 @@ def test_views_have_no_axis_of_images(kind, attributes, constants, views):
     graph = read_one(kind, ["images", 6, 4], attributes, **constants)
     (op,) = graph.ops
     assert (op.kind, op.attributes["views"]) == (VIEW, views)
-    assert graph.outputs[0].value.taps == [("y", ())]
+    assert graph.outputs["y"].value.taps == [("y", ())]
     x = np.arange(24).reshape(6, 4)
-    assert graph.outputs[0].shape == np.empty(op.output.shape).shape
+    assert graph.outputs["y"].shape == np.empty(op.output.shape).shape
     assert op.output.shape == _applied(x, views).shape
 
 
@@ -117,7 +117,7 @@ def test_sizes_that_the_file_states_are_not_believed():
     import onnx_ir as ir
 
     next(iter(model.graph)).outputs[0].shape = ir.Shape(["images", 99, 99])
-    assert read(model, []).outputs[0].shape == (4, 6)
+    assert read(model, []).outputs["y"].shape == (4, 6)
 
 
 def test_an_input_without_a_size_is_refused():

@@ -62,7 +62,7 @@ def _needed(graph: Graph) -> list[Op]:
     Raises:
         VitcError: If an operator of the dialect does not.
     """
-    wanted = {use.value for use in graph.outputs}
+    wanted = {use.value for use in graph.outputs.values()}
     needed, lost = list[Op](), list[Op]()
     for op in reversed(graph.ops):
         if op.output in wanted:

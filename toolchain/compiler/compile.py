@@ -162,7 +162,7 @@ def _compile(
             shape = model.graph.inputs[0].shape
             assert shape is not None  # noqa: S101 - the first phase has checked it
             channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
-            (classes,) = plan.logits.layout.shape
+            classes = plan.outputs[0].port.values
             tables = write_tables(
                 plan, weights, ModelFacts(batch, (channels, height, width), classes), machine
             )

@@ -9,9 +9,10 @@ import numpy as np
 
 from vitc.compiler.choose import Choice
 from vitc.compiler.form import Form
-from vitc.compiler.graph import Array, Graph, Op, Use, Value, refused
-from vitc.compiler.plan import Buffer, Constant, Cost, Image, Operand, Plan, Step
+from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
+from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
 from vitc.dialect.metadata import layer_of_tap
+from vitc.errors import VitcError
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.copy_rows import copy_rows_kernel
 from vitc.targets.kernels.emitter import Kernel
@@ -24,6 +25,8 @@ from vitc.targets.tiles import Tile
 __all__ = ["Emission", "emit"]
 
 Build = Callable[[str, Isa], Kernel]
+
+_OUTPUT_HINT = "Export a model whose outputs it computes."
 
 
 def emit(
@@ -44,7 +47,14 @@ def emit(
     emission = Emission(graph, isa, tiles or {})
     for op, choice in choices.items():
         emission.hold(op.output, choice.form, choice.rule.build(op, choice.form, emission))
-    return Plan(emission.steps, emission.buffer(graph.outputs[0].value), emission.identities)
+    outputs = tuple(emission.given(name, use) for name, use in graph.outputs.items())
+    ports = tuple(emission.port(value) for value in graph.inputs)
+    return Plan(emission.steps, ports, outputs, emission.identities)
+
+
+_DTYPES: Mapping[Kind, str] = {
+    "bits": "uint8", "int": "int32", "float": "float32", "index": "int32"
+}  # fmt: skip
 
 
 class Emission:
@@ -61,7 +71,7 @@ class Emission:
         self.steps: list[Step] = []
         self.identities: dict[str, str] = {}
         self._tiles = tiles
-        self._inputs = set(graph.inputs)
+        self._ports = {value: _port(value) for value in graph.inputs}
         self._kernels: dict[tuple[str, tuple[Any, ...]], Kernel] = {}
         self._constants: dict[tuple[str, bytes], Constant] = {}
         self._buffers: dict[Value, tuple[Form, Buffer]] = {}
@@ -74,6 +84,28 @@ class Emission:
     def buffer(self, value: Value) -> Buffer:
         """The buffer that holds a value."""
         return self._buffers[value][1]
+
+    def port(self, value: Value) -> Port:
+        """The port of an input of the graph, for a kernel that reads it as it comes.
+
+        What kernels read in a form is for `read`, which has it copied.
+        """
+        return self._ports[value]
+
+    def given(self, name: str, use: Use) -> Output:
+        """An output of the graph.
+
+        Raises:
+            VitcError: If it is an input, or nothing can be read back from how it is held.
+        """
+        value = use.value
+        held = self._buffers.get(value)
+        back = held[0].back(value.shape) if held is not None else None
+        if held is None or back is None:
+            what = "an input" if held is None else f"held as {held[0]}, which cannot be given out"
+            raise VitcError(f"The output {name} is {what}.", _OUTPUT_HINT)
+        port = Port(name, _DTYPES[value.kind], use.shape)
+        return Output(port, held[1], simplified(held[0].layout.shape, (*back, *use.views)))
 
     def tiled(self, stem: str, key: tuple[Any, ...]) -> Isa:
         """The instruction set with the register tiles of a kernel."""
@@ -111,20 +143,22 @@ class Emission:
         Raises:
             VitcError: If nothing does.
         """
-        if use.value in self._inputs:
-            return self._read_input(use.value, form)
+        if use.value in self._ports:
+            return self._read_input(op, use.value, form)
         held, buffer = self._buffers[use.value]
         if held != form:
             raise refused(op, f"{use.value.tap} is held as {held}, and it reads {form}")
         return buffer
 
-    def _read_input(self, value: Value, form: Form) -> Operand:
+    def _read_input(self, op: Op, value: Value, form: Form) -> Operand:
         """An input as it comes; in rows at the distance of other floats where that is asked for."""
+        if value.kind != "float":
+            raise refused(op, f"it reads floats, and the input {value.name} holds integers")
         layout = form.layout
         assert isinstance(layout, Floats)  # noqa: S101 - nothing else reads an input
         rows, columns, stride = layout.rows, layout.columns, layout.stride
         if stride == columns and not rows % ROW_PADDING:
-            return Image()
+            return self.port(value)
         if value not in self._buffers:
             kernel = self.kernel(
                 "copy_rows",
@@ -135,7 +169,7 @@ class Emission:
                 tuned=False,
             )
             copy = Buffer(self._name(f"{value.name}.rows"), layout)
-            self.hold(value, form, self._append(kernel, [Image()], copy, Cost()))
+            self.hold(value, form, self._append(kernel, [self.port(value)], copy, Cost()))
         return self.buffer(value)
 
     def signs(self, operand: Operand, rows: int, axis: Axis, name: str) -> Buffer:
@@ -173,8 +207,12 @@ class Emission:
         self, kernel: Kernel, operands: Sequence[Operand], buffer: Buffer, cost: Cost
     ) -> Buffer:
         tap = buffer.name.partition(":")[2]
-        self.steps.append(Step(kernel, tuple(operands), buffer, layer_of_tap(tap), tap, cost))
+        self.steps.append(Step(kernel, tuple(operands), (buffer,), layer_of_tap(tap), tap, cost))
         return buffer
+
+
+def _port(value: Value) -> Port:
+    return Port(value.name, _DTYPES[value.kind], value.shape, limit=value.limit)
 
 
 def _identity(stem: str, key: tuple[Any, ...]) -> str:

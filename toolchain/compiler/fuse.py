@@ -54,7 +54,7 @@ class _Surroundings:
     def __init__(self, graph: Graph) -> None:
         self.makers = {op.output: op for op in graph.ops}
         self.readers = graph.readers()
-        self.outputs = {use.value for use in graph.outputs}
+        self.outputs = {use.value for use in graph.outputs.values()}
         self.inputs = set(graph.inputs)
 
     def maker(self, use: object, kind: str, domain: str = DOMAIN) -> Op | None:

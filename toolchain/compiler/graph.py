@@ -23,8 +23,8 @@ __all__ = ["VIEW", "Array", "Graph", "Input", "Kind", "Op", "Use", "Value", "ref
 
 Array = npt.NDArray[Any]
 
-Kind = Literal["bits", "int", "float"]
-"""Bits are {0, 1}; a bit stands for a sign, or for itself in a mask."""
+Kind = Literal["bits", "int", "float", "index"]
+"""Bits are {0, 1}; a bit stands for a sign, or for itself in a mask. An index picks rows."""
 
 
 VIEW = "View"
@@ -40,12 +40,14 @@ class Value:
         kind: Type of its elements.
         shape: Of one image. As a matrix, its rows are all axes but the last, the channels.
         taps: Names under which a trace shows it, with the views to each from `shape`.
+        limit: Of an input that is an index: how many rows there are to pick from.
     """
 
     name: str
     kind: Kind
     shape: tuple[int, ...]
     taps: list[tuple[str, tuple[View, ...]]] = field(default_factory=list)
+    limit: int | None = None
 
     @property
     def rows(self) -> int:
@@ -174,12 +176,12 @@ class Graph:
 
     Attributes:
         inputs: What a run is given.
-        outputs: What it gives.
+        outputs: What it gives, by the names of the file.
         ops: The operators.
     """
 
     inputs: list[Value]
-    outputs: list[Use]
+    outputs: dict[str, Use]
     ops: list[Op]
 
     def readers(self) -> dict[Value, list[Op]]:
@@ -196,14 +198,16 @@ class Graph:
 
     def _lines(self) -> Iterator[str]:
         for value in self.inputs:
-            yield f"input {value.name} {_sizes(value.shape)}"
+            kind = "" if value.kind == "float" else f" {value.kind}"
+            yield f"input {value.name}{kind} {_sizes(value.shape)}"
         for op in self.ops:
             reads = " ".join(_shown(read) for read in op.inputs)
             taps = "".join(f" ={name}" for name, _ in op.output.taps if name != op.output.name)
             written = f"{op.output.name}{taps} {op.output.kind} {_sizes(op.output.shape)}"
             yield f"{op.kind:22s} {reads} -> {written}"
-        for use in self.outputs:
-            yield f"output {_shown(use)}"
+        for name, use in self.outputs.items():
+            shown = _shown(use)
+            yield f"output {shown}" if shown == name else f"output {name} = {shown}"
 
 
 def _shown(read: Input) -> str:

@@ -70,9 +70,7 @@ class Order:
             return None
         runs = matrices.reshape(count, n, length // width, width)
         starts = runs[..., 0]
-        if np.any(starts % width) or not np.array_equal(
-            runs, starts[..., None] + np.arange(width)
-        ):
+        if np.any(starts % width) or not np.array_equal(runs, starts[..., None] + np.arange(width)):
             return None
         heads, t = channels // width, length // width
         rows, head = starts // channels, starts % channels // width

@@ -34,7 +34,7 @@ def orders(graph: Graph) -> Graph:
             continue
         through[op.output] = use
         use.value.taps += [(name, use.views) for name, _ in op.output.taps]
-    outputs = [through.get(use.value, use) for use in graph.outputs]
+    outputs = {name: through.get(use.value, use) for name, use in graph.outputs.items()}
     return Graph(graph.inputs, outputs, ops)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import relax
 
+from vitc.runtime.port import Port
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.layouts import Layout
 from vitc.targets.layouts.views import View
@@ -18,9 +19,10 @@ __all__ = [
     "Buffer",
     "Constant",
     "Cost",
-    "Image",
     "Operand",
+    "Output",
     "Plan",
+    "Port",
     "Step",
     "Unit",
     "describe",
@@ -59,13 +61,8 @@ class Constant:
     data: npt.NDArray[np.generic]
 
 
-@dataclass(frozen=True)
-class Image:
-    """The input image, fp32 [channels, height, width]."""
-
-
-Operand = Buffer | Constant | Image
-"""What a kernel reads."""
+Operand = Buffer | Constant | Port
+"""What a kernel reads; of a port that each image has, the image's own part."""
 
 
 Unit = Literal["popcount", "int8"]
@@ -91,29 +88,58 @@ class Step:
     """One kernel call.
 
     Attributes:
-        kernel: The kernel.
-        operands: What its pointers are, in order, without the output.
-        output: What it writes.
+        kernel: The kernel. Its pointers are the operands and then the outputs.
+        operands: What it reads, in order.
+        outputs: What it writes: buffers, or ports of the extent `n`, which no buffer holds.
         layer: Layer, such as `blocks.0.attn.query`.
-        tap: Name of the value it writes, as in the ONNX file.
-        cost: Its multiply-accumulates.
+        tap: Name of the value it writes, as in the ONNX file; of the first of several.
+        cost: Its multiply-accumulates; where `over` is set, for one row of it.
+        over: A port whose extent `n` is the number of tasks, in place of the kernel's own.
     """
 
     kernel: Kernel
     operands: tuple[Operand, ...]
-    output: Buffer
+    outputs: tuple[Buffer | Port, ...]
     layer: str
     tap: str
     cost: Cost
+    over: Port | None = None
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Those of its outputs that lie in the workspace."""
+        return tuple(output for output in self.outputs if isinstance(output, Buffer))
+
+    @property
+    def output(self) -> Buffer:
+        """The one buffer that it writes."""
+        (buffer,) = self.buffers
+        return buffer
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run gives of a buffer: the driver copies it out.
+
+    Attributes:
+        port: Where it goes.
+        buffer: What holds it.
+        views: From what the buffer's layout decodes to what the port gets.
+    """
+
+    port: Port
+    buffer: Buffer
+    views: tuple[View, ...] = ()
 
 
 @dataclass
 class Plan:
-    """Steps in order, and where their buffers lie.
+    """What one entry of a program does: steps in order, and where their buffers lie.
 
     Attributes:
         steps: Kernel calls.
-        logits: Buffer of the result.
+        inputs: What a run is given.
+        outputs: What it gives, beside ports that steps write.
         identities: What each kernel with register tiles does, by its symbol; the same words in
             every model.
         offsets: Offset of each buffer in the workspace, bytes.
@@ -121,7 +147,8 @@ class Plan:
     """
 
     steps: list[Step]
-    logits: Buffer
+    inputs: tuple[Port, ...]
+    outputs: tuple[Output, ...]
     identities: dict[str, str] = field(default_factory=dict)
     offsets: dict[str, int] = field(default_factory=dict)
     workspace: int = 0
@@ -131,30 +158,48 @@ class Plan:
         """Distinct kernels, in order of first use."""
         return list({step.kernel.symbol: step.kernel for step in self.steps}.values())
 
+    @property
+    def written(self) -> tuple[Port, ...]:
+        """Ports that a run gives: those that the driver fills, and those that steps write."""
+        stepped = [o for step in self.steps for o in step.outputs if isinstance(o, Port)]
+        return tuple(dict.fromkeys([*(output.port for output in self.outputs), *stepped]))
+
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def relax_module(plan: Plan) -> Any:
-    """Return the plan as a Relax module: one destination-passing call a step, no constants."""
+    """Return the plan as a Relax module: one destination-passing call a step, no constants.
+
+    Ports are one variable, since nothing of them lies in the workspace. A step that writes ports
+    only is a call whose result is not used.
+    """
     builder = relax.BlockBuilder()
-    image = relax.Var("image", relax.TensorType((1,), "uint8"))
+    ports = relax.Var("image", relax.TensorType((1,), "uint8"))
     values: dict[str, Any] = {}
-    with builder.function("main", [image]):
+    with builder.function("main", [ports]):
         for step in plan.steps:
             operands = [
-                image if isinstance(operand, Image) else values[operand.name]
+                ports if isinstance(operand, Port) else values[operand.name]
                 for operand in step.operands
                 if not isinstance(operand, Constant)
             ]
-            call = relax.call_dps_packed(
-                step.kernel.symbol,
-                operands,
-                relax.TensorType((_aligned(step.output.size),), "uint8"),
-            )
-            values[step.output.name] = builder.emit(call, name_hint="value")
-        builder.emit_func_output(values[plan.logits.name])
+            types = [relax.TensorType((_aligned(buffer.size),), "uint8") for buffer in step.buffers]
+            if not types:
+                called = relax.Call(
+                    relax.ExternFunc(step.kernel.symbol), operands, ty_args=[relax.ObjectType()]
+                )
+                builder.emit(called, name_hint="nothing")
+                continue
+            single = types[0] if len(types) == 1 else types
+            call = relax.call_dps_packed(step.kernel.symbol, operands, single)
+            made = builder.emit(call, name_hint="value")
+            for i, buffer in enumerate(step.buffers):
+                whole = len(types) == 1
+                values[buffer.name] = made if whole else builder.emit(relax.TupleGetItem(made, i))
+        given = [values[output.buffer.name] for output in plan.outputs]
+        builder.emit_func_output(given[0] if len(given) == 1 else relax.Tuple(given))
     return builder.get()
 
 
@@ -184,30 +229,34 @@ def plan_workspace(plan: Plan) -> Any:
             elif operator == "relax.builtin.alloc_tensor":
                 order.append(end)
                 end += _aligned(int(value.args[0].values[0]))
-    outputs = [step.output.name for step in plan.steps]
-    plan.offsets = dict(zip(outputs, order, strict=True))
+    buffers = [buffer.name for step in plan.steps for buffer in step.buffers]
+    plan.offsets = dict(zip(buffers, order, strict=True))
     plan.workspace = end
     return module
 
 
 def describe(plan: Plan) -> str:
-    """Return one line a step: number, kernel, operands, tasks, bytes of its output, and its tap.
+    """Return one line a step: number, kernel, operands, tasks, bytes and layout of what it writes.
 
-    An operand is the number of the step that wrote it, `image`, or `type[size]` of a constant.
+    The tap comes last. An operand is the number of the step that wrote it, `type[size]` of a
+    constant, or the name of a port; of the only input, `image`.
     """
-    numbers = {step.output.name: str(i) for i, step in enumerate(plan.steps)}
+    numbers = {buffer.name: str(i) for i, step in enumerate(plan.steps) for buffer in step.buffers}
 
     def shown(operand: Operand) -> str:
-        if isinstance(operand, Image):
-            return "image"
+        if isinstance(operand, Port):
+            return "image" if plan.inputs == (operand,) else operand.name
         if isinstance(operand, Buffer):
             return numbers[operand.name]
         return f"{operand.data.dtype}[{operand.data.size}]"
 
-    lines = [
-        f"{i:3d} {step.kernel.symbol:28s} {' '.join(map(shown, step.operands)):60s} "
-        f"{step.kernel.tasks:5d} tasks {step.output.size:8d} B  {step.output.layout!s:24s} "
-        f"{step.tap}"
-        for i, step in enumerate(plan.steps)
-    ]
+    lines = []
+    for i, step in enumerate(plan.steps):
+        size = sum(buffer.size for buffer in step.buffers)
+        tasks = f"{step.kernel.tasks:5d}" if step.over is None else "    n"
+        held = [o.name if isinstance(o, Port) else str(o.layout) for o in step.outputs]
+        lines.append(
+            f"{i:3d} {step.kernel.symbol:28s} {' '.join(map(shown, step.operands)):60s} "
+            f"{tasks} tasks {size:8d} B  {', '.join(held):24s} {step.tap}"
+        )
     return "\n".join(lines) + "\n"

@@ -24,6 +24,12 @@ from vitc.targets.layouts.views import View, viewed_shape
 
 __all__ = ["read"]
 
+_INPUTS: Mapping[ir.DataType, Kind] = {
+    ir.DataType.FLOAT: "float",
+    ir.DataType.INT32: "int",
+    ir.DataType.INT64: "int",
+}
+
 _MOST_ELEMENTS = 1 << 28
 """Of a value; scores have as many, which never are in memory at once."""
 _MOST_LISTED = 1 << 26
@@ -49,7 +55,7 @@ def read(model: ir.Model, taps: Collection[str]) -> Graph:
     inputs = [reader.input(value) for value in model.graph.inputs]
     for node in model.graph:
         reader.node(node)
-    outputs = [reader.output(value) for value in model.graph.outputs]
+    outputs = {str(value.name): reader.output(value) for value in model.graph.outputs}
     return Graph(inputs, outputs, reader.ops)
 
 
@@ -66,7 +72,11 @@ class _Reader:
         sizes = [] if value.shape is None else list(value.shape)[1:]
         if not sizes or not all(isinstance(size, int) for size in sizes):
             raise VitcError(f"The input {name} has no fixed size.", _HINT)
-        known = Value(name, "float", tuple(int(size) for size in sizes))  # type: ignore[arg-type]
+        kind = _INPUTS.get(value.dtype) if value.dtype is not None else None
+        if kind is None:
+            found = "nothing" if value.dtype is None else value.dtype.name
+            raise VitcError(f"The input {name} holds {found}, wanted floats or integers.", _HINT)
+        known = Value(name, kind, tuple(int(size) for size in sizes))  # type: ignore[arg-type]
         self._known[value] = known
         return known
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Image, Plan
+from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Plan, Port
 from vitc.targets.isa import ISAS
 from vitc.targets.table import Target
 
@@ -75,7 +75,7 @@ def _step_function(plan: Plan, weights: Weights, index: int) -> str:
     step = plan.steps[index]
     arguments = []
     for operand in step.operands:
-        if isinstance(operand, Image):
+        if isinstance(operand, Port):
             arguments.append("frame->input")
         elif isinstance(operand, Buffer):
             arguments.append(f"frame->workspace + {plan.offsets[operand.name]}")
@@ -120,7 +120,7 @@ def write_tables(plan: Plan, weights: Weights, facts: ModelFacts, target: Target
             f"    VITC_ABI_VERSION, {facts.batch}, {channels}, {height}, {width},",
             f"    {facts.classes}, {len(plan.steps)}, {max(plan.workspace, ALIGNMENT)},",
             f"    {json.dumps(target.name)}}};",
-            f"const size_t vitc_logits_offset = {plan.offsets[plan.logits.name]};",
+            f"const size_t vitc_logits_offset = {plan.offsets[plan.outputs[0].buffer.name]};",
             f"const char *const vitc_cpu_features[] = {{{features}}};",
             f"const int vitc_uses_tiles = {int(ISAS[target.isa].amx)};",
             "",

@@ -8,7 +8,7 @@ import numpy as np
 
 from vitc.compiler.form import Form
 from vitc.compiler.graph import Op, Use, refused
-from vitc.compiler.plan import Buffer, Cost, Image, Operand
+from vitc.compiler.plan import Buffer, Cost, Operand
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
@@ -52,7 +52,7 @@ class PatchEmbedding(Rule):
         )
         tiled = padded.reshape(stride // tile, tile, -1).transpose(0, 2, 1)
         operands: list[Operand] = [
-            Image(),
+            emission.port(image.value),
             emission.constant(tiled),
             emission.constant(beginning),
         ]
