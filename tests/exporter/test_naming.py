@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.exporter.exports import CONFIG
-from vitc.dialect.bodies import function_protos
+from vitc.dialect.bodies import function_protos, functions
 from vitc.dialect.proto import to_proto
 from vitc.exporter import build
 from vitc.exporter.naming import name_everything
@@ -127,6 +128,20 @@ def test_bodies_are_named_after_their_operators_also_in_branches() -> None:
             assert re.fullmatch(rf"{node.op_type}(_[2-9]\d*)?", last), (name, node.name)
             inner = set(node.output) - set(body.output)
             assert inner in (set(), {node.name})
+
+
+def test_a_constant_renamed_in_one_body_keeps_its_name_in_the_next() -> None:
+    before = [body.SerializeToString(deterministic=True) for body in function_protos().values()]
+    renamed = 0
+    for body in functions().values():
+        for node in body:
+            value = node.attributes.get("value")
+            if value is not None and value.type == ir.AttributeType.TENSOR:
+                value.as_tensor().name = "another"
+                renamed += 1
+    assert renamed
+    after = [body.SerializeToString(deterministic=True) for body in function_protos().values()]
+    assert after == before
 
 
 def test_value_info_describes_what_nodes_make_and_no_constant(exported) -> None:

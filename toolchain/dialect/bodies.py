@@ -212,9 +212,8 @@ _BODIES: tuple[Any, ...] = (
 
 
 @functools.cache
-def function_protos() -> dict[str, onnx.FunctionProto]:
-    """Return the FunctionProto of every operator, by operator name; callees before callers."""
-    protos = {}
+def _bodies() -> dict[str, bytes]:
+    written = {}
     for script_function in _BODIES:
         body = ir.serde.deserialize_function(script_function.to_function_proto())
         name_body(body)
@@ -225,8 +224,17 @@ def function_protos() -> dict[str, onnx.FunctionProto]:
         proto.opset_import.append(onnx.helper.make_opsetid("", OPSET))
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
         proto.doc_string = OPS[proto.name].doc
-        protos[proto.name] = proto
-    return protos
+        written[proto.name] = proto.SerializeToString(deterministic=True)
+    return written
+
+
+def function_protos() -> dict[str, onnx.FunctionProto]:
+    """Return a fresh FunctionProto of every operator, by operator name; callees before callers.
+
+    onnx-ir writes through to the messages that a graph was read from: what renames a constant of
+    one model must not reach the next.
+    """
+    return {name: onnx.FunctionProto.FromString(data) for name, data in _bodies().items()}
 
 
 def functions() -> dict[str, ir.Function]:
