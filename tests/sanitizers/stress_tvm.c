@@ -78,7 +78,7 @@ int main(void) {
   memcpy(shapes[0], image, sizeof image);
   shapes[1][0] = shapes[2][0] = info->batch;
   shapes[1][1] = info->classes;
-  for (int32_t i = 0; i < info->steps; i++) shapes[2][1] += (int64_t)vitc_steps[i].bytes;
+  shapes[2][1] = traced_bytes(vitc_programs, 0);
   bytes[0] = (size_t)(image[0] * image[1] * image[2] * image[3]) * sizeof(float);
   bytes[1] = (size_t)(shapes[1][0] * shapes[1][1]) * sizeof(float);
   bytes[2] = (size_t)(shapes[2][0] * shapes[2][1]);

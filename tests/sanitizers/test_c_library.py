@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.absent import absent, need_gcc, unrandomised
+from tests.runtime import hand_made
 from vitc.compiler import compile as compiling
 from vitc.compiler import compile_model
 from vitc.exporter import export
@@ -45,6 +46,21 @@ def gcc(*arguments: object) -> None:
     assert not done.returncode, done.stderr
 
 
+def name_weights(kept: Path) -> None:
+    """Name the file of the weights in full: the assembler looks for it in its own folder."""
+    weights = (kept / "weights.S").read_text().replace("weights.bin", f"{kept}/weights.bin")
+    (kept / "weights.S").write_text(weights)
+
+
+@pytest.fixture(scope="module")
+def parts_by_hand(tmp_path_factory) -> Path:
+    """The same of a library with two entries."""
+    kept = tmp_path_factory.mktemp("by_hand")
+    hand_made.make_library(tmp_path_factory.mktemp("ports"), kept)
+    name_weights(kept)
+    return kept
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> Path:
     """What a library is linked of: tables.c, weights.S, weights.bin and kernels.o."""
@@ -55,9 +71,7 @@ def parts(tmp_path_factory) -> Path:
     def keep(work, *arguments):
         link(work, *arguments)
         shutil.copytree(work, kept, dirs_exist_ok=True)
-        # Which the assembler looks for in its own folder.
-        weights = (kept / "weights.S").read_text().replace("weights.bin", f"{kept}/weights.bin")
-        (kept / "weights.S").write_text(weights)
+        name_weights(kept)
 
     compiling.link_library = keep
     try:
@@ -104,6 +118,13 @@ PROGRAMS = ["stress.c", "stress_tvm.c"]
 def test_careless_use_is_clean_under(parts, tmp_path, kind, program):
     flags = (f"-fsanitize={kind}", "-fno-sanitize-recover=all")
     run(*unrandomised(), build(parts, tmp_path / "stress", *flags, program=program))
+
+
+@pytest.mark.parametrize("kind", ["address,undefined", "thread"])
+def test_ports_of_every_size_are_clean_under(parts_by_hand, tmp_path, kind):
+    flags = (f"-fsanitize={kind}", "-fno-sanitize-recover=all")
+    built = build(parts_by_hand, tmp_path / "stress", *flags, program="stress_ports.c")
+    run(*unrandomised(), built)
 
 
 SANITIZED = ("-fsanitize=address,undefined", "-Wl,--wrap=pthread_create")

@@ -18,7 +18,7 @@ from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
 from vitc.compiler.pipeline import Dump, make_plan
 from vitc.compiler.plan import Plan, plan_workspace
 from vitc.compiler.self_test import write_self_test
-from vitc.compiler.tables import ModelFacts, Weights, collect_weights, write_tables
+from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
@@ -34,6 +34,8 @@ __all__ = ["MAX_BATCH", "compile_model", "kernel_identities"]
 MAX_BATCH = 64
 HEADER = "vitc_model.h"
 ONNX = "model.onnx"
+ENTRY = "run"
+"""Name of the entry of a model that has one."""
 
 Progress = Callable[[str], None]
 Check = Callable[[Artefact], dict[str, Any] | str]
@@ -158,14 +160,13 @@ def _compile(
             lowered = lower(plan.kernels, machine, dump)
             emit_object(lowered, machine, work / "kernels.o", dump)
             progress("linking")
-            weights = collect_weights(plan)
+            program = {ENTRY: plan}
+            weights = collect_weights(program)
             shape = model.graph.inputs[0].shape
             assert shape is not None  # noqa: S101 - the first phase has checked it
             channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
             classes = plan.outputs[0].port.values
-            tables = write_tables(
-                plan, weights, ModelFacts(batch, (channels, height, width), classes), machine
-            )
+            tables = write_tables(program, weights, batch, machine)
             dump("tables", tables)
             link_library(work, built / LIBRARY, work / "kernels.o", tables, weights.data, machine)
             header = Path(__file__).parents[1] / "runtime" / HEADER

@@ -53,6 +53,11 @@ class Buffer:
         """Bytes."""
         return self.layout.size
 
+    @property
+    def tap(self) -> str:
+        """Name of the value: that of the buffer, without what makes it unique."""
+        return self.name.partition(":")[2] or self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:

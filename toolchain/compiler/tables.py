@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Plan, Port
+from vitc.compiler.places import runs_of
+from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Operand, Plan, Port
+from vitc.errors import VitcError
+from vitc.runtime.port import DTYPES
 from vitc.targets.isa import ISAS
 from vitc.targets.table import Target
 
-__all__ = ["ModelFacts", "Weights", "collect_weights", "write_tables"]
+__all__ = ["Weights", "collect_weights", "write_tables"]
+
+_MOST_PORTS = 64
+"""VITC_MAX_PORTS of vitc_model.h."""
+
+_IMAGE = 3
+"""Axes of an image."""
 
 WEIGHTS_ASSEMBLY = """\
         .section .rodata.vitc_weights,"a"
@@ -23,21 +33,6 @@ vitc_weights:
         .incbin "{name}"
         .section .note.GNU-stack,"",%progbits
 """
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the tables say of a model beside its steps.
-
-    Attributes:
-        batch: Images of one run.
-        image: Channels, height and width.
-        classes: Logits.
-    """
-
-    batch: int
-    image: tuple[int, int, int]
-    classes: int
 
 
 @dataclass(frozen=True)
@@ -53,56 +48,60 @@ class Weights:
     offsets: dict[int, int]
 
 
-def collect_weights(plan: Plan) -> Weights:
-    """Lay out the constants of a plan, each once."""
+def collect_weights(program: Mapping[str, Plan]) -> Weights:
+    """Lay out the constants of all entries, each once."""
     offsets: dict[int, int] = {}
     parts: list[bytes] = []
     end = 0
-    for step in plan.steps:
-        for operand in step.operands:
-            if not isinstance(operand, Constant) or id(operand) in offsets:
-                continue
-            array: npt.NDArray[np.generic] = np.ascontiguousarray(operand.data)
-            # Vectors are loaded whole, so a constant must not end within one.
-            padding = -array.nbytes % ALIGNMENT
-            offsets[id(operand)] = end
-            parts += [array.tobytes(), bytes(padding)]
-            end += array.nbytes + padding
+    for plan in program.values():
+        for step in plan.steps:
+            for operand in step.operands:
+                if not isinstance(operand, Constant) or id(operand) in offsets:
+                    continue
+                array: npt.NDArray[np.generic] = np.ascontiguousarray(operand.data)
+                # Vectors are loaded whole, so a constant must not end within one.
+                padding = -array.nbytes % ALIGNMENT
+                offsets[id(operand)] = end
+                parts += [array.tobytes(), bytes(padding)]
+                end += array.nbytes + padding
     return Weights(b"".join(parts), offsets)
 
 
-def _step_function(plan: Plan, weights: Weights, index: int) -> str:
-    step = plan.steps[index]
-    arguments = []
-    for operand in step.operands:
-        if isinstance(operand, Port):
-            arguments.append("frame->input")
-        elif isinstance(operand, Buffer):
-            arguments.append(f"frame->workspace + {plan.offsets[operand.name]}")
-        else:
-            arguments.append(f"vitc_weights + {weights.offsets[id(operand)]}")
-    arguments.append(f"frame->workspace + {plan.offsets[step.output.name]}")
-    call = ",\n      ".join([*arguments, "begin, end"])
-    return (
-        f"static void step_{index}(const vitc_frame *frame, int32_t begin, int32_t end) {{\n"
-        f"  {step.kernel.symbol}(\n      {call});\n}}\n"
-    )
+def write_tables(program: Mapping[str, Plan], weights: Weights, batch: int, target: Target) -> str:
+    """Return the C text of the tables of all entries.
 
+    Args:
+        program: Planned entries by name; `vitc_run` is for the first.
+        weights: Their constants.
+        batch: Images of one run.
+        target: Machine.
 
-def write_tables(plan: Plan, weights: Weights, facts: ModelFacts, target: Target) -> str:
-    """Return the C text of a plan's tables."""
-    prototypes = []
-    arity = {step.kernel.symbol: len(step.operands) + 1 for step in plan.steps}
-    for symbol, count in arity.items():
-        pointers = ", ".join(["const void *"] * (count - 1) + ["void *"])
-        prototypes.append(f"extern void {symbol}({pointers}, int32_t, int32_t);")
-    functions = [_step_function(plan, weights, i) for i in range(len(plan.steps))]
-    entries = [
-        f"    {{step_{i}, {step.kernel.tasks}, {plan.offsets[step.output.name]}, "
-        f"{step.output.size}, {json.dumps(step.tap)}}},"
-        for i, step in enumerate(plan.steps)
+    Raises:
+        VitcError: If an entry has more ports than the driver can bind.
+    """
+    for name, plan in program.items():
+        count = len(plan.inputs) + len(plan.written)
+        if count > _MOST_PORTS:
+            raise VitcError(
+                f"The entry {name} has {count} ports, wanted at most {_MOST_PORTS}.",
+                "Put several inputs or outputs into one array.",
+            )
+    arity = {
+        step.kernel.symbol: (len(step.operands), len(step.outputs))
+        for plan in program.values()
+        for step in plan.steps
+    }
+    prototypes = [
+        f"extern void {symbol}("
+        f"{', '.join(['const void *'] * reads + ['void *'] * writes)}, int32_t, int32_t);"
+        for symbol, (reads, writes) in arity.items()
     ]
-    channels, height, width = facts.image
+    entries = [
+        _Entry(i, name, plan, weights).text() for i, (name, plan) in enumerate(program.items())
+    ]
+    first = next(iter(program.values()))
+    workspace = max(ALIGNMENT, *(plan.workspace for plan in program.values()))
+    classifier = ", ".join(map(str, _classifier(first) or (0, 0, 0, 0)))
     features = ", ".join([*(json.dumps(f) for f in target.features), "0"])
     return "\n".join(
         [
@@ -112,17 +111,118 @@ def write_tables(plan: Plan, weights: Weights, facts: ModelFacts, target: Target
             'extern const unsigned char vitc_weights[] __attribute__((visibility("hidden")));',
             *prototypes,
             "",
-            *functions,
-            "const vitc_step vitc_steps[] = {",
             *entries,
+            "const vitc_program vitc_programs[] = {",
+            *(f"    PROGRAM_{i}," for i in range(len(program))),
             "};",
             "const vitc_info vitc_model_info = {",
-            f"    VITC_ABI_VERSION, {facts.batch}, {channels}, {height}, {width},",
-            f"    {facts.classes}, {len(plan.steps)}, {max(plan.workspace, ALIGNMENT)},",
-            f"    {json.dumps(target.name)}}};",
-            f"const size_t vitc_logits_offset = {plan.offsets[plan.outputs[0].buffer.name]};",
+            f"    VITC_ABI_VERSION, {batch}, {len(program)}, {classifier},",
+            f"    {len(first.steps)}, {workspace}, {json.dumps(target.name)}}};",
             f"const char *const vitc_cpu_features[] = {{{features}}};",
             f"const int vitc_uses_tiles = {int(ISAS[target.isa].amx)};",
             "",
         ]
+    )
+
+
+def _classifier(plan: Plan) -> tuple[int, int, int, int] | None:
+    """Channels, height, width and classes, if one image goes in and logits come out."""
+    if len(plan.inputs) != 1 or len(plan.written) != 1:
+        return None
+    image, logits = plan.inputs[0], plan.written[0]
+    sizes = [size for size in (*image.shape, *logits.shape) if size is not None]
+    if len(image.shape) != _IMAGE or len(logits.shape) != 1 or len(sizes) != _IMAGE + 1:
+        return None
+    floats = image.dtype == logits.dtype == "float32"
+    if not (floats and image.per_image and logits.per_image):
+        return None
+    channels, height, width, classes = sizes
+    return channels, height, width, classes
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Writes the tables of one entry."""
+
+    number: int
+    name: str
+    plan: Plan
+    weights: Weights
+
+    @property
+    def ports(self) -> list[Port]:
+        return [*self.plan.inputs, *self.plan.written]
+
+    def text(self) -> str:
+        number, plan = self.number, self.plan
+        written: list[str] = []
+        steps: list[str] = []
+        for i, step in enumerate(plan.steps):
+            tasks = "VITC_EXTENT" if step.over is not None else step.kernel.tasks
+            steps.append(f"{{step_{number}_{i}, {tasks}, {len(written)}, {len(step.outputs)}}}")
+            written += [self._written(output) for output in step.outputs]
+        copies, tables = self._copies()
+        parts = [
+            *(self._step(i) for i in range(len(plan.steps))),
+            _array("vitc_port", f"ports_{number}", [_port(port) for port in self.ports]),
+            _array("vitc_written", f"written_{number}", written),
+            _array("vitc_step", f"steps_{number}", steps),
+            *tables,
+            _array("vitc_copy", f"copies_{number}", copies),
+        ]
+        facts = f"{{{json.dumps(self.name)}, {len(self.ports)}, {len(plan.inputs)}, {len(steps)}}}"
+        arrays = ", ".join(f"{kind}_{number}" for kind in ("ports", "steps", "written", "copies"))
+        parts.append(f"#define PROGRAM_{number} {{{facts}, {arrays}, {len(copies)}}}")
+        return "\n".join(parts)
+
+    def _step(self, index: int) -> str:
+        step = self.plan.steps[index]
+        arguments = [self._place(operand) for operand in (*step.operands, *step.outputs)]
+        call = ",\n      ".join([*arguments, "begin, end"])
+        return (
+            f"static void step_{self.number}_{index}(const vitc_frame *frame, int32_t begin, "
+            f"int32_t end) {{\n  {step.kernel.symbol}(\n      {call});\n}}"
+        )
+
+    def _place(self, operand: Operand) -> str:
+        if isinstance(operand, Port):
+            return f"frame->port[{self.ports.index(operand)}]"
+        if isinstance(operand, Buffer):
+            return f"frame->workspace + {self.plan.offsets[operand.name]}"
+        return f"vitc_weights + {self.weights.offsets[id(operand)]}"
+
+    def _written(self, output: Buffer | Port) -> str:
+        if isinstance(output, Port):
+            return f"{{{json.dumps(output.name)}, 0, 0, {self.ports.index(output)}}}"
+        name = json.dumps(output.tap)
+        return f"{{{name}, {self.plan.offsets[output.name]}, {output.size}, -1}}"
+
+    def _copies(self) -> tuple[list[str], list[str]]:
+        copies: list[str] = []
+        tables: list[str] = []
+        for i, output in enumerate(self.plan.outputs):
+            runs = runs_of(output.buffer.layout, output.views)
+            starts, stride = "0", runs.stride
+            if stride is None:
+                starts, stride = f"starts_{self.number}_{i}", 0
+                tables.append(_array("int32_t", starts, [str(at) for at in runs.starts]))
+            copies.append(
+                f"{{{self.ports.index(output.port)}, {int(runs.bits)}, "
+                f"{self.plan.offsets[output.buffer.name]}, {len(runs.starts)}, {runs.length}, "
+                f"{stride}, {starts}}}"
+            )
+        return copies, tables
+
+
+def _array(kind: str, name: str, rows: Sequence[str]) -> str:
+    # C has no empty arrays.
+    lines = "".join(f"    {row},\n" for row in rows or ["{0}"])
+    return f"static const {kind} {name}[] = {{\n{lines}}};"
+
+
+def _port(port: Port) -> str:
+    sizes = ", ".join("VITC_EXTENT" if size is None else str(size) for size in port.shape)
+    return (
+        f"{{{json.dumps(port.name)}, {DTYPES.index(port.dtype)}, {int(port.per_image)}, "
+        f"{port.limit or 0}, {len(port.shape)}, {{{sizes or 0}}}}}"
     )

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitc.errors import VitcError
-from vitc.models.architectures import config_from_dict
-from vitc.models.config import NetworkConfig
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.config import ModelConfig, Preprocessing
 
 if TYPE_CHECKING:
     from vitc.exporter import ModelFacts
@@ -42,7 +40,7 @@ class Description:
         labels: Names of its classes; None if unknown.
     """
 
-    config: NetworkConfig
+    config: ModelConfig
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
 
@@ -73,7 +71,7 @@ class Description:
             raise VitcError(
                 f"{path} does not say which network it holds.", "Export the checkpoint again."
             )
-        sizes = config_from_dict(config)
+        sizes = ModelConfig.from_dict(config)
         shown = (
             Preprocessing.from_dict(preprocessing)
             if isinstance(preprocessing, Mapping) and preprocessing

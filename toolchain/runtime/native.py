@@ -29,7 +29,7 @@ _OBSERVER = ctypes.CFUNCTYPE(
 )
 
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _FUNCTIONS = (
     "vitc_create_with",
     "vitc_destroy",
@@ -59,6 +59,7 @@ class _Info(ctypes.Structure):
     _fields_ = (
         ("abi_version", ctypes.c_uint32),
         ("batch", ctypes.c_int32),
+        ("entries", ctypes.c_int32),
         ("channels", ctypes.c_int32),
         ("height", ctypes.c_int32),
         ("width", ctypes.c_int32),

@@ -45,7 +45,8 @@ struct vitc_model {
   _Alignas(CACHE_LINE) atomic_uint done; /* shares of this turn */
   atomic_int caller_asleep; /* whether the caller may sleep until `done` changes */
   _Alignas(CACHE_LINE) atomic_int stopping;
-  const vitc_step *step; /* of this turn; like the frame, written before the turn begins */
+  const vitc_step *step; /* of this turn; like its tasks and the frame, written before the turn begins */
+  int32_t tasks;
   vitc_frame frame;
   vitc_model *next; /* of the handles that are alive; this and the next three belong to `handles` */
   int busy, doomed; /* running; to be freed when it has run */
@@ -165,7 +166,7 @@ static void take_share(vitc_model *model, int32_t share, unsigned turn) {
   if (!atomic_compare_exchange_strong_explicit(&model->seat[share].taken, &last, turn, memory_order_acquire,
                                                memory_order_relaxed))
     return;
-  int64_t tasks = model->step->tasks;
+  int64_t tasks = model->tasks;
   int32_t begin = (int32_t)(tasks * share / model->threads);
   int32_t end = (int32_t)(tasks * (share + 1) / model->threads);
   if (begin < end) model->step->run(&model->frame, begin, end);
@@ -180,9 +181,8 @@ static void begin_turn(vitc_model *model, unsigned turn) {
 
 /* Compute a step on all threads. The caller of the run takes every share whose worker has not come by then, because it
  * still wakes up, or waits for a processor, or is no more: the caller never waits for a thread that does not compute. */
-static void compute_together(vitc_model *model, const vitc_step *step) {
+static void compute_together(vitc_model *model) {
   unsigned turn = atomic_load_explicit(&model->turn, memory_order_relaxed) + 1, shares = (unsigned)model->threads;
-  model->step = step;
   atomic_store_explicit(&model->done, 0, memory_order_relaxed);
   begin_turn(model, turn);
   for (int32_t share = 0; share < model->threads; share++) take_share(model, share, turn);
@@ -198,19 +198,117 @@ static void compute_together(vitc_model *model, const vitc_step *step) {
   atomic_store_explicit(&model->caller_asleep, 0, memory_order_relaxed);
 }
 
-static void compute(vitc_model *model, const float *input, float *output, vitc_observer observer, void *user) {
-  const vitc_info *info = &vitc_model_info;
-  size_t image_elements = (size_t)info->channels * (size_t)info->height * (size_t)info->width;
-  for (int32_t image = 0; image < info->batch; image++) {
-    model->frame = (vitc_frame){input + (size_t)image * image_elements, model->workspace};
-    for (int32_t i = 0; i < info->steps; i++) {
-      const vitc_step *step = &vitc_steps[i];
-      if (model->threads == 1 || step->tasks == 1) step->run(&model->frame, 0, step->tasks);
-      else compute_together(model, step);
-      if (observer) observer(user, image, i, step->name, model->workspace + step->offset, step->bytes);
+/* --- ports ------------------------------------------------------------------------------------------------------- */
+
+static const size_t item_bytes[] = {[VITC_FLOAT32] = sizeof(float), [VITC_INT32] = sizeof(int32_t), [VITC_UINT8] = 1};
+
+/* What a run is given and gives: of each port, where it begins and how far it is to the next image. */
+typedef struct {
+  const vitc_program *program;
+  unsigned char *data[VITC_MAX_PORTS];
+  size_t bytes[VITC_MAX_PORTS];
+  int64_t n;
+} vitc_bound;
+
+int vitc_port_bytes(const vitc_port *port, int64_t n, size_t *bytes) {
+  size_t total = item_bytes[port->dtype];
+  for (int32_t i = 0; i < port->axes; i++) {
+    size_t size = (size_t)(port->shape[i] == VITC_EXTENT ? n : port->shape[i]);
+    if (__builtin_mul_overflow(total, size, &total)) return 0;
+  }
+  *bytes = total;
+  return 1;
+}
+
+static int32_t find_port(const vitc_program *program, const char *name) {
+  int32_t i = 0;
+  while (i < program->facts.ports && strcmp(program->ports[i].name, name)) i++;
+  return i;
+}
+
+static const vitc_program *find_program(const char *name) {
+  for (int32_t i = 0; i < vitc_model_info.entries; i++)
+    if (!name || !strcmp(vitc_programs[i].facts.name, name)) return &vitc_programs[i];
+  return NULL;
+}
+
+static int indices_fit(const vitc_port *port, const unsigned char *data, size_t bytes) {
+  if (!port->limit) return 1;
+  for (size_t at = 0; at < bytes; at += sizeof(int32_t)) {
+    int32_t index;
+    memcpy(&index, data + at, sizeof index);
+    if (index < 0 || index >= port->limit) return 0;
+  }
+  return 1;
+}
+
+/* Find the port of every array, and look at all that is given. */
+static vitc_status bind_ports(const vitc_call *call, vitc_bound *bound) {
+  const vitc_program *program = bound->program = find_program(call->entry);
+  bound->n = call->n;
+  if (!program || call->count != program->facts.ports || call->n < 0 || call->n > INT32_MAX) return VITC_ERROR_PORT;
+  memset(bound->data, 0, sizeof bound->data);
+  int extended = 0;
+  for (int32_t i = 0; i < call->count; i++) {
+    const vitc_array *array = &call->arrays[i];
+    if (!array->port || !array->data) return VITC_ERROR_ARGUMENT;
+    int32_t at = find_port(program, array->port);
+    if (at == program->facts.ports || bound->data[at]) return VITC_ERROR_PORT;
+    const vitc_port *port = &program->ports[at];
+    size_t images = port->per_image ? (size_t)vitc_model_info.batch : 1, bytes, whole;
+    if (!vitc_port_bytes(port, call->n, &bytes) || __builtin_mul_overflow(bytes, images, &whole) || whole != array->bytes)
+      return VITC_ERROR_PORT;
+    if (at < program->facts.inputs && !indices_fit(port, array->data, whole)) return VITC_ERROR_INDEX;
+    for (int32_t axis = 0; axis < port->axes; axis++) extended |= port->shape[axis] == VITC_EXTENT;
+    bound->data[at] = array->data;
+    bound->bytes[at] = bytes;
+  }
+  return extended || !call->n ? VITC_OK : VITC_ERROR_PORT;
+}
+
+/* Take an output out of its buffer. */
+static void give(const vitc_copy *copy, const vitc_port *port, const vitc_frame *frame) {
+  const unsigned char *from = frame->workspace + copy->offset;
+  unsigned char *to = frame->port[copy->port];
+  size_t size = item_bytes[port->dtype], length = (size_t)copy->length;
+  for (int32_t run = 0; run < copy->runs; run++) {
+    size_t start = copy->starts ? (size_t)copy->starts[run] : (size_t)run * (size_t)copy->stride;
+    if (copy->bits)
+      for (size_t bit = start; bit < start + length; bit++) *to++ = from[bit / 8] >> bit % 8 & 1;
+    else {
+      memcpy(to, from + start * size, length * size);
+      to += length * size;
     }
-    memcpy(output + (size_t)image * (size_t)info->classes, model->workspace + vitc_logits_offset,
-           (size_t)info->classes * sizeof(float));
+  }
+}
+
+static void show(const vitc_bound *bound, const vitc_frame *frame, const vitc_call *call, int32_t image, int32_t index) {
+  const vitc_step *step = &bound->program->steps[index];
+  for (int32_t i = step->first; i < step->first + step->count; i++) {
+    const vitc_written *written = &bound->program->written[i];
+    if (written->port < 0)
+      call->observer(call->user, image, index, written->name, frame->workspace + written->offset, written->bytes);
+    else
+      call->observer(call->user, image, index, written->name, frame->port[written->port], bound->bytes[written->port]);
+  }
+}
+
+static void compute(vitc_model *model, const vitc_bound *bound, const vitc_call *call) {
+  const vitc_program *program = bound->program;
+  for (int32_t image = 0; image < vitc_model_info.batch; image++) {
+    vitc_frame *frame = &model->frame;
+    frame->workspace = model->workspace;
+    for (int32_t i = 0; i < program->facts.ports; i++)
+      frame->port[i] = bound->data[i] + (program->ports[i].per_image ? (size_t)image * bound->bytes[i] : 0);
+    for (int32_t i = 0; i < program->facts.steps; i++) {
+      model->step = &program->steps[i];
+      model->tasks = model->step->tasks == VITC_EXTENT ? (int32_t)bound->n : model->step->tasks;
+      if (model->threads == 1 || model->tasks <= 1) model->step->run(frame, 0, model->tasks);
+      else compute_together(model);
+      if (call->observer) show(bound, frame, call, image, i);
+    }
+    for (int32_t i = 0; i < program->copy_count; i++)
+      give(&program->copies[i], &program->ports[program->copies[i].port], frame);
   }
 }
 
@@ -322,6 +420,21 @@ void vitc_get_info(vitc_info *info) {
   if (info) *info = vitc_model_info;
 }
 
+vitc_status vitc_get_entry(int32_t entry, vitc_entry *result) {
+  if (!result) return VITC_ERROR_ARGUMENT;
+  if (entry < 0 || entry >= vitc_model_info.entries) return VITC_ERROR_PORT;
+  *result = vitc_programs[entry].facts;
+  return VITC_OK;
+}
+
+vitc_status vitc_get_port(int32_t entry, int32_t port, vitc_port *result) {
+  vitc_entry facts;
+  if (!result) return VITC_ERROR_ARGUMENT;
+  if (vitc_get_entry(entry, &facts) || port < 0 || port >= facts.ports) return VITC_ERROR_PORT;
+  *result = vitc_programs[entry].ports[port];
+  return VITC_OK;
+}
+
 const char *vitc_status_text(vitc_status status) {
   switch (status) {
     case VITC_OK: return "No error.";
@@ -330,6 +443,8 @@ const char *vitc_status_text(vitc_status status) {
     case VITC_ERROR_CPU: return refusal_text;
     case VITC_ERROR_THREAD: return "A thread could not be started.";
     case VITC_ERROR_BUSY: return "This handle is running in another thread.";
+    case VITC_ERROR_PORT: return "An entry or a port does not exist, is missing, is named twice, or is of another size.";
+    case VITC_ERROR_INDEX: return "An index is negative, or not below the limit of its port.";
   }
   return "Unknown status.";
 }
@@ -407,18 +522,34 @@ vitc_status vitc_create_with(const vitc_options *options, vitc_model **result) {
   return VITC_OK;
 }
 
-vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
-                              vitc_observer observer, void *user) {
-  if (!model || !input || !output) return VITC_ERROR_ARGUMENT;
-  vitc_status status = begin_run(model);
+vitc_status vitc_run_ports(vitc_model *model, const vitc_call *call) {
+  if (!model || !call || call->size != sizeof *call || !call->arrays) return VITC_ERROR_ARGUMENT;
+  vitc_bound bound;
+  vitc_status status = bind_ports(call, &bound);
+  if (!status) status = begin_run(model);
   if (status) return status;
-  compute(model, input, output, observer, user);
+  compute(model, &bound, call);
   lock_handles();
   model->busy = 0;
   int doomed = model->doomed;
   unlock_handles();
   if (doomed) free_model(model);
   return VITC_OK;
+}
+
+vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
+                              vitc_observer observer, void *user) {
+  const vitc_info *info = &vitc_model_info;
+  if (!model || !input || !output) return VITC_ERROR_ARGUMENT;
+  if (!info->classes) return VITC_ERROR_PORT;
+  const vitc_port *ports = vitc_programs[0].ports;
+  size_t pixels = (size_t)info->channels * (size_t)info->height * (size_t)info->width, images = (size_t)info->batch;
+  const vitc_array arrays[] = {
+      {ports[0].name, (void *)(uintptr_t)input, images * pixels * sizeof *input},
+      {ports[1].name, output, images * (size_t)info->classes * sizeof *output},
+  };
+  const vitc_call call = {sizeof call, NULL, arrays, 2, 0, observer, user};
+  return vitc_run_ports(model, &call);
 }
 
 vitc_status vitc_run(vitc_model *model, const float *input, float *output) {

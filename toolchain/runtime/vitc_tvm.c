@@ -1,8 +1,8 @@
 /* vitc: entry for the TVM runtime, so that TVM RPC can load and time the library.
  *
- * module["vitc_run"](input, output, threads = 1): tensors fp32 [batch, channels, height, width] and [batch, classes] in
- * this machine's memory. module["vitc_trace"](input, output, trace, threads = 1): the same, and the buffers of all steps,
- * one after the other, in uint8 [batch, bytes of an image]. module["vitc_read"](text): the file below /proc or /sys that
+ * module["vitc_run"]([entry = 0,] tensors.., threads = 1): a dense tensor in this machine's memory for each port of the entry,
+ * inputs first; for an image classifier fp32 [batch, channels, height, width] and [batch, classes]. module["vitc_trace"] wants
+ * one more, uint8 [batch, bytes of an image], for what all steps write, one after the other. module["vitc_read"](text): the file below /proc or /sys that
  * uint8 [4096] names, in its place, so that a client learns on what it ran. Written against the public C interface of
  * tvm-ffi (its c_api.h and dlpack.h), whose few types are repeated here; TVM's symbols are weak, so the library loads
  * where there is no TVM. */
@@ -52,7 +52,7 @@ typedef struct {
 } tvm_any;
 
 enum { TYPE_NONE = 0, TYPE_INT = 1, TYPE_DLTENSOR = 7, TYPE_TENSOR = 70, DEVICE_CPU = 1 };
-enum { CODE_UINT = 1, CODE_FLOAT = 2 };
+enum { CODE_INT = 0, CODE_UINT = 1, CODE_FLOAT = 2 };
 
 extern void TVMFFIErrorSetRaisedFromCStr(const char *kind, const char *message)
     __attribute__((weak));
@@ -73,13 +73,15 @@ static int none(tvm_any *result) {
   return 0;
 }
 
+static const dl_tensor *as_tensor(const tvm_any *argument) {
+  if (argument->type_index == TYPE_DLTENSOR) return argument->value.pointer;
+  if (argument->type_index != TYPE_TENSOR || !argument->value.pointer) return NULL;
+  return (const dl_tensor *)((const char *)argument->value.pointer + sizeof(tvm_object));
+}
+
 /* Data of a dense tensor in this machine's memory, or null. */
 static void *tensor_data(const tvm_any *argument, const int64_t *shape, int32_t ndim, uint8_t code, uint8_t bits) {
-  const dl_tensor *tensor = NULL;
-  if (argument->type_index == TYPE_DLTENSOR)
-    tensor = argument->value.pointer;
-  else if (argument->type_index == TYPE_TENSOR && argument->value.pointer)
-    tensor = (const dl_tensor *)((const char *)argument->value.pointer + sizeof(tvm_object));
+  const dl_tensor *tensor = as_tensor(argument);
   if (!tensor || !tensor->data || tensor->ndim != ndim || tensor->device.device_type != DEVICE_CPU ||
       tensor->dtype.code != code || tensor->dtype.bits != bits || tensor->dtype.lanes != 1)
     return NULL;
@@ -101,23 +103,71 @@ static void copy_buffer(void *user, int32_t image, int32_t step, const char *nam
   *at += bytes;
 }
 
-/* Run on `tensors` tensors (input, output, and a trace if there are three) and maybe a thread count. */
-static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const char *usage, tvm_any *result) {
-  const vitc_info *info = &vitc_model_info;
-  if (count != tensors && !(count == tensors + 1 && arguments[tensors].type_index == TYPE_INT))
-    return raise_error("TypeError", usage);
-  int64_t input_shape[4] = {info->batch, info->channels, info->height, info->width};
-  int64_t output_shape[2] = {info->batch, info->classes}, trace_shape[2] = {info->batch, 0};
-  for (int32_t i = 0; i < info->steps; i++) trace_shape[1] += (int64_t)vitc_steps[i].bytes;
-  float *input = tensor_data(&arguments[0], input_shape, 4, CODE_FLOAT, 32);
-  float *output = tensor_data(&arguments[1], output_shape, 2, CODE_FLOAT, 32);
-  unsigned char *trace = tensors == 3 ? tensor_data(&arguments[2], trace_shape, 2, CODE_UINT, 8) : NULL;
-  if (!input || !output || (tensors == 3 && !trace))
+/* The array that a port gets; the first port that has an extent says how long it is. */
+static int as_array(const vitc_port *port, const tvm_any *argument, int64_t *n, vitc_array *array) {
+  static const struct {
+    uint8_t code, bits;
+  } types[] = {[VITC_FLOAT32] = {CODE_FLOAT, 32}, [VITC_INT32] = {CODE_INT, 32}, [VITC_UINT8] = {CODE_UINT, 8}};
+  const dl_tensor *tensor = as_tensor(argument);
+  int64_t shape[VITC_MAX_AXES + 1];
+  int32_t axes = 0;
+  size_t bytes;
+  if (port->per_image) shape[axes++] = vitc_model_info.batch;
+  if (!tensor || tensor->ndim != axes + port->axes) return 0;
+  for (int32_t i = 0; i < port->axes; i++, axes++) {
+    shape[axes] = port->shape[i];
+    if (port->shape[i] != VITC_EXTENT) continue;
+    if (*n < 0) *n = tensor->shape[axes];
+    shape[axes] = *n;
+  }
+  array->port = port->name;
+  array->data = tensor_data(argument, shape, axes, types[port->dtype].code, types[port->dtype].bits);
+  if (!array->data || !vitc_port_bytes(port, *n, &bytes)) return 0;
+  array->bytes = bytes * (port->per_image ? (size_t)vitc_model_info.batch : 1);
+  return 1;
+}
+
+static int64_t traced_bytes(const vitc_program *program, int64_t n) {
+  int64_t total = 0;
+  for (int32_t i = 0; i < program->facts.steps; i++)
+    for (int32_t j = 0; j < program->steps[i].count; j++) {
+      const vitc_written *written = &program->written[program->steps[i].first + j];
+      size_t bytes = written->bytes;
+      if (written->port >= 0) vitc_port_bytes(&program->ports[written->port], n, &bytes);
+      total += (int64_t)bytes;
+    }
+  return total;
+}
+
+/* Run on the tensors of all ports, and a trace if `traced`. */
+static int run(const tvm_any *arguments, int32_t count, int traced, const char *usage, tvm_any *result) {
+  int64_t entry = 0, n = -1, threads = 1;
+  if (count && arguments->type_index == TYPE_INT) {
+    entry = arguments->value.integer;
+    arguments++;
+    count--;
+  }
+  if (entry < 0 || entry >= vitc_model_info.entries)
+    return raise_error("ValueError", vitc_status_text(VITC_ERROR_PORT));
+  const vitc_program *program = &vitc_programs[entry];
+  int32_t tensors = program->facts.ports + traced;
+  if (count == tensors + 1 && arguments[tensors].type_index == TYPE_INT) threads = arguments[tensors].value.integer;
+  else if (count != tensors) return raise_error("TypeError", usage);
+  vitc_array arrays[VITC_MAX_PORTS];
+  int fits = 1;
+  for (int32_t i = 0; i < program->facts.ports; i++)
+    fits &= as_array(&program->ports[i], &arguments[i], &n, &arrays[i]);
+  unsigned char *trace = NULL;
+  if (fits && traced) {
+    const int64_t shape[2] = {vitc_model_info.batch, traced_bytes(program, n)};
+    trace = tensor_data(&arguments[tensors - 1], shape, 2, CODE_UINT, 8);
+    fits = trace != NULL;
+  }
+  if (!fits)
     return raise_error("ValueError",
-                       "vitc_run wants dense fp32 CPU tensors: input [batch, channels, height, width], "
-                       "output [batch, classes], as the model's manifest says; vitc_trace a third one of "
-                       "uint8 [batch, bytes of all steps].");
-  int64_t threads = count > tensors ? arguments[tensors].value.integer : 1;
+                       "vitc_run wants a dense CPU tensor for each port of the entry, inputs first, of the types and shapes "
+                       "in the model's manifest with the batch in front (for an image: fp32 [batch, channels, height, width] "
+                       "and [batch, classes]); vitc_trace one more of uint8 [batch, bytes of all steps].");
   if (!vitc_try_lock(&in_use, vitc_process()))
     return raise_error("RuntimeError", vitc_status_text(VITC_ERROR_BUSY));
   vitc_status status = VITC_OK;
@@ -127,7 +177,9 @@ static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const c
     status = vitc_create((int32_t)threads, &model);
     model_threads = (int32_t)threads;
   }
-  if (!status) status = vitc_run_observed(model, input, output, trace ? copy_buffer : NULL, &trace);
+  const vitc_call call = {sizeof call, program->facts.name, arrays, program->facts.ports, n < 0 ? 0 : n,
+                          trace ? copy_buffer : NULL, &trace};
+  if (!status) status = vitc_run_ports(model, &call);
   vitc_unlock(&in_use);
   if (status) return raise_error("RuntimeError", vitc_status_text(status));
   return none(result);
@@ -137,12 +189,12 @@ static int run(const tvm_any *arguments, int32_t count, int32_t tensors, const c
 
 ENTRY __tvm_ffi_vitc_run(void *self, const tvm_any *arguments, int32_t count, tvm_any *result) {
   (void)self;
-  return run(arguments, count, 2, "vitc_run(input, output, threads = 1)", result);
+  return run(arguments, count, 0, "vitc_run([entry = 0,] a tensor for each port.., threads = 1)", result);
 }
 
 ENTRY __tvm_ffi_vitc_trace(void *self, const tvm_any *arguments, int32_t count, tvm_any *result) {
   (void)self;
-  return run(arguments, count, 3, "vitc_trace(input, output, trace, threads = 1)", result);
+  return run(arguments, count, 1, "vitc_trace([entry = 0,] a tensor for each port.., trace, threads = 1)", result);
 }
 
 /* Fill `text`, a path, with the first bytes of that file and zeros, by system calls: the runner's loader knows no others. */

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
-from vitc.models import Network, load
+from vitc.models import SIBiViT, load
 
 __all__ = ["Teacher"]
 
@@ -28,7 +28,7 @@ class Teacher(nn.Module):
     mean: Tensor
     gain: Tensor
 
-    def __init__(self, path: Path, student: Network) -> None:
+    def __init__(self, path: Path, student: SIBiViT) -> None:
         super().__init__()
         self.network = load(path).requires_grad_(False)
         if self.network.config.classes != student.config.classes or (
@@ -60,5 +60,5 @@ class Teacher(nn.Module):
         return super().train(False)
 
 
-def _some(network: Network) -> str:
+def _some(network: SIBiViT) -> str:
     return "unnamed" if network.labels is None else ", ".join(network.labels[:3]) + ", .."

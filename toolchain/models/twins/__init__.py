@@ -1,1 +1,0 @@
-"""Full-precision twins of the architectures: what a user would run instead."""
