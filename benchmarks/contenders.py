@@ -24,10 +24,10 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from vitc.bench.baselines import BaselineSession
-from vitc.bench.deit import deit
 from vitc.bench.measure import Latency
 from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
+from vitc.models.twins.deit import deit
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["Contender", "OwnLibrary", "openvino", "own_int8", "pinned", "race", "twins"]

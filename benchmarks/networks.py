@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitc.compiler import compile_model
 from vitc.exporter import export
-from vitc.models.config import PRESETS, ModelConfig
+from vitc.models import PRESETS, ModelConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
 
@@ -20,7 +20,7 @@ class Network:
     """A binarized DeiT.
 
     Attributes:
-        preset: A key of `vitc.models.config.PRESETS`.
+        preset: A key of `vitc.models.PRESETS`.
         ratio: MLP ratio R.
         si: Whether blocks have the spatial interaction branch.
     """

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from vitc.devices.prediction import predict as predict
     from vitc.errors import VitcError as VitcError
     from vitc.exporter import ExportResult as ExportResult
+    from vitc.models.architectures.deit import ModelConfig as ModelConfig
     from vitc.models.checkpoint import load as load
     from vitc.models.checkpoint import save as save
-    from vitc.models.config import ModelConfig as ModelConfig
+    from vitc.models.network import Network as Network
     from vitc.models.sibivit import SIBiViT as SIBiViT
     from vitc.runtime.artefact import Artefact as Artefact
     from vitc.training import TrainOptions as TrainOptions
@@ -62,7 +63,8 @@ _HOMES: Final = {
     "ExportOptions": "vitc.api",
     "ExportResult": "vitc.exporter",
     "Inspection": "vitc.bench.inspection",
-    "ModelConfig": "vitc.models.config",
+    "ModelConfig": "vitc.models.architectures.deit",
+    "Network": "vitc.models.network",
     "PredictOptions": "vitc.devices.prediction",
     "Prediction": "vitc.devices.prediction",
     "SIBiViT": "vitc.models.sibivit",

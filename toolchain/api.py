@@ -17,7 +17,7 @@ from vitc.errors import VitcError
 if TYPE_CHECKING:
     from vitc.devices import Device
     from vitc.exporter import ExportResult
-    from vitc.models.sibivit import SIBiViT
+    from vitc.models.network import Network
     from vitc.runtime.artefact import Artefact
     from vitc.targets.tiles import Tile
 
@@ -83,7 +83,7 @@ def new(
     classes: int | None = None,
     depth: int | None = None,
     seed: int = 0,
-) -> SIBiViT:
+) -> Network:
     """Make a network with random weights that behave like trained ones.
 
     Args:
@@ -98,7 +98,7 @@ def new(
     Raises:
         VitcError: If there is no such preset, or the sizes contradict each other.
     """
-    from vitc.models.config import preset as find_preset
+    from vitc.models.architectures import preset as find_preset
     from vitc.models.initialise import random_model
 
     chosen = find_preset(preset)
@@ -113,7 +113,7 @@ def new(
 
 
 def export(
-    model: SIBiViT | str | os.PathLike[str],
+    model: Network | str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: ExportOptions | None = None,
     *,
@@ -133,11 +133,11 @@ def export(
     """
     from vitc.exporter import export as write_onnx
     from vitc.models.checkpoint import load
-    from vitc.models.sibivit import SIBiViT
+    from vitc.models.network import Network
     from vitc.verify import CheckFailedError, check_fresh_export
 
     chosen = options or ExportOptions()
-    source = model if isinstance(model, SIBiViT) else load(model)
+    source = model if isinstance(model, Network) else load(model)
 
     def check(file: Path) -> None:
         say("comparing the file with the model")

@@ -72,7 +72,7 @@ class Names:
 PRESETS: Final = Names(
     "preset", ("deit-tiny", "deit-small", "deit-base", "micro"), "see `vitc models`"
 )
-"""Keys of `vitc.models.config.PRESETS`."""
+"""Keys of `vitc.models.PRESETS`."""
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""

@@ -9,7 +9,7 @@ import pytest
 
 from vitc.compiler import compile_model
 from vitc.exporter import export
-from vitc.models.config import ModelConfig
+from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
 

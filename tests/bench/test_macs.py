@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from vitc.bench.account import account
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Cost
 from vitc.errors import VitcError
 from vitc.exporter import export, load_onnx, tap_names
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
+from vitc.models.account import account
 from vitc.models.initialise import random_model
 from vitc.targets import find
 

@@ -14,7 +14,7 @@ from vitc.bench.measure import BenchOptions, Latency, bench
 from vitc.devices import DeviceRun, RunRequest
 from vitc.devices.machine import usable_cores
 from vitc.errors import VitcError
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
 from vitc.runtime.artefact import Artefact
 
 ARTEFACT = Artefact(

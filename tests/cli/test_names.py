@@ -13,7 +13,7 @@ from vitc.bench.baselines import BASELINES
 from vitc.bench.estimate import PROCESSORS
 from vitc.devices import DEVICES
 from vitc.errors import VitcError
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
 from vitc.targets import TARGETS, find
 
 FRAMEWORKS = ["torch", "tvm", "onnxruntime", "onnx", "onnxscript", "sklearn", "matplotlib"]

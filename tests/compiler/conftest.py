@@ -12,8 +12,8 @@ import pytest
 
 from vitc.compiler import compile_model
 from vitc.exporter import export
+from vitc.models import ModelConfig
 from vitc.models.checkpoint import load
-from vitc.models.config import ModelConfig
 from vitc.models.initialise import random_images, random_model
 from vitc.runtime import Artefact
 from vitc.targets.table import Target

@@ -16,7 +16,7 @@ from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Constant, plan_workspace
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, run_with_taps, tap_names
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
 from vitc.targets import find
 from vitc.targets.layouts import Signs
 from vitc.targets.table import TARGETS, host_features

@@ -14,7 +14,7 @@ from vitc.compiler.compile import kernel_identities
 from vitc.devices import QemuDevice
 from vitc.errors import VitcError
 from vitc.exporter import build
-from vitc.models.config import ModelConfig
+from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.targets.table import find
 from vitc.verify.portable import check_against_onnx

@@ -24,7 +24,7 @@ from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.exporter import export, load_onnx, tap_names
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
 from vitc.models.initialise import random_model
 from vitc.targets import TARGETS
 

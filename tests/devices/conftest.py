@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vitc.compiler import compile_model
 from vitc.exporter import export
-from vitc.models.config import ModelConfig
+from vitc.models import ModelConfig
 from vitc.models.initialise import random_images, random_model
 from vitc.runtime import Artefact
 

@@ -10,7 +10,7 @@ from vitc.devices.inputs import read_inputs, validated
 from vitc.devices.prediction import Prediction, write_logits
 from vitc.devices.source import Description
 from vitc.errors import VitcError
-from vitc.models.config import PRESETS, Preprocessing
+from vitc.models import PRESETS, Preprocessing
 
 CONFIG = PRESETS["micro"].config
 SHOWN = PRESETS["micro"].preprocessing

@@ -10,7 +10,7 @@ from vitc.compiler import compile_model
 from vitc.devices.instructions import count_instructions
 from vitc.errors import VitcError
 from vitc.exporter import export
-from vitc.models.config import ModelConfig
+from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
 from vitc.targets import find

@@ -11,11 +11,11 @@ from torch import nn
 import vitc
 from tests.exporter.exports import traced
 from vitc.bench import inspect
-from vitc.bench.account import account
 from vitc.compiler import compile_model
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build, export, load_onnx, session, trace
 from vitc.models import save
+from vitc.models.account import account
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import binarize, tap

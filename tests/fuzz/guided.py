@@ -32,8 +32,7 @@ with atheris.instrument_imports(include=READERS):
     from vitc.devices.inputs import read_inputs
     from vitc.errors import VitcError
     from vitc.exporter import export
-    from vitc.models import ModelConfig, save
-    from vitc.models.config import Preprocessing
+    from vitc.models import ModelConfig, Preprocessing, save
     from vitc.models.initialise import random_model
     from vitc.runtime import Artefact
 

@@ -22,7 +22,7 @@ from vitc.compiler.pipeline import make_plan
 from vitc.devices.inputs import read_inputs
 from vitc.errors import VitcError
 from vitc.exporter import load_onnx, tap_names
-from vitc.models.config import Preprocessing
+from vitc.models import Preprocessing
 from vitc.runtime import Artefact
 from vitc.targets import find
 

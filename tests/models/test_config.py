@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vitc.errors import VitcError
-from vitc.models import PRESETS, ModelConfig, Preprocessing, SIBiViT, preset
+from vitc.models import PRESETS, Preprocessing, SIBiViT, config_from_dict, preset
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_presets_have_the_published_number_of_parameters(
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_configuration_and_preprocessing_survive_json(name: str) -> None:
     entry = preset(name)
-    config = ModelConfig.from_dict(json.loads(json.dumps(entry.config.to_dict())))
+    config = config_from_dict(json.loads(json.dumps(entry.config.to_dict())))
     preprocessing = Preprocessing.from_dict(json.loads(json.dumps(entry.preprocessing.to_dict())))
     assert (config, preprocessing) == (entry.config, entry.preprocessing)
 
@@ -75,7 +75,7 @@ def test_unknown_preset_lists_the_known_ones() -> None:
 )
 def test_contradictory_configuration_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(VitcError, match=message):
-        ModelConfig.from_dict({**preset("micro").config.to_dict(), **change})
+        config_from_dict({**preset("micro").config.to_dict(), **change})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vitc.models import ModelConfig, load, observe
+from vitc.models import ModelConfig, load, observe, preset
 from vitc.models.taps import TapEvent
 
 FILES = {
@@ -28,13 +28,18 @@ def expected(golden: Path, name: str) -> dict[str, Tensor]:
     return load_file(golden / f"{name}.expected.safetensors")
 
 
+TINY = ModelConfig(
+    image_size=224, patch_size=16, width=192, depth=2, heads=3, hidden=384, classes=10
+)
+
+
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("released_tiny", ModelConfig(224, 16, 192, 2, 3, 384, 10)),
-        ("si_tiny", ModelConfig(224, 16, 192, 3, 3, 384, 10, si=True, si_hidden=197)),
-        ("ratio4_tiny", ModelConfig(224, 16, 192, 2, 3, 768, 10)),
-        ("si_micro", ModelConfig(32, 8, 64, 3, 2, 128, 10, si=True, si_hidden=17)),
+        ("released_tiny", TINY),
+        ("si_tiny", TINY.replace(depth=3, si=True)),
+        ("ratio4_tiny", TINY.replace(mlp_ratio=4)),
+        ("si_micro", preset("micro").config),
     ],
 )
 def test_configuration_of_official_files_follows_from_shapes(

@@ -9,6 +9,7 @@ from vitc.models import (
     ModelConfig,
     SIBiViT,
     binary_modules,
+    config_from_dict,
     observe,
     preset,
     random_images,
@@ -177,7 +178,7 @@ def test_other_image_shapes_are_refused_with_the_shape_wanted(shape: tuple[int, 
 
 
 def test_unknown_scheme_lists_the_known_ones() -> None:
-    config = ModelConfig.from_dict({**preset("micro").config.to_dict(), "scheme": "nope"})
+    config = config_from_dict({**preset("micro").config.to_dict(), "scheme": "nope"})
     with pytest.raises(VitcError, match="bibert"):
         SIBiViT(config)
 

@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vitc.bench.account import Account
     from vitc.bench.inspection import Inspection, inspect
     from vitc.bench.measure import BenchOptions, BenchReport, bench
+    from vitc.models.account import Account
 
 __all__ = [
     "Account",

@@ -12,11 +12,13 @@ import numpy as np
 import onnxruntime
 
 from vitc import names
-from vitc.bench.deit import deit
-from vitc.models.config import ModelConfig
+from vitc.models.architectures import architecture, config_from_dict
+from vitc.models.config import NetworkConfig
 from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
+    import onnx
+
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["BASELINES", "Baseline", "BaselineSession", "baseline"]
@@ -73,17 +75,22 @@ class Baseline:
 
     def open(self, artefact: Artefact, threads: int) -> BaselineSession:
         """A session with the artefact's image size and batch."""
-        size, batch = _config(artefact).image_size, int(artefact.manifest["batch"])
-        return BaselineSession(self.build(artefact), (batch, 3, size, size), threads)
+        shape = int(artefact.manifest["batch"]), *_config(artefact).input_shape
+        return BaselineSession(self.build(artefact), shape, threads)
 
 
-def _config(artefact: Artefact) -> ModelConfig:
-    return ModelConfig.from_dict(artefact.manifest["config"])
+def _config(artefact: Artefact) -> NetworkConfig:
+    return config_from_dict(artefact.manifest["config"])
 
 
 def _twin(artefact: Artefact) -> bytes:
-    made: bytes = deit(_config(artefact), int(artefact.manifest["batch"])).SerializeToString()
+    made: bytes = _twin_model(artefact).SerializeToString()
     return made
+
+
+def _twin_model(artefact: Artefact) -> onnx.ModelProto:
+    config = _config(artefact)
+    return architecture(config.arch).twin(config, int(artefact.manifest["batch"]), 0)
 
 
 def _quantized_twin(artefact: Artefact) -> bytes:
@@ -92,7 +99,7 @@ def _quantized_twin(artefact: Artefact) -> bytes:
     with scratch_folder("bench") as folder:
         out = folder / "int8.onnx"
         quantize_dynamic(
-            deit(_config(artefact), int(artefact.manifest["batch"])),
+            _twin_model(artefact),
             out,
             per_channel=True,
             weight_type=QuantType.QInt8,

@@ -6,28 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from vitc.bench.account import Account, account
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.account import Account, account
+from vitc.models.config import NetworkConfig
+from vitc.models.preprocessing import Preprocessing
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["Inspection", "inspect"]
-
-# Which layers of an account the kernel that makes a tap computes, by the last part of the tap name.
-_LAYERS_OF_TAP: Final = {
-    "input": ("norm",),
-    "query": ("qkv", "move"),
-    "key": ("qkv", "move"),
-    "value": ("qkv", "move"),
-    "scores": ("scores",),
-    "context": ("scores", "context", "move_fc"),
-    "hidden": ("fc1", "prelu"),
-    "output": ("proj", "fc2", "scale"),
-}
-_LAYERS_OF_END: Final = {"embedding": ("embedding",), "logits": ("norm", "head")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class Inspection:
 
     path: str
     kind: str
-    config: ModelConfig
+    config: NetworkConfig
     account: Account
     files: Mapping[str, int]
     preprocessing: Preprocessing
@@ -87,14 +75,13 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         raise VitcError(
             f"There is no {place}.", "Name a checkpoint, an .onnx file or an artefact folder."
         )
-    kernels: dict[str, str] = {}
+    artefact: Artefact | None = None
     in_float: dict[str, str] = {}
     if place.suffix != ".onnx":
         refuse_external_data(place, allow_external_data)
     if place.is_dir():
         kind, artefact = "artefact", Artefact.open(place)
         found = Description.of_artefact(artefact)
-        kernels = _kernels(artefact)
         files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
     elif place.suffix == ".onnx":
         from vitc.exporter import load_onnx
@@ -109,28 +96,24 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         model = load(place)
         kind, found = "checkpoint", Description(model.config, model.preprocessing, model.labels)
         files = {place.name: place.stat().st_size}
+    cost = account(found.config)
     return Inspection(
         path=str(place),
         kind=kind,
         config=found.config,
-        account=account(found.config),
+        account=cost,
         files=files,
         preprocessing=found.preprocessing,
         labels=found.labels,
-        kernels=kernels,
+        kernels={} if artefact is None else _kernels(artefact, cost),
         float_layers=in_float,
     )
 
 
-def _kernels(artefact: Artefact) -> dict[str, str]:
-    found: dict[str, dict[str, None]] = {}
-    for step in artefact.manifest["steps"]:
-        layer, _, last = step["tap"].rpartition(".")
-        names = (
-            [f"{layer}.{part}" for part in _LAYERS_OF_TAP.get(last, ())]
-            if layer
-            else list(_LAYERS_OF_END.get(last, ()))
-        )
-        for name in names:
-            found.setdefault(name, {})[step["kernel"]] = None
-    return {name: ", ".join(kernels) for name, kernels in found.items()}
+def _kernels(artefact: Artefact, cost: Account) -> dict[str, str]:
+    made_by = {str(step["tap"]): str(step["kernel"]) for step in artefact.manifest["steps"]}
+    found = {
+        layer.name: dict.fromkeys(made_by[tap] for tap in layer.taps if tap in made_by)
+        for layer in cost.layers
+    }
+    return {name: ", ".join(kernels) for name, kernels in found.items() if kernels}

@@ -19,7 +19,7 @@ from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig
+from vitc.models.architectures import config_from_dict
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["BenchOptions", "BenchReport", "Latency", "bench"]
@@ -288,8 +288,8 @@ def _time(
     *,
     pin: bool,
 ) -> DeviceRun:
-    size = ModelConfig.from_dict(artefact.manifest["config"]).image_size
-    shape = (int(artefact.manifest["batch"]), 3, size, size)
+    config = config_from_dict(artefact.manifest["config"])
+    shape = (int(artefact.manifest["batch"]), *config.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     warmup = 0 if device.emulated else options.warmup
     request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)

@@ -13,8 +13,8 @@ from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
 
 if TYPE_CHECKING:
-    from vitc.bench.account import Account
     from vitc.bench.inspection import Inspection
+    from vitc.models.account import Account
 
 __all__ = ["inspect"]
 
@@ -89,8 +89,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         listed = ", ".join(labels[:_LISTED]) + more
     network = (
         f"{config.arch}, {config.scheme}, {'with' if config.si else 'without'} SI: "
-        f"{config.depth} blocks, width {config.width}, {config.heads} heads, "
-        f"hidden {config.hidden}, {config.tokens} tokens"
+        f"{config.shape()}"
     )
     steps = (
         f"shorter side to {shown.resize} px ({shown.interpolation}), centre crop of "

@@ -11,8 +11,8 @@ __all__ = ["models"]
 
 def models(json_to: JsonTo = None, force: Force = False) -> None:
     """List the presets with their sizes."""
-    from vitc.bench.account import account
-    from vitc.models.config import PRESETS
+    from vitc.models.account import account
+    from vitc.models.architectures import PRESETS
 
     output = Output(json_to, force=force)
     costs = {name: account(entry.config) for name, entry in PRESETS.items()}

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.config import NetworkConfig
 from vitc.models.picture import SUFFIXES
 from vitc.models.picture_files import counted, find_pictures
+from vitc.models.preprocessing import Preprocessing
 
 __all__ = ["Inputs", "read_inputs", "validated"]
 
@@ -46,7 +47,9 @@ class Inputs:
             yield self.names[start:end], self.part(start, end)
 
 
-def read_inputs(paths: Sequence[Path], config: ModelConfig, preprocessing: Preprocessing) -> Inputs:
+def read_inputs(
+    paths: Sequence[Path], config: NetworkConfig, preprocessing: Preprocessing
+) -> Inputs:
     """Find images, or open one array.
 
     Args:
@@ -74,7 +77,7 @@ def read_inputs(paths: Sequence[Path], config: ModelConfig, preprocessing: Prepr
     return Inputs(names, lambda start, end: _finite(array[start:end], name, start))
 
 
-def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> NDArray[np.float32]:
+def validated(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> NDArray[np.float32]:
     """The array, if the network takes it.
 
     Raises:
@@ -84,7 +87,7 @@ def validated(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> ND
     return _finite(pixels, name)
 
 
-def _check_form(pixels: NDArray[np.generic], config: ModelConfig, name: str) -> None:
+def _check_form(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> None:
     size = config.image_size
     if pixels.dtype != np.float32:
         raise VitcError(f"{name} holds {pixels.dtype}, wanted float32.", _SAVE)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitc.errors import VitcError
-from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.architectures import config_from_dict
+from vitc.models.config import NetworkConfig
+from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vitc.exporter import ModelFacts
@@ -40,7 +42,7 @@ class Description:
         labels: Names of its classes; None if unknown.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
 
@@ -71,7 +73,7 @@ class Description:
             raise VitcError(
                 f"{path} does not say which network it holds.", "Export the checkpoint again."
             )
-        sizes = ModelConfig.from_dict(config)
+        sizes = config_from_dict(config)
         shown = (
             Preprocessing.from_dict(preprocessing)
             if isinstance(preprocessing, Mapping) and preprocessing

@@ -10,22 +10,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from vitc.models.architectures import (
+        ARCHITECTURES,
+        PRESETS,
+        Architecture,
+        architecture,
+        config_from_dict,
+        preset,
+    )
+    from vitc.models.architectures.deit import ModelConfig
     from vitc.models.binary_linear import binary_modules, freeze
     from vitc.models.checkpoint import load, save
-    from vitc.models.config import PRESETS, ModelConfig, Preprocessing, Preset, preset
+    from vitc.models.config import NetworkConfig, Preset
     from vitc.models.initialise import random_images, random_model
-    from vitc.models.sibivit import LoadReport, SIBiViT
+    from vitc.models.network import LoadReport, Network, build_network
+    from vitc.models.preprocessing import Preprocessing
+    from vitc.models.sibivit import SIBiViT
     from vitc.models.taps import TapEvent, observe
 
 __all__ = [
+    "ARCHITECTURES",
     "PRESETS",
+    "Architecture",
     "LoadReport",
     "ModelConfig",
+    "Network",
+    "NetworkConfig",
     "Preprocessing",
     "Preset",
     "SIBiViT",
     "TapEvent",
+    "architecture",
     "binary_modules",
+    "build_network",
+    "config_from_dict",
     "freeze",
     "load",
     "observe",
@@ -36,18 +54,25 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "PRESETS": "config",
-    "LoadReport": "sibivit",
-    "ModelConfig": "config",
-    "Preprocessing": "config",
+    "ARCHITECTURES": "architectures",
+    "PRESETS": "architectures",
+    "Architecture": "architectures",
+    "LoadReport": "network",
+    "ModelConfig": "architectures.deit",
+    "Network": "network",
+    "NetworkConfig": "config",
+    "Preprocessing": "preprocessing",
     "Preset": "config",
     "SIBiViT": "sibivit",
     "TapEvent": "taps",
+    "architecture": "architectures",
     "binary_modules": "binary_linear",
+    "build_network": "network",
+    "config_from_dict": "architectures",
     "freeze": "binary_linear",
     "load": "checkpoint",
     "observe": "taps",
-    "preset": "config",
+    "preset": "architectures",
     "random_images": "initialise",
     "random_model": "initialise",
     "save": "checkpoint",

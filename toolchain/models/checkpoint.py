@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import pickle
 import re
@@ -29,20 +28,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitc.errors import VitcError
+from vitc.models.architectures import config_from_dict, config_from_shapes
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
-from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.config import NetworkConfig
+from vitc.models.described import MOST_BLOCKS
+from vitc.models.network import LoadReport, Network, build_network
 from vitc.models.pickle_limits import excess
+from vitc.models.preprocessing import Preprocessing
 from vitc.models.schemes import scheme as known_scheme
-from vitc.models.sibivit import LoadReport, SIBiViT
 from vitc.models.state_dicts import StateDict, find_state_dict, unwrapped
 from vitc.outputs import FileOutput, claim_file, explained
 
-__all__ = ["config_from_shapes", "load", "save", "write_checkpoint"]
+__all__ = ["load", "save", "write_checkpoint"]
 
 METADATA_KEY: Final = "vitc"
 _MAX_BYTES: Final = 4 << 30
 _MAX_HEADER: Final = 64 << 20
-_MAX_BLOCKS: Final = 256
 _LEGACY_PICKLES: Final = 5
 """At the start of a file that is no archive: magic, version, system, tensors, their keys."""
 
@@ -65,7 +66,7 @@ def load(
     ema: bool = False,
     scheme: str | None = None,
     weight_bits: Literal[1, 32] | None = None,
-) -> SIBiViT:
+) -> Network:
     """Read a checkpoint into a model in eval mode.
 
     Args:
@@ -94,7 +95,7 @@ def load(
         raise VitcError(f"{file} is not a whole checkpoint: {first}", _GET_ONE) from error
 
 
-def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32] | None) -> SIBiViT:
+def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32] | None) -> Network:
     _check_file(file)
     if file.name.lower().endswith(_TORCH_SUFFIXES):
         contents = _read_torch(file, ema)
@@ -112,7 +113,7 @@ def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32]
     if "preprocessing" in described:
         preprocessing = Preprocessing.from_dict(_mapping(file, described["preprocessing"]))
     with torch.device("meta"):
-        model = SIBiViT(config, preprocessing, _labels(file, described.get("labels")))
+        model = build_network(config, preprocessing, _labels(file, described.get("labels")))
     _check_tensors(file, model, contents.tensors)
     model.load_state_dict(_assignable(model, contents.tensors), strict=True, assign=True)
     model.requires_grad_(True).eval()
@@ -124,7 +125,7 @@ def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32]
     return model
 
 
-def save(model: SIBiViT, path: str | os.PathLike[str], *, force: bool = False) -> None:
+def save(model: Network, path: str | os.PathLike[str], *, force: bool = False) -> None:
     """Write a model as vitc's own ``.safetensors``, complete or not at all.
 
     Args:
@@ -146,7 +147,7 @@ def save(model: SIBiViT, path: str | os.PathLike[str], *, force: bool = False) -
         write_checkpoint(model, output)
 
 
-def write_checkpoint(model: SIBiViT, output: FileOutput) -> None:
+def write_checkpoint(model: Network, output: FileOutput) -> None:
     """Write a model to where there is a claim.
 
     Raises:
@@ -167,67 +168,6 @@ def write_checkpoint(model: SIBiViT, output: FileOutput) -> None:
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
     with output.aside() as part, explained(output.named, SafetensorError):
         save_file(tensors, part, metadata=metadata)
-
-
-def config_from_shapes(
-    shapes: Mapping[str, tuple[int, ...]], scheme: str = "bibert", weight_bits: int = 1
-) -> ModelConfig:
-    """The configuration that the shapes of a state dict imply.
-
-    Args:
-        shapes: Tensor name to shape.
-        scheme: Binarization scheme; the shapes do not tell.
-        weight_bits: 1 or 32; the shapes do not tell.
-
-    Raises:
-        VitcError: If a tensor the sizes are read from is missing or of a wrong rank.
-    """
-    ranks = {
-        "pos_embed": 3,
-        "patch_embed.proj.weight": 4,
-        "blocks.0.attn.moveq.bias": 4,
-        "blocks.0.mlp.fc1.weight": 2,
-        "head.weight": 2,
-    }
-    wrong = [
-        f"{name} is missing" if name not in shapes else f"{name} has shape {shapes[name]}"
-        for name, rank in ranks.items()
-        if len(shapes.get(name, ())) != rank
-    ]
-    spatial = shapes.get("blocks.0.mlp2.fc1.weight")
-    if spatial is not None and len(spatial) != 2:
-        wrong.append(f"blocks.0.mlp2.fc1.weight has shape {spatial}")
-    if wrong:
-        raise VitcError(
-            f"This is not the state dict of an SI-BiViT network: {'; '.join(wrong)}.",
-            "vitc reads its own .safetensors and official SI-BiViT checkpoints.",
-        )
-    blocks = [int(m[1]) for name in shapes if (m := re.match(r"blocks\.(\d{1,9})\.", name))]
-    depth = max(blocks) + 1
-    if depth > _MAX_BLOCKS:
-        raise VitcError(
-            f"The state dict names block {depth - 1}; vitc reads up to {_MAX_BLOCKS} blocks."
-        )
-    tokens, width = shapes["pos_embed"][1:]
-    patch = shapes["patch_embed.proj.weight"][2]
-    grid = math.isqrt(max(tokens - 1, 0))
-    if grid < 1 or grid * grid + 1 != tokens:
-        raise VitcError(
-            f"pos_embed has {tokens} tokens, which is not a class token and a square of patches."
-        )
-    return ModelConfig(
-        image_size=grid * patch,
-        patch_size=patch,
-        width=width,
-        depth=depth,
-        heads=shapes["blocks.0.attn.moveq.bias"][1],
-        hidden=shapes["blocks.0.mlp.fc1.weight"][0],
-        classes=shapes["head.weight"][0],
-        si=spatial is not None,
-        si_hidden=0 if spatial is None else spatial[0],
-        scheme=scheme,
-        weight_bits=weight_bits,
-    )
 
 
 def _check_file(file: Path) -> None:
@@ -347,7 +287,7 @@ def _excess(file: Path) -> str | None:
 
 def _configuration(
     file: Path, contents: _Contents, scheme: str | None, weight_bits: int | None
-) -> ModelConfig:
+) -> NetworkConfig:
     stated = contents.described.get("config")
     if stated is None:
         known_scheme(scheme or "bibert")
@@ -357,13 +297,13 @@ def _configuration(
         except VitcError as error:
             raise VitcError(f"{file}: {error.message}", error.hint) from error
     try:
-        config = ModelConfig.from_dict(_mapping(file, stated))
+        config = config_from_dict(_mapping(file, stated))
     except (VitcError, TypeError) as error:
         raise VitcError(f"{file}: its configuration does not hold: {error}", _GET_ONE) from error
     if scheme is not None and scheme != config.scheme:
         raise VitcError(f"{file} was made with scheme {config.scheme}, not {scheme}.")
-    if config.depth > _MAX_BLOCKS:
-        raise VitcError(f"{file} states {config.depth} blocks; vitc reads up to {_MAX_BLOCKS}.")
+    if config.blocks > MOST_BLOCKS:
+        raise VitcError(f"{file} states {config.blocks} blocks; vitc reads up to {MOST_BLOCKS}.")
     return config if weight_bits is None else replace(config, weight_bits=weight_bits)
 
 
@@ -397,7 +337,7 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(file: Path, model: Network, tensors: Mapping[str, Tensor]) -> None:
     wanted = model.state_dict()
     missing = sorted(n for n in wanted if n not in tensors and not _optional(n))
     unexpected = sorted(n for n in tensors if n not in wanted)
@@ -436,14 +376,14 @@ def _check_tensors(file: Path, model: SIBiViT, tensors: Mapping[str, Tensor]) ->
         raise VitcError(f"{file} holds negative variances in {_listing(negative)}.", _GET_ONE)
 
 
-def _assignable(model: SIBiViT, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _assignable(model: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensors.get(name, torch.zeros(slot.shape)).to(slot.dtype, copy=True).contiguous()
         for name, slot in model.state_dict().items()
     }
 
 
-def _report(model: SIBiViT, notes: tuple[str, ...]) -> LoadReport:
+def _report(model: Network, notes: tuple[str, ...]) -> LoadReport:
     zeros: dict[str, int] = {}
     weights = 0
     for name, module in binary_modules(model).items():

@@ -14,16 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
-from vitc.models.config import ModelConfig, Preprocessing
-from vitc.models.sibivit import Attention, AxisNorm, Block, SIBiViT, TwoLayer
+from vitc.models.config import NetworkConfig
+from vitc.models.network import SPATIAL_SCALE, Network, build_network
+from vitc.models.preprocessing import Preprocessing
+from vitc.models.sibivit import Attention, AxisNorm, TwoLayer
 
 __all__ = ["random_images", "random_model"]
 
 _LATENT_STD: Final = 0.02
+_EMBEDDINGS: Final = frozenset(("cls_token", "pos_embed"))
 _CALIBRATION_IMAGES: Final = 4
 
 
-def random_images(config: ModelConfig, count: int, seed: int = 0) -> Tensor:
+def random_images(config: NetworkConfig, count: int, seed: int = 0) -> Tensor:
     """Normalised images [count, 3, H, W]: smooth random fields with some noise on top.
 
     Args:
@@ -32,19 +35,19 @@ def random_images(config: ModelConfig, count: int, seed: int = 0) -> Tensor:
         seed: The same seed gives the same images.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = config.image_size
-    coarse = torch.randn(count, 3, 4, 4, generator=generator)
-    smooth = nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
-    return smooth + 0.3 * torch.randn(count, 3, size, size, generator=generator)
+    colours, height, width = config.input_shape
+    coarse = torch.randn(count, colours, 4, 4, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+    return smooth + 0.3 * torch.randn(count, colours, height, width, generator=generator)
 
 
 @torch.no_grad()
 def random_model(
-    config: ModelConfig,
+    config: NetworkConfig,
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] | None = None,
-) -> SIBiViT:
+) -> Network:
     """A model in eval mode with random, trained-like parameters.
 
     Args:
@@ -57,7 +60,7 @@ def random_model(
         VitcError: If the configuration does not hold.
     """
     with torch.random.fork_rng(devices=[]):
-        model = SIBiViT(config, preprocessing, labels).eval()
+        model = build_network(config, preprocessing, labels).eval()
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: Tensor, mean: float, std: float) -> None:
@@ -68,7 +71,8 @@ def random_model(
         flip = torch.rand(tensor.shape, generator=generator) < negative
         tensor.mul_(torch.where(flip, -1.0, 1.0))
 
-    for module in model.modules():
+    modules = [*model.modules()]
+    for module in modules:
         if isinstance(module, BinaryLinear):
             normal(module.weight, 0.0, _LATENT_STD)
             normal(module.bias, 0.0, 0.2 * _spread(module))
@@ -77,25 +81,30 @@ def random_model(
             normal(module.bias, 0.0, 0.2)
         elif isinstance(module, nn.PReLU):
             normal(module.weight, 0.25, 0.2)
-    for module in model.modules():
+    for module in modules:
         if isinstance(module, Attention):
             for shift in (module.moveq, module.movek, module.movev):
                 normal(shift.bias, 0.0, 0.3 * _spread(module.qkv))
-            normal(module.movefc.bias, 0.0, 0.2 * config.tokens**0.5)
+            normal(module.movefc.bias, 0.0, 0.2 * module.movek.bias.shape[2] ** 0.5)
         elif isinstance(module, TwoLayer):
             normal(module.movefc1.bias, 0.0, 0.2)
             for shift in (module.moveact1, module.moveact2, module.movefc2):
                 normal(shift.bias, 0.0, 0.25 * _spread(module.fc1))
-    for module in model.modules():
-        if isinstance(module, Block) and config.si:
-            uniform(module.learnablescaling, 0.2, 0.8, negative=0.2)
-    pixels = 3 * config.patch_size**2
-    normal(model.patch_embed.proj.weight, 0.0, pixels**-0.5)
-    _bias(model.patch_embed.proj).copy_(0.1 * torch.randn(config.width, generator=generator))
-    for embedding in (model.cls_token, model.pos_embed):
-        normal(embedding, 0.0, 0.1)
-    normal(model.head.weight, 0.0, 2 * config.width**-0.5)
-    normal(model.head.bias, 0.0, 0.1)
+    for name, parameter in model.named_parameters():
+        if name.endswith(SPATIAL_SCALE):
+            uniform(parameter, 0.2, 0.8, negative=0.2)
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            normal(module.weight, 0.0, module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                normal(module.bias, 0.0, 0.1)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] in _EMBEDDINGS:
+            normal(parameter, 0.0, 0.1)
+    for module in modules:
+        if isinstance(module, nn.Linear):
+            normal(module.weight, 0.0, 2 * module.weight.shape[1] ** -0.5)
+            normal(module.bias, 0.0, 0.1)
     _calibrate(model, random_images(config, _CALIBRATION_IMAGES, seed), generator)
     return model
 
@@ -105,13 +114,7 @@ def _spread(linear: BinaryLinear) -> float:
     return float(_LATENT_STD * 0.798 * linear.weight.shape[1] ** 0.5)
 
 
-def _bias(conv: nn.Conv2d) -> Tensor:
-    if conv.bias is None:
-        raise TypeError("the patch embedding has a bias")
-    return conv.bias
-
-
-def _calibrate(model: SIBiViT, images: Tensor, generator: torch.Generator) -> None:
+def _calibrate(model: Network, images: Tensor, generator: torch.Generator) -> None:
     """Set each norm's statistics from what reaches it, off by a little as after training."""
 
     def measure(norm: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -9,9 +9,7 @@ straight-through gradients. Shapes: B batch, N tokens, C width, h heads, d head 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +17,10 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
-from vitc.models.binary_linear import BinaryLinear, LinearOutput, freeze
-from vitc.models.config import ModelConfig, Preprocessing
+from vitc.models.architectures.deit import ModelConfig
+from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.network import Network
+from vitc.models.preprocessing import Preprocessing
 from vitc.models.schemes import Scheme, scheme
 from vitc.models.taps import UNDERFLOW, binarize, tap
 
@@ -278,39 +278,14 @@ class Block(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What was seen while a checkpoint was read.
-
-    Attributes:
-        zero_weights: Per binary linear, how many centred latent weights are exactly zero (they
-            count as +1; torch.sign would have made them 0). Layers without any are left out.
-        weights: Number of binary weights.
-        notes: Sentences for people, such as which state dict was taken.
-    """
-
-    zero_weights: dict[str, int]
-    weights: int
-    notes: tuple[str, ...] = ()
-
-
-class SIBiViT(nn.Module):
-    """The classification network.
-
-    Args:
-        config: Sizes and scheme.
-        preprocessing: How images become inputs; the DeiT evaluation if None.
-        labels: Names of the classes, if known.
-
-    Attributes:
-        source_path: The checkpoint it was loaded from, or None.
-        source_sha256: Its SHA-256, or None.
-        load_report: What was seen while loading, or None.
-        history: What a file says about its training (JSON values).
+class SIBiViT(Network):
+    """The classification network on DeiT's backbone; arguments are those of `Network`.
 
     Raises:
-        VitcError: If the scheme is unknown, or labels and classes differ in number.
+        VitcError: If the scheme is unknown, or as `Network`.
     """
+
+    config: ModelConfig
 
     def __init__(
         self,
@@ -318,22 +293,7 @@ class SIBiViT(nn.Module):
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
-        if labels is not None and len(labels) != config.classes:
-            raise VitcError(f"{len(labels)} labels were given for {config.classes} classes.")
-        self.config = config
-        self.preprocessing = preprocessing or Preprocessing.for_image_size(config.image_size)
-        if self.preprocessing.crop != config.image_size:
-            raise VitcError(
-                f"The preprocessing crops to {self.preprocessing.crop} px but the network takes "
-                f"{config.image_size} px."
-            )
-        self.labels: tuple[str, ...] | None = None if labels is None else tuple(labels)
-        self.source_path: Path | None = None
-        self.source_sha256: str | None = None
-        self.load_report: LoadReport | None = None
-        self.history: dict[str, Any] = {}
-
+        super().__init__(config, preprocessing, labels)
         rules = scheme(config.scheme)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.width))
@@ -348,24 +308,13 @@ class SIBiViT(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def frozen(self) -> SIBiViT:
-        """A deep copy in eval mode with sign bits instead of latent weights: what is exported."""
-        return freeze(self)
-
     def embed(self, image: Tensor) -> Tensor:
         """Images [B, 3, H, W] to the residual stream [B, N, C].
 
         Raises:
-            VitcError: If the images are not of the network's size: norms and shifts belong to
-                tokens, so there is no other size it could run on.
+            VitcError: If the images are not of the network's size.
         """
-        size = self.config.image_size
-        if image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size):
-            raise VitcError(
-                f"The network takes images [B, 3, {size}, {size}], found "
-                f"[{', '.join(str(n) for n in image.shape)}].",
-                "Its norms belong to token positions; resize the images to that size.",
-            )
+        self.check_images(image)
         cls = self.cls_token.expand(image.shape[0], -1, -1)
         x = torch.cat((cls, self.patch_embed(image)), dim=1) + self.pos_embed
         if self.training:

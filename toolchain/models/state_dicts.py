@@ -3,8 +3,8 @@
 Programs put the state dict into a container (``state_dict``, ``model_state_dict``, ``net``, ..) and
 wrap the network, which puts prefixes before its names: ``module.`` (parallel training, averaged
 models), ``_orig_mod.`` (torch.compile), ``model.`` (Lightning), any of them nested. No list of such
-words is ever whole, so both are told by a tensor that every SI-BiViT network has: whatever stands
-before its name stands before all others.
+words is ever whole, so both are told by a tensor that every network of an architecture has (its
+entry names it): whatever stands before its name stands before all others.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Final
 from torch import Tensor
 
 from vitc.errors import VitcError
+from vitc.models.architectures import anchors
 
 __all__ = ["StateDict", "find_state_dict", "unwrapped"]
 
-_ANCHOR: Final = "patch_embed.proj.weight"
 _WRAPPERS: Final = frozenset(
     ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 )
@@ -147,9 +147,14 @@ def _without_wrappers(name: str) -> str:
 
 def _prefixes(tensors: Mapping[str, Any]) -> list[str]:
     """What stands before the names of each network among tensors, wrappers aside."""
-    names = [_without_wrappers(str(name)) for name in tensors]
-    found = [n.removesuffix(_ANCHOR) for n in names if f".{n}".endswith(f".{_ANCHOR}")]
-    return list(dict.fromkeys(found))
+    known = anchors()
+    found: dict[str, None] = {}
+    for name in tensors:
+        short = _without_wrappers(str(name))
+        anchor = next((each for each in known if f".{short}".endswith(f".{each}")), None)
+        if anchor is not None:
+            found[short.removesuffix(anchor)] = None
+    return list(found)
 
 
 def _averaged(place: str) -> bool:

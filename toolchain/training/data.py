@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from vitc.errors import VitcError
-from vitc.models.config import Preprocessing
 from vitc.models.picture import SUFFIXES
 from vitc.models.picture_files import counted, find_pictures
+from vitc.models.preprocessing import Preprocessing
 from vitc.training.class_folders import Classes, folders_below, letters, read_classes
 
 __all__ = ["DIGITS", "Dataset", "Reporting", "Split", "batches", "load_dataset"]

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from vitc.errors import VitcError
-from vitc.models import ModelConfig, SIBiViT, load, preset
+from vitc.models import Network, NetworkConfig, build_network, load, preset
 from vitc.models.checkpoint import write_checkpoint
+from vitc.models.network import SPATIAL_SCALE
 from vitc.models.picture_files import counted
-from vitc.models.sibivit import Block
 from vitc.training.augmentation import mirror, shift
 from vitc.training.data import DIGITS, Dataset, Reporting, batches
 from vitc.training.losses import classification_loss
@@ -108,7 +108,7 @@ def _train(
     run = _Run(options, outputs, described, accelerator, model, teacher, parts)
     if options.resume:
         run.restore()
-    with _threads(options.threads or (1 if model.config.width <= _NARROW else None)):
+    with _threads(options.threads or (1 if model.config.widest <= _NARROW else None)):
         while run.epoch < options.epochs:
             report = run.step(step if outputs is not None else _silent)
             if outputs is not None and progress is not None:
@@ -126,7 +126,7 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _configured(config: ModelConfig, options: TrainOptions, data: Dataset) -> ModelConfig:
+def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
     return config.replace(
         classes=len(data.labels),
         depth=options.depth,
@@ -135,18 +135,18 @@ def _configured(config: ModelConfig, options: TrainOptions, data: Dataset) -> Mo
     )
 
 
-def _initial(config: ModelConfig, data: Dataset, start: SIBiViT | None) -> SIBiViT:
-    model = SIBiViT(config, data.preprocessing, data.labels)
-    for module in model.modules():
-        if isinstance(module, Block) and config.si:
-            nn.init.constant_(module.learnablescaling, _SI_SCALE)
+def _initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Network:
+    model = build_network(config, data.preprocessing, data.labels)
+    for name, parameter in model.named_parameters():
+        if name.endswith(SPATIAL_SCALE):
+            nn.init.constant_(parameter, _SI_SCALE)
     if start is not None:
         _copy_matching(start, model)
     return model
 
 
 @torch.no_grad()
-def _copy_matching(source: SIBiViT, model: SIBiViT) -> None:
+def _copy_matching(source: Network, model: Network) -> None:
     """Copy all of `source`; SI branches that it lacks get scale 0."""
     wanted = model.state_dict()
     given = source.state_dict()
@@ -167,7 +167,7 @@ def _copy_matching(source: SIBiViT, model: SIBiViT) -> None:
     for name, slot in wanted.items():
         if name in given and given[name].shape == slot.shape:
             slot.copy_(given[name])
-        elif name.endswith("learnablescaling"):
+        elif name.endswith(SPATIAL_SCALE):
             slot.zero_()
 
 
@@ -211,7 +211,7 @@ class _Run:
         outputs: RunOutputs | None,  # of the main process
         described: dict[str, Any],
         accelerator: Accelerator,
-        model: SIBiViT,
+        model: Network,
         teacher: Teacher | None,
         parts: Parts,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from vitc.errors import VitcError
-from vitc.models.sibivit import SIBiViT
+from vitc.models.network import Network
 from vitc.training.losses import classification_loss
 from vitc.training.parts import Parts
 
@@ -62,7 +63,7 @@ class MemoryNeed:
         return self.fixed + self.image * batch_size
 
 
-def estimate(model: SIBiViT, parts: Parts, label_smoothing: float) -> MemoryNeed:
+def estimate(model: Network, parts: Parts, label_smoothing: float) -> MemoryNeed:
     """Estimate what training a model takes.
 
     What autograd keeps of an image is counted in one forward pass of a copy.
@@ -82,15 +83,15 @@ def estimate(model: SIBiViT, parts: Parts, label_smoothing: float) -> MemoryNeed
             kept.setdefault(storage, tensor)
         return tensor
 
-    size = model.config.image_size
+    shape = model.config.input_shape
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = shadow(torch.zeros((_PROBES, 3, size, size)))
+        logits = shadow(torch.zeros((_PROBES, *shape)))
         targets = torch.zeros(_PROBES, dtype=torch.int64)
         classification_loss(logits, targets, label_smoothing)
     activations = sum(t.untyped_storage().nbytes() for t in kept.values()) / _PROBES
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     data = (parts.train, parts.validation, parts.test)
-    pixels = sum(len(part) * 3 * size**2 for part in data if part.in_memory)
+    pixels = sum(len(part) * math.prod(shape) for part in data if part.in_memory)
     return MemoryNeed(_PROCESS + _ADAM * weights + pixels, _WORK * activations)
 
 

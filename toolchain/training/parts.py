@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from vitc.errors import VitcError
-from vitc.models.config import Preprocessing
+from vitc.models.preprocessing import Preprocessing
 from vitc.training.data import DIGITS, Dataset, load_dataset
 
 __all__ = ["Parts", "hold_out", "load_parts"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
-from vitc.models import SIBiViT, load
+from vitc.models import Network, load
 
 __all__ = ["Teacher"]
 
@@ -28,7 +28,7 @@ class Teacher(nn.Module):
     mean: Tensor
     gain: Tensor
 
-    def __init__(self, path: Path, student: SIBiViT) -> None:
+    def __init__(self, path: Path, student: Network) -> None:
         super().__init__()
         self.network = load(path).requires_grad_(False)
         if self.network.config.classes != student.config.classes or (
@@ -60,5 +60,5 @@ class Teacher(nn.Module):
         return super().train(False)
 
 
-def _some(network: SIBiViT) -> str:
+def _some(network: Network) -> str:
     return "unnamed" if network.labels is None else ", ".join(network.labels[:3]) + ", .."

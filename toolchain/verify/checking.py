@@ -17,9 +17,9 @@ from vitc.errors import VitcError
 from vitc.exporter import Traced, build, compare_graphs, load_onnx
 from vitc.exporter.inline import is_inlined
 from vitc.models.checkpoint import load
+from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
-from vitc.models.sibivit import SIBiViT
 from vitc.runtime.artefact import Artefact
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Images, compare
@@ -81,7 +81,7 @@ class CheckOptions:
 
 def check(
     candidate: str | os.PathLike[str],
-    reference: SIBiViT | Traced | str | os.PathLike[str],
+    reference: Network | Traced | str | os.PathLike[str],
     options: CheckOptions | None = None,
     *,
     say: Callable[[str], None] = _NOTHING,
@@ -104,7 +104,7 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    source = reference if isinstance(reference, SIBiViT | Traced) else load(reference)
+    source = reference if isinstance(reference, Network | Traced) else load(reference)
     report, made_from = _check(Path(candidate), source, chosen, say, note)
     stated = _module(source).source_sha256
     return replace(report, made_from=made_from or None, reference_sha256=stated)
@@ -112,7 +112,7 @@ def check(
 
 def _check(
     path: Path,
-    source: SIBiViT | Traced,
+    source: Network | Traced,
     chosen: CheckOptions,
     say: Callable[[str], None],
     note: Callable[[str], None],
@@ -186,7 +186,7 @@ def _strict(report: CheckReport, own: CheckReport) -> CheckReport:
     )
 
 
-def check_fresh_export(path: Path, model: SIBiViT, *, images: int) -> CheckReport:
+def check_fresh_export(path: Path, model: Network, *, images: int) -> CheckReport:
     """Compare a file that was exported a moment ago with its model, on probe images.
 
     Parameters are not compared: that would be a second export of the same model.
@@ -202,7 +202,7 @@ def check_fresh_export(path: Path, model: SIBiViT, *, images: int) -> CheckRepor
 def _check_onnx(
     path: Path,
     found: tuple[ir.Model, ModelFacts],
-    source: SIBiViT | Traced,
+    source: Network | Traced,
     images: Images,
     say: Callable[[str], None],
 ) -> CheckReport:
@@ -237,16 +237,16 @@ def _check_onnx(
         ) from error
 
 
-def _module(source: SIBiViT | Traced) -> SIBiViT:
+def _module(source: Network | Traced) -> Network:
     model = source.model if isinstance(source, Traced) else source
-    if not isinstance(model, SIBiViT):
+    if not isinstance(model, Network):
         raise VitcError(
-            f"A {type(model).__name__} is no reference for a check.", "Give a SIBiViT model."
+            f"A {type(model).__name__} is no reference for a check.", "Give a vitc.Network."
         )
     return model
 
 
-def _same_network(path: Path, found: Description, model: SIBiViT) -> None:
+def _same_network(path: Path, found: Description, model: Network) -> None:
     own, theirs = model.config.to_dict(), found.config.to_dict()
     differing = [f"{key} {theirs[key]} (not {own[key]})" for key in own if own[key] != theirs[key]]
     if differing:
@@ -271,7 +271,7 @@ class _Pictures:
 
 
 def _images(
-    model: SIBiViT, options: CheckOptions, note: Callable[[str], None] = _NOTHING
+    model: Network, options: CheckOptions, note: Callable[[str], None] = _NOTHING
 ) -> Images:
     if options.data is None:
         size = model.config.image_size

@@ -29,7 +29,7 @@ from vitc.verify.bounds import rounding_bound
 from vitc.verify.report import LayerReport, NearTie
 
 if TYPE_CHECKING:
-    from vitc.models.sibivit import SIBiViT
+    from vitc.models.network import Network
 
 __all__ = ["OPTIONAL_TAPS", "Reference", "TapComparison"]
 
@@ -48,7 +48,7 @@ class Reference:
         model: The model; it is copied.
     """
 
-    def __init__(self, model: SIBiViT) -> None:
+    def __init__(self, model: Network) -> None:
         self.model = model
         self._double = copy.deepcopy(model).double().eval().requires_grad_(False)
 

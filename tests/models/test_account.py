@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vitc.bench.account import account
-from vitc.models.config import PRESETS, ModelConfig
+from vitc.models import PRESETS, ModelConfig
+from vitc.models.account import account
 
 # Section 5 of the specification, as printed: params M, binary weights M, fp32 MB, folded MB,
 # binary GMAC, fp MMAC.

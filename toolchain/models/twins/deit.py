@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
-    from vitc.models.config import ModelConfig
+    from vitc.models.architectures.deit import ModelConfig
 
 __all__ = ["deit"]
 

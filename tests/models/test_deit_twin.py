@@ -9,9 +9,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from vitc.bench.deit import deit
 from vitc.errors import VitcError
-from vitc.models.config import PRESETS
+from vitc.models import PRESETS
+from vitc.models.twins.deit import deit
 
 
 def parameters(model: onnx.ModelProto) -> int:

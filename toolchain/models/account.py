@@ -1,0 +1,326 @@
+"""What a network costs before it runs: parameters, bits, bytes and multiply-accumulates by layer.
+
+Everything follows from the configuration, so no weights are needed: an architecture lists its
+layers (`vitc.models.architectures`), and what such lists have in common is here. "Folded" is the
+least that a compiled network has to store: 1 bit a binary weight; scale and bias of every binary
+linear; one threshold and one direction bit where a batch norm and a shift meet a sign; one float a
+shift that meets a sign after a linear layer; two bounds where a PReLU meets a sign; and the head,
+into which the last norm's class token folds. Totals are those of the SI-BiViT size table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from vitc.models.config import NetworkConfig
+
+__all__ = [
+    "LOGITS",
+    "PIXELS",
+    "Account",
+    "LayerAccount",
+    "LayerKind",
+    "account",
+    "attention",
+    "classifier",
+    "spatial",
+    "two_layer",
+]
+
+LayerKind: TypeAlias = Literal["binary", "folded", "float"]
+
+_FP32_BYTES = 4
+_OPS_PER_WORD = 64
+
+PIXELS = "pixels are real numbers; the papers keep the patch embedding in fp32"
+LOGITS = "class scores are real numbers; the papers keep the head in fp32"
+_STREAM = "added to the fp32 residual stream"
+_NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
+_LAST_NORM = "its class token folds into the head"
+_SHIFT = "folds into the threshold on the integer before it"
+_PRELU = "folds with its shifts into two bounds on the integer before it"
+_LATENT = "32-bit weights: only the activations of this checkpoint are binary"
+
+
+@dataclass(frozen=True)
+class LayerAccount:
+    """The cost of one layer for one image.
+
+    Attributes:
+        name: Layer, named as in the tap names.
+        kind: ``binary`` (1-bit operands), ``folded`` (only thresholds remain) or ``float``.
+        parameters: Trained values.
+        buffers: Values that training collects (batch norm statistics).
+        binary_weights: Weights that take one bit.
+        fp32_bytes: Parameters and buffers in fp32.
+        folded_bytes: What a compiled network stores.
+        binary_macs: Multiply-accumulates of 1-bit operands.
+        fp_macs: Multiply-accumulates in floating point.
+        why: Why the layer is not binary, or not all of it; empty if it is.
+        taps: Taps of the steps that compute it.
+    """
+
+    name: str
+    kind: LayerKind
+    parameters: int = 0
+    buffers: int = 0
+    binary_weights: int = 0
+    folded_bytes: float = 0
+    binary_macs: int = 0
+    fp_macs: int = 0
+    why: str = ""
+    taps: tuple[str, ...] = ()
+
+    @property
+    def fp32_bytes(self) -> int:
+        """Parameters and buffers, 4 bytes each."""
+        return _FP32_BYTES * (self.parameters + self.buffers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, without taps."""
+        values = asdict(self) | {"fp32_bytes": self.fp32_bytes}
+        del values["taps"]
+        return values
+
+
+@dataclass(frozen=True)
+class Account:
+    """The cost of a network for one image, by layer and in total."""
+
+    layers: tuple[LayerAccount, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trained values."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def binary_weights(self) -> int:
+        """Weights that take one bit."""
+        return sum(layer.binary_weights for layer in self.layers)
+
+    @property
+    def fp32_bytes(self) -> int:
+        """Bytes of parameters and buffers in fp32."""
+        return sum(layer.fp32_bytes for layer in self.layers)
+
+    @property
+    def folded_bytes(self) -> float:
+        """Bytes of the folded 1-bit network."""
+        return sum(layer.folded_bytes for layer in self.layers)
+
+    @property
+    def binary_macs(self) -> int:
+        """Multiply-accumulates of 1-bit operands."""
+        return sum(layer.binary_macs for layer in self.layers)
+
+    @property
+    def fp_macs(self) -> int:
+        """Multiply-accumulates in floating point."""
+        return sum(layer.fp_macs for layer in self.layers)
+
+    @property
+    def ops(self) -> float:
+        """Binary MACs / 64 + floating-point MACs, the papers' unit."""
+        return self.binary_macs / _OPS_PER_WORD + self.fp_macs
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: ``totals`` and ``layers``, without taps."""
+        return {
+            "totals": {
+                "parameters": self.parameters,
+                "binary_weights": self.binary_weights,
+                "fp32_bytes": self.fp32_bytes,
+                "folded_bytes": self.folded_bytes,
+                "binary_macs": self.binary_macs,
+                "fp_macs": self.fp_macs,
+                "ops": self.ops,
+            },
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def account(config: NetworkConfig) -> Account:
+    """Cost of a network by layer.
+
+    Args:
+        config: Its sizes.
+
+    Returns:
+        Layers in the order of computation.
+    """
+    from vitc.models.architectures import architecture
+
+    return Account(tuple(architecture(config.arch).layers(config)))
+
+
+def attention(
+    name: str, *, tokens: int, group: int, width: int, heads: int, weight_bits: int
+) -> Iterator[LayerAccount]:
+    """A norm, binary attention inside groups of tokens, and its projection.
+
+    Args:
+        name: Of the layer.
+        tokens: Of an image.
+        group: Tokens that attend each other; shifts belong to the places in a group.
+        width: Channels.
+        heads: Attention heads.
+        weight_bits: 1 or 32.
+    """
+    product = tokens * group * width
+    heads_of = tuple(f"{name}.{part}" for part in ("query", "key", "value"))
+    scores, context = f"{name}.scores", f"{name}.context"
+    yield _norm(f"{name}.norm", f"{name}.input", rows=tokens)
+    yield _linear(
+        f"{name}.qkv", *heads_of, rows=tokens, inputs=width, outputs=3 * width, bits=weight_bits
+    )
+    yield _shift(f"{name}.move", *heads_of, values=3 * heads * group)
+    yield LayerAccount(scores, "binary", binary_macs=product, taps=(scores, context))
+    yield LayerAccount(context, "binary", binary_macs=product, taps=(context,))
+    yield _shift(f"{name}.move_fc", context, values=group)
+    yield _linear(
+        f"{name}.proj",
+        f"{name}.output",
+        rows=tokens,
+        inputs=width,
+        outputs=width,
+        bits=weight_bits,
+        why=_STREAM,
+    )
+
+
+def two_layer(
+    name: str, *, rows: int, inputs: int, hidden: int, weight_bits: int, times: int = 1
+) -> Iterator[LayerAccount]:
+    """A norm and two binary linears with a PReLU between, as in the MLP.
+
+    Args:
+        name: Of the layer.
+        rows: What norm, shifts and slopes belong to.
+        inputs: Features that are contracted.
+        hidden: Hidden features.
+        weight_bits: 1 or 32.
+        times: How often it is computed for an image.
+    """
+    yield _norm(f"{name}.norm", f"{name}.input", rows=rows)
+    yield _linear(
+        f"{name}.fc1",
+        f"{name}.hidden",
+        rows=times * rows,
+        inputs=inputs,
+        outputs=hidden,
+        bits=weight_bits,
+    )
+    yield LayerAccount(
+        f"{name}.prelu",
+        "folded",
+        parameters=5 * rows,
+        folded_bytes=2 * _FP32_BYTES * rows,
+        why=_PRELU,
+        taps=(f"{name}.hidden",),
+    )
+    yield _linear(
+        f"{name}.fc2",
+        f"{name}.output",
+        rows=times * rows,
+        inputs=hidden,
+        outputs=inputs,
+        bits=weight_bits,
+        why=_STREAM,
+    )
+
+
+def spatial(
+    name: str, *, width: int, group: int, hidden: int, weight_bits: int, groups: int = 1
+) -> Iterator[LayerAccount]:
+    """The spatial branch: a `two_layer` on the tokens of a group, and its scale a channel.
+
+    Args:
+        name: Of the layer.
+        width: Channels.
+        group: Tokens that are mixed.
+        hidden: Hidden tokens.
+        weight_bits: 1 or 32.
+        groups: Of an image.
+    """
+    yield from two_layer(
+        name, rows=width, inputs=group, hidden=hidden, weight_bits=weight_bits, times=groups
+    )
+    yield LayerAccount(
+        f"{name}.scale",
+        "float",
+        parameters=width,
+        folded_bytes=_FP32_BYTES * width,
+        why=_STREAM,
+        taps=(f"{name}.output",),
+    )
+
+
+def classifier(*, rows: int, width: int, classes: int) -> Iterator[LayerAccount]:
+    """The last norm and the head on one token.
+
+    Args:
+        rows: What the norm belongs to.
+        width: Channels.
+        classes: Logits.
+    """
+    yield LayerAccount(
+        "norm", "folded", parameters=2 * rows, buffers=2 * rows, why=_LAST_NORM, taps=("logits",)
+    )
+    head = classes * width + classes
+    yield LayerAccount(
+        "head",
+        "float",
+        parameters=head,
+        folded_bytes=_FP32_BYTES * head,
+        fp_macs=classes * width,
+        why=LOGITS,
+        taps=("logits",),
+    )
+
+
+def _norm(name: str, *taps: str, rows: int) -> LayerAccount:
+    return LayerAccount(
+        name,
+        "folded",
+        parameters=2 * rows,
+        buffers=2 * rows,
+        folded_bytes=_FP32_BYTES * rows + rows / 8,
+        why=_NORM,
+        taps=taps,
+    )
+
+
+def _shift(name: str, *taps: str, values: int) -> LayerAccount:
+    return LayerAccount(
+        name, "folded", parameters=values, folded_bytes=_FP32_BYTES * values, why=_SHIFT, taps=taps
+    )
+
+
+def _linear(
+    name: str, *taps: str, rows: int, inputs: int, outputs: int, bits: int, why: str = ""
+) -> LayerAccount:
+    weights, macs = inputs * outputs, rows * inputs * outputs
+    if bits != 1:
+        return LayerAccount(
+            name,
+            "float",
+            parameters=weights + outputs,
+            folded_bytes=_FP32_BYTES * (weights + outputs),
+            fp_macs=macs,
+            why=_LATENT,
+            taps=taps,
+        )
+    return LayerAccount(
+        name,
+        "binary",
+        parameters=weights + outputs,
+        binary_weights=weights,
+        folded_bytes=weights / 8 + 2 * _FP32_BYTES * outputs,
+        binary_macs=macs,
+        why=why,
+        taps=taps,
+    )

@@ -1,0 +1,25 @@
+"""Architectures: everything that the rest of vitc has to know of one, as an entry of a table."""
+
+from __future__ import annotations
+
+from vitc.models.architectures.entry import Architecture
+from vitc.models.architectures.table import (
+    ARCHITECTURES,
+    PRESETS,
+    anchors,
+    architecture,
+    config_from_dict,
+    config_from_shapes,
+    preset,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "PRESETS",
+    "Architecture",
+    "anchors",
+    "architecture",
+    "config_from_dict",
+    "config_from_shapes",
+    "preset",
+]

@@ -1,0 +1,260 @@
+"""DeiT: one stage, all tokens attend each other, a class token (SI-BiViT's own backbone)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vitc.errors import VitcError
+from vitc.models.account import PIXELS, LayerAccount, attention, classifier, spatial, two_layer
+from vitc.models.architectures.entry import Architecture, Shapes
+from vitc.models.config import NetworkConfig, Preset
+from vitc.models.described import LARGEST, numbered, shown
+from vitc.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vitc.models.network import Network
+
+__all__ = ["DEIT", "ModelConfig"]
+
+_MOST_VALUES: Final = 1 << 28
+"""Tokens times width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(NetworkConfig):
+    """Sizes of a binarized DeiT.
+
+    Attributes:
+        patch_size: Side of a patch in pixels.
+        width: C, channels of a token.
+        depth: Number of blocks.
+        heads: h, attention heads; the head width is C / h.
+        hidden: M, hidden channels of the MLP (MLP ratio times C).
+        si_hidden: Hidden tokens of the spatial branch (0 without SI; the official code uses N).
+
+    Raises:
+        VitcError: If the sizes contradict each other.
+    """
+
+    arch: str = "sibivit"
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    si_hidden: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_sizes("patch_size", "width", "depth", "heads", "hidden")
+        if type(self.si_hidden) is not int:
+            raise VitcError(f"si_hidden must be an integer, found {shown(self.si_hidden)}.")
+        if not 0 <= self.si_hidden <= LARGEST or self.tokens * self.width > _MOST_VALUES:
+            raise VitcError(
+                f"{self.tokens} tokens of width {self.width} with {self.si_hidden} hidden tokens "
+                "are more than vitc takes."
+            )
+        if self.image_size % self.patch_size:
+            raise VitcError(
+                f"The image size {self.image_size} is not a multiple of the patch size "
+                f"{self.patch_size}.",
+                f"Choose a multiple of {self.patch_size}.",
+            )
+        if self.width % self.heads:
+            raise VitcError(f"The width {self.width} is not a multiple of {self.heads} heads.")
+        if self.si != (self.si_hidden > 0):
+            raise VitcError(
+                f"si is {self.si} but si_hidden is {self.si_hidden}; SI needs a positive hidden "
+                "size, and no SI needs 0."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """N, patches plus the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def head_width(self) -> int:
+        """D, channels of a head."""
+        return self.width // self.heads
+
+    @property
+    def mlp_ratio(self) -> float:
+        """R, hidden channels over channels."""
+        return self.hidden / self.width
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self.depth
+
+    @property
+    def widest(self) -> int:
+        """Channels of a token."""
+        return self.width
+
+    def shape(self) -> str:
+        """The sizes of its blocks in a few words."""
+        return (
+            f"{self.depth} blocks, width {self.width}, {self.heads} heads, hidden {self.hidden}, "
+            f"{self.tokens} tokens"
+        )
+
+    def replace(
+        self,
+        *,
+        image_size: int | None = None,
+        classes: int | None = None,
+        depth: int | None = None,
+        mlp_ratio: int | None = None,
+        si: bool | None = None,
+        weight_bits: int | None = None,
+    ) -> ModelConfig:
+        """This configuration with some sizes changed; SI's hidden size follows the tokens."""
+        changed = dataclasses.replace(
+            self,
+            image_size=self.image_size if image_size is None else image_size,
+            classes=self.classes if classes is None else classes,
+            depth=self.depth if depth is None else depth,
+            hidden=self.hidden if mlp_ratio is None else mlp_ratio * self.width,
+            weight_bits=self.weight_bits if weight_bits is None else weight_bits,
+        )
+        with_si = self.si if si is None else si
+        return dataclasses.replace(changed, si=with_si, si_hidden=changed.tokens if with_si else 0)
+
+
+def _sizes(shapes: Shapes) -> dict[str, int | bool]:
+    ranks = {
+        "pos_embed": 3,
+        "patch_embed.proj.weight": 4,
+        "blocks.0.attn.moveq.bias": 4,
+        "blocks.0.mlp.fc1.weight": 2,
+        "head.weight": 2,
+    }
+    wrong = [
+        f"{name} is missing" if name not in shapes else f"{name} has shape {shapes[name]}"
+        for name, rank in ranks.items()
+        if len(shapes.get(name, ())) != rank
+    ]
+    spatial = shapes.get("blocks.0.mlp2.fc1.weight")
+    if spatial is not None and len(spatial) != 2:
+        wrong.append(f"blocks.0.mlp2.fc1.weight has shape {spatial}")
+    if wrong:
+        raise VitcError(
+            f"This is not the state dict of an SI-BiViT network: {'; '.join(wrong)}.",
+            "vitc reads its own .safetensors and official SI-BiViT checkpoints.",
+        )
+    tokens, width = shapes["pos_embed"][1:]
+    patch = shapes["patch_embed.proj.weight"][2]
+    grid = math.isqrt(max(tokens - 1, 0))
+    if grid < 1 or grid * grid + 1 != tokens:
+        raise VitcError(
+            f"pos_embed has {tokens} tokens, which is not a class token and a square of patches."
+        )
+    return {
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "width": width,
+        "depth": numbered(shapes, "blocks"),
+        "heads": shapes["blocks.0.attn.moveq.bias"][1],
+        "hidden": shapes["blocks.0.mlp.fc1.weight"][0],
+        "classes": shapes["head.weight"][0],
+        "si": spatial is not None,
+        "si_hidden": 0 if spatial is None else spatial[0],
+    }
+
+
+def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
+    C, N, patch = config.width, config.tokens, 3 * config.patch_size**2
+    embedding = C * patch + C + C + N * C
+    yield LayerAccount(
+        "embedding",
+        "float",
+        parameters=embedding,
+        folded_bytes=4 * embedding,
+        fp_macs=(N - 1) * C * patch,
+        why=PIXELS,
+        taps=("embedding",),
+    )
+    bits = config.weight_bits
+    for i in range(config.depth):
+        name = f"blocks.{i}"
+        yield from attention(
+            f"{name}.attn", tokens=N, group=N, width=C, heads=config.heads, weight_bits=bits
+        )
+        yield from two_layer(
+            f"{name}.mlp", rows=N, inputs=C, hidden=config.hidden, weight_bits=bits
+        )
+        if config.si:
+            yield from spatial(
+                f"{name}.si", width=C, group=N, hidden=config.si_hidden, weight_bits=bits
+            )
+    yield from classifier(rows=N, width=C, classes=config.classes)
+
+
+def _network() -> type[Network]:
+    from vitc.models.sibivit import SIBiViT
+
+    return SIBiViT
+
+
+def _twin(config: ModelConfig, batch: int, seed: int) -> onnx.ModelProto:
+    from vitc.models.twins.deit import deit
+
+    return deit(config, batch, seed)
+
+
+def _preset(name: str, width: int, heads: int) -> Preset:
+    config = ModelConfig(
+        image_size=224,
+        patch_size=16,
+        width=width,
+        depth=12,
+        heads=heads,
+        hidden=2 * width,
+        classes=1000,
+        si=True,
+        si_hidden=197,
+    )
+    return Preset(name, config, Preprocessing(), f"DeiT width {width}, 12 blocks, 224 px, SI")
+
+
+_MICRO = Preset(
+    name="micro",
+    config=ModelConfig(
+        image_size=32,
+        patch_size=8,
+        width=64,
+        depth=3,
+        heads=2,
+        hidden=128,
+        classes=10,
+        si=True,
+        si_hidden=17,
+    ),
+    preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    summary="width 64, 32 px, 17 tokens, SI: trains on digits in minutes on a CPU",
+)
+
+DEIT: Final = Architecture(
+    name="sibivit",
+    title="DeiT",
+    config=ModelConfig,
+    presets=(
+        _preset("deit-tiny", 192, 3),
+        _preset("deit-small", 384, 6),
+        _preset("deit-base", 768, 12),
+        _MICRO,
+    ),
+    tensors=("patch_embed.proj.weight", "pos_embed"),
+    sizes=_sizes,
+    layers=_layers,
+    network=_network,
+    twin=_twin,
+)

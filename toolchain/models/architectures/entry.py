@@ -1,0 +1,52 @@
+"""What an architecture has to say for itself, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from vitc.models.config import NetworkConfig, Preset
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vitc.models.account import LayerAccount
+    from vitc.models.network import Network
+
+__all__ = ["Architecture", "Shapes"]
+
+_Config = TypeVar("_Config", bound=NetworkConfig)
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Names and shapes of a state dict."""
+
+
+@dataclass(frozen=True)
+class Architecture(Generic[_Config]):
+    """One architecture. PyTorch is imported when its network or its twin is asked for.
+
+    Attributes:
+        name: Key in the table and in configurations.
+        title: What it is called in a sentence.
+        config: Its configuration.
+        presets: Its named networks.
+        tensors: Names that the state dict of each of its networks has, and together those of no
+            other architecture. Whatever stands before the first of them in a file is a prefix.
+        sizes: Shapes of a state dict to the fields of the configuration that follow from them, all
+            but ``scheme`` and ``weight_bits``; raises a `VitcError` if they do not fit.
+        layers: What each layer costs for one image, in the order of computation.
+        network: Its module.
+        twin: Configuration, batch size and seed to its full-precision twin with random weights,
+            what a user would run instead; input ``input`` [batch, 3, H, W], output ``logits``.
+    """
+
+    name: str
+    title: str
+    config: type[_Config]
+    presets: tuple[Preset, ...]
+    tensors: tuple[str, ...]
+    sizes: Callable[[Shapes], dict[str, int | bool]]
+    layers: Callable[[_Config], Iterator[LayerAccount]]
+    network: Callable[[], type[Network]]
+    twin: Callable[[_Config, int, int], onnx.ModelProto]

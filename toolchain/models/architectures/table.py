@@ -1,0 +1,97 @@
+"""The table of architectures; a new one is its module, its entry and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from vitc import names
+from vitc.errors import VitcError
+from vitc.models.architectures.deit import DEIT
+from vitc.models.architectures.entry import Architecture, Shapes
+from vitc.models.config import NetworkConfig, Preset
+from vitc.models.described import shown
+
+__all__ = [
+    "ARCHITECTURES",
+    "PRESETS",
+    "anchors",
+    "architecture",
+    "config_from_dict",
+    "config_from_shapes",
+    "preset",
+]
+
+ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
+    {entry.name: entry for entry in (DEIT,)}
+)
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {chosen.name: chosen for entry in ARCHITECTURES.values() for chosen in entry.presets}
+)
+
+
+def architecture(name: object) -> Architecture[Any]:
+    """Look up an architecture.
+
+    Raises:
+        VitcError: If there is none of that name; the known ones are listed.
+    """
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise VitcError(
+            f"Unknown architecture {shown(name)}; vitc knows {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[name]
+
+
+def anchors() -> list[str]:
+    """The tensors that tell where a prefix ends, the longest name first.
+
+    One architecture's name may end like another's, so the first that fits is right.
+    """
+    return sorted({entry.tensors[0] for entry in ARCHITECTURES.values()}, key=len, reverse=True)
+
+
+def preset(name: str) -> Preset:
+    """Look up a preset.
+
+    Raises:
+        VitcError: If there is none of that name; the nearest is named and the known are listed.
+    """
+    return PRESETS[names.PRESETS.check(name)]
+
+
+def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """The configuration that a file states.
+
+    Raises:
+        VitcError: If the architecture or a field is unknown, one is missing, or sizes contradict
+            each other.
+    """
+    config: NetworkConfig = architecture(values.get("arch", DEIT.name)).config.from_dict(values)
+    return config
+
+
+def config_from_shapes(
+    shapes: Shapes, scheme: str = "bibert", weight_bits: int = 1
+) -> NetworkConfig:
+    """The configuration that the shapes of a state dict imply.
+
+    Args:
+        shapes: Tensor name to shape.
+        scheme: Binarization scheme; the shapes do not tell.
+        weight_bits: 1 or 32; the shapes do not tell.
+
+    Raises:
+        VitcError: If it is the state dict of no architecture, or one of its sizes is missing.
+    """
+    found = [entry for entry in ARCHITECTURES.values() if set(entry.tensors) <= shapes.keys()]
+    if not found:
+        # The nearest one says what is missing.
+        found = [max(ARCHITECTURES.values(), key=lambda entry: len(shapes.keys() & entry.tensors))]
+    (entry, *_) = found
+    config: NetworkConfig = entry.config(
+        **entry.sizes(shapes), scheme=scheme, weight_bits=weight_bits
+    )
+    return config

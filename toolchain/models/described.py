@@ -1,0 +1,67 @@
+"""What configurations have in common that come out of files: every value is held against limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from vitc.errors import VitcError
+
+__all__ = ["LARGEST", "MOST_BLOCKS", "known_fields", "number", "numbered", "shown"]
+
+LARGEST: Final = 1 << 20
+"""Of any size. A file may state what it likes, and memory is made by what it states."""
+
+
+MOST_BLOCKS: Final = 256
+
+
+def numbered(names: Iterable[str], prefix: str) -> int:
+    """How many parts ``prefix.0``, ``prefix.1``, .. the names of a state dict speak of.
+
+    Raises:
+        VitcError: If there are more than `MOST_BLOCKS`.
+    """
+    found = (re.match(rf"{re.escape(prefix)}\.(\d{{1,9}})\.", name) for name in names)
+    last = max((int(match[1]) for match in found if match), default=-1)
+    if last >= MOST_BLOCKS:
+        raise VitcError(
+            f"The state dict names block {last}; vitc reads up to {MOST_BLOCKS} blocks."
+        )
+    return last + 1
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def number(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
+
+
+def known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The values for a dataclass, lists as tuples.
+
+    Raises:
+        VitcError: If one is unknown, or one without a default is missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING
+    )
+    if unknown or missing:
+        found = [f"unknown {name}" for name in unknown] + [f"missing {name}" for name in missing]
+        raise VitcError(
+            f"The {what} does not fit this version of vitc: {', '.join(found)}.",
+            "Write the file again with this version.",
+        )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

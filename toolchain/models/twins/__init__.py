@@ -1,0 +1,1 @@
+"""Full-precision twins of the architectures: what a user would run instead."""
