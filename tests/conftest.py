@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the generated programs of tests/compiler/frozen again",
     )
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start be interrupted, also where a shell started the tests in
+    the background, or `nohup` did: what is ignored is inherited, what is handled is not.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -259,8 +259,6 @@ def long_bench(
         [*command, "--device", device],
         env={**os.environ, "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
-        # A shell that starts the tests in the background makes them ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process
