@@ -31,7 +31,7 @@ from vitc.models import (
 from vitc.models.account import LayerAccount, account
 from vitc.models.architectures import config_from_shapes, table
 from vitc.models.architectures.entry import Shapes
-from vitc.models.sibivit import AxisNorm
+from vitc.models.layers.norm import AxisNorm
 
 
 def shapes_of(config: NetworkConfig) -> Shapes:

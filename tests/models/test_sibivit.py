@@ -16,7 +16,7 @@ from vitc.models import (
     random_model,
 )
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear
-from vitc.models.sibivit import AxisNorm
+from vitc.models.layers.norm import AxisNorm
 from vitc.models.taps import TapEvent
 
 

@@ -17,7 +17,7 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY
 from vitc.errors import VitcError
 from vitc.models import binary_modules
-from vitc.models.sibivit import TwoLayer
+from vitc.models.layers.two_layer import TwoLayer
 from vitc.names import did_you_mean
 
 __all__ = [

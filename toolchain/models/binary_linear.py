@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
+from vitc.models.layers.signs import are_bits
 from vitc.models.schemes import Scheme
 from vitc.models.taps import UNDERFLOW
 
@@ -33,28 +34,35 @@ class LinearOutput:
 
     Attributes:
         product: [.., O], scale times integer; with 32-bit weights a sum of floats.
-        bias: [O].
+        bias: [O]; None where it is in the product already.
         terms: Of that sum of floats; 0 if the sum is an integer, which is exact.
         largest: [O], the sum of the absolute values of those terms; None for an integer.
     """
 
     product: Tensor
-    bias: Tensor
+    bias: Tensor | None = None
     terms: int = 0
     largest: Tensor | None = None
 
     def value(self) -> Tensor:
         """The output [.., O]."""
-        return self.product + self.bias
+        return self.product if self.bias is None else self.product + self.bias
 
     def magnitude(self) -> Tensor:
         """Sum of the absolute values of the terms [.., O], not below `UNDERFLOW`."""
         largest = self.product.abs() if self.largest is None else self.largest
-        return largest.expand_as(self.product) + self.bias.abs() + UNDERFLOW
+        terms = largest.expand_as(self.product) + UNDERFLOW
+        return terms if self.bias is None else terms + self.bias.abs()
 
 
 def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:
     return LinearOutput(ops.binary_linear(bits, sign_bits).to(scale.dtype) * scale, bias)
+
+
+def _joined(outputs: list[LinearOutput]) -> Tensor:
+    """The sections of a linear as one tensor [.., O]."""
+    values = [output.value() for output in outputs]
+    return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
 
 
 def _sections(rows: Tensor, parts: int) -> list[slice]:
@@ -65,8 +73,8 @@ def _sections(rows: Tensor, parts: int) -> list[slice]:
 class BinaryLinear(nn.Module):
     """Linear layer on signs with a latent weight, as its scheme binarizes it.
 
-    In training mode the input is floats in {-1, +1} and gradients reach the latent weight; in eval
-    mode it is bits and the sum is an exact integer.
+    Where the input is floats in {-1, +1}, as in training, gradients reach the latent weight; where
+    it is bits, as in eval mode, the sum is an exact integer.
 
     Args:
         inputs: K.
@@ -109,8 +117,12 @@ class BinaryLinear(nn.Module):
         return sign_bits, self.scheme.scale(self.weight.double()).to(self.weight.dtype)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
-        """Bits [.., K] through each of the `parts` row sections, in eval mode."""
+        """Signs [.., K], bits or floats, through each of the `parts` row sections."""
         rows = _sections(self.bias, self.parts)
+        if not are_bits(bits):
+            whole = self._float(bits)
+            parts = [whole] if self.parts == 1 else whole.chunk(self.parts, dim=-1)
+            return [LinearOutput(part) for part in parts]
         if self.weight_bits == 32:
             signs = bits.to(self.weight.dtype) * 2 - 1
             return [
@@ -125,13 +137,16 @@ class BinaryLinear(nn.Module):
         sign_bits, scale = self.constants()
         return [_scaled(bits, sign_bits[r], scale[r], self.bias[r]) for r in rows]
 
-    def forward(self, signs: Tensor) -> Tensor:
-        """Signs {-1, +1} [.., K] to floats [.., O], with straight-through gradients."""
+    def _float(self, signs: Tensor) -> Tensor:
         if self.weight_bits == 32:
             return F.linear(signs, self.weight, self.bias)
         centred = self.scheme.centre(self.weight)
         weight = straight_through.sign(centred, self.scheme.weight_window)
         return F.linear(signs, weight) * self.scheme.scale(self.weight).detach() + self.bias
+
+    def forward(self, signs: Tensor) -> Tensor:
+        """Signs [.., K], bits or floats {-1, +1} with straight-through gradients, to [.., O]."""
+        return _joined(self.sections(signs))
 
 
 class FrozenBinaryLinear(nn.Module):
@@ -166,6 +181,10 @@ class FrozenBinaryLinear(nn.Module):
             return [_scaled(bits, self.sign_bits, self.scale, self.bias)]
         rows = _sections(self.scale, self.parts)
         return [_scaled(bits, self.sign_bits[r], self.scale[r], self.bias[r]) for r in rows]
+
+    def forward(self, bits: Tensor) -> Tensor:
+        """Bits [.., K] to fp32 [.., O]."""
+        return _joined(self.sections(bits))
 
     def train(self, mode: bool = True) -> FrozenBinaryLinear:
         """Stay in eval mode.

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.config import NetworkConfig
+from vitc.models.layers.attention import Attention
+from vitc.models.layers.norm import AxisNorm
+from vitc.models.layers.two_layer import TwoLayer
 from vitc.models.network import SPATIAL_SCALE, Network, build_network
 from vitc.models.preprocessing import Preprocessing
-from vitc.models.sibivit import Attention, AxisNorm, TwoLayer
 
 __all__ = ["random_images", "random_model"]
 

@@ -1,0 +1,174 @@
+"""Binary attention: signs of q, k and v, a thresholded softmax, an integer context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitc.errors import VitcError
+from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.layers.shift import Shift
+from vitc.models.layers.signs import are_bits, masked_sum, products, signs, softmax_mask
+from vitc.models.schemes import Scheme
+from vitc.models.taps import tap
+
+__all__ = ["MASK_RATIO", "Attention"]
+
+MASK_RATIO: Final = 0.25
+"""A key is attended from this share of the row's largest probability on."""
+
+_SUM_TERMS: Final = 4
+_NORM_TERMS: Final = 8
+
+
+class Attention(nn.Module):
+    """Binary attention (SI-BiViT, section 3): ``proj(sgn(A v + movefc))``.
+
+    ``q = sgn(linear(sgn(u)) + moveq)``, k and v likewise; A is 1 where a key's softmax of
+    ``q . k / sqrt(d)`` is at least `MASK_RATIO` of the row's largest. Tokens may stand in groups
+    (windows), which attend inside themselves; shifts belong to the places in a group.
+
+    Args:
+        width: C, channels.
+        heads: h; the head width is C / h.
+        tokens: n, queries of a group.
+        scheme: Binarization scheme.
+        weight_bits: 1 or 32.
+        name: Prefix of the tap names.
+        keys: m, keys of a group, where keys and values come from another input than queries; then
+            ``q`` and ``kv`` are two linears. None for one input, and one linear ``qkv``.
+
+    Raises:
+        VitcError: If the width is not a multiple of the heads.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        tokens: int,
+        scheme: Scheme,
+        weight_bits: int,
+        name: str,
+        keys: int | None = None,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise VitcError(f"The width {width} is not a multiple of {heads} heads.")
+        self.name = name
+        self.heads = heads
+        self.head_width = width // heads
+        self.window = scheme.activation_window
+        if keys is None:
+            self.qkv = BinaryLinear(width, 3 * width, scheme, weight_bits, parts=3)
+        else:
+            self.q = BinaryLinear(width, width, scheme, weight_bits)
+            self.kv = BinaryLinear(width, 2 * width, scheme, weight_bits, parts=2)
+        self.crossed = keys is not None
+        self.proj = BinaryLinear(width, width, scheme, weight_bits)
+        held = tokens if keys is None else keys
+        self.moveq = Shift(1, heads, tokens, 1)
+        self.movek = Shift(1, heads, held, 1)
+        self.movev = Shift(1, heads, held, 1)
+        self.movefc = Shift(1, tokens, 1)
+
+    def _signs(self, pre: Tensor) -> Tensor:
+        return signs(pre, self.window if self.training else None)
+
+    def _by_head(self, output: LinearOutput, move: Shift, name: str) -> Tensor:
+        """[.., n, C] to signs [.., h, n, d]."""
+        heads = (self.heads, self.head_width)
+        shift = move.bias.transpose(1, 2)
+        pre = torch.unflatten(output.value(), -1, heads) + shift
+        return tap(
+            f"{self.name}.{name}",
+            self._signs(pre).transpose(-3, -2),
+            "bits",
+            lambda: pre.transpose(-3, -2),
+            lambda: (torch.unflatten(output.magnitude(), -1, heads) + shift.abs()).transpose(
+                -3, -2
+            ),
+            terms=_SUM_TERMS + output.terms,
+        )
+
+    def sections(
+        self,
+        u: Tensor,
+        keys: Tensor | None = None,
+        magnitude: Callable[[], Tensor] | None = None,
+        keys_magnitude: Callable[[], Tensor] | None = None,
+    ) -> LinearOutput:
+        """What `forward` returns, as a sum whose terms are known.
+
+        Args:
+            u: As in `forward`.
+            keys: As in `forward`.
+            magnitude: Of `u`, as in `vitc.models.taps.TapEvent`.
+            keys_magnitude: Of `keys`, likewise.
+
+        Raises:
+            VitcError: As `forward`.
+        """
+        if (keys is not None) != self.crossed:
+            raise VitcError(
+                f"The attention {self.name} was made for "
+                + (
+                    "keys of another input, and got none."
+                    if self.crossed
+                    else "one input, got two."
+                ),
+                "Make it with keys=, the number of keys, if they come from another input.",
+            )
+        bits = tap(f"{self.name}.input", self._signs(u), "bits", u, magnitude, _NORM_TERMS)
+        if keys is None:
+            query, key, value = self.qkv.sections(bits)
+        else:
+            others = tap(
+                f"{self.name}.keys", self._signs(keys), "bits", keys, keys_magnitude, _NORM_TERMS
+            )
+            (query,) = self.q.sections(bits)
+            key, value = self.kv.sections(others)
+        q = self._by_head(query, self.moveq, "query")
+        k = self._by_head(key, self.movek, "key")
+        v = self._by_head(value, self.movev, "value")
+        scores = tap(f"{self.name}.scores", products(q, k), "int")
+        p = F.softmax(scores.to(u.dtype) * self.head_width**-0.5, dim=-1)
+        mask = tap(
+            f"{self.name}.mask",
+            softmax_mask(p, MASK_RATIO, bits=are_bits(q)),
+            "bits",
+            lambda: p - MASK_RATIO * p.amax(dim=-1, keepdim=True),
+            lambda: p + MASK_RATIO * p.amax(dim=-1, keepdim=True),
+            terms=8,
+        )
+        context = masked_sum(mask, v).transpose(-3, -2).flatten(-2)
+        pre = self.movefc(context.to(u.dtype))
+        out = tap(
+            f"{self.name}.context",
+            self._signs(pre),
+            "bits",
+            pre,
+            lambda: context.abs() + self.movefc.bias.abs(),
+            terms=2,
+        )
+        return self.proj.sections(out)[0]
+
+    def forward(self, u: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            u: Normalised queries [B, n, C], or [B, groups, n, C].
+            keys: Normalised input of keys and values [B, m, C] (or with groups), if the layer was
+                made with `keys`.
+
+        Returns:
+            The projected context, fp32 in the shape of `u`.
+
+        Raises:
+            VitcError: If there are keys and the layer was made without, or the other way round.
+        """
+        return self.sections(u, keys).value()

@@ -1,0 +1,34 @@
+"""The patch embedding: one fp32 convolution without overlap."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["PatchEmbed"]
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches through one convolution, fp32.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        width: C, channels of a token.
+        colours: Channels of the image.
+    """
+
+    def __init__(self, patch_size: int, width: int, colours: int = 3) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(colours, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to patches [B, N, C], row-major."""
+        patches: Tensor = self.proj(image)
+        return patches.flatten(2).transpose(1, 2)
+
+    def magnitude(self, image: Tensor) -> Tensor:
+        """Sum of the absolute values of the terms [B, N, C]."""
+        weight, bias = self.proj.weight.abs(), self.proj.bias
+        size = self.proj.stride[0]
+        terms = F.conv2d(image.abs(), weight, None if bias is None else bias.abs(), stride=size)
+        return terms.flatten(2).transpose(1, 2)

@@ -1,0 +1,54 @@
+"""What acts on signs, whichever form they have.
+
+In eval mode a sign is a bit (uint8, 1 for +1) and every sum of products an exact integer (int32, by
+`vitc.models.ops`); in training mode it is a float in {-1, +1} with a straight-through gradient, and
+so is the sum. A layer is written once, of these.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitc.models import ops, straight_through
+
+__all__ = ["are_bits", "masked_sum", "products", "signs", "softmax_mask"]
+
+
+def are_bits(x: Tensor) -> bool:
+    """Whether signs, or a mask, are bits and no floats."""
+    return x.dtype == torch.uint8
+
+
+def signs(pre: Tensor, window: float | None) -> Tensor:
+    """Signs of `pre`, +1 where pre >= 0.
+
+    Args:
+        pre: Any shape, its first axis the image.
+        window: None for bits; in training the gradient passes where |pre| < window.
+
+    Returns:
+        Bits or floats of the shape of `pre`.
+    """
+    return ops.binarize(pre) if window is None else straight_through.sign(pre, window)
+
+
+def products(q: Tensor, k: Tensor) -> Tensor:
+    """Sums of sign products: [.., N, d] and [.., M, d] to [.., N, M]."""
+    return ops.binary_scores(q, k) if are_bits(q) else q @ k.mT
+
+
+def softmax_mask(p: Tensor, ratio: float, *, bits: bool) -> Tensor:
+    """1 where p >= ratio * (largest p of the row), else 0; gradients go to `p` unchanged.
+
+    Args:
+        p: Probabilities [.., N, M].
+        ratio: Share of the row's maximum from which on a key is attended.
+        bits: Whether the mask is bits or floats.
+    """
+    return ops.softmax_mask(p, ratio) if bits else straight_through.attention_mask(p, ratio)
+
+
+def masked_sum(mask: Tensor, v: Tensor) -> Tensor:
+    """Sums of the signs of `v` [.., M, d] that a mask [.., N, M] lets through: [.., N, d]."""
+    return ops.mask_sign_matmul(mask, v) if are_bits(mask) else mask @ v
