@@ -15,7 +15,7 @@ from tests.processors import HOST, NO_AVX512
 from vitc.compiler import compile_model
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
-from vitc.exporter import build, onnx_export, trace
+from vitc.exporter import build, capture, trace
 from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
 from vitc.verify import CheckOptions, check
@@ -224,11 +224,11 @@ def test_a_fault_in_passes_or_exporter_is_named(world, inject, tmp_path, fault):
 def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypatch):
     # Values must be packed along the tokens that the mask selects.
     changed = inject(
-        "vitc.exporter.capture",
+        "vitc.exporter.translation",
         "perm=[*range(rank - 2), rank - 1, rank - 2]",
         "perm=[*range(rank - 2), rank - 2, rank - 1]",
     )
-    monkeypatch.setattr(onnx_export, "capture", changed.capture)
+    monkeypatch.setattr(capture, "ROWS", changed.ROWS)
     path = tmp_path / "m.onnx"
     path.write_bytes(to_proto(build(world.model)[0]).SerializeToString())
     with pytest.raises(VitcError, match=r"of the layer blocks\.0\.attn"):

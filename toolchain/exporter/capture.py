@@ -1,154 +1,101 @@
-"""From a PyTorch module to a raw ONNX graph: torch.export and the translation of vitc's ops.
-
-Operators of the dialect are opaque here; their bodies are added to the finished file. A binary
-linear becomes `BinaryLinear(PackBits(bits), PackBits(weight))`, so the graph is valid ONNX from the
-start, and a tap becomes a node that `vitc.exporter.taps` turns into a value name.
-"""
+"""From a PyTorch module to a raw ONNX graph: its calls recorded, each of them translated."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxscript
-import torch
-from onnxscript.values import Op, Opset
-from torch import nn
+from onnx_ir import tensor_adapters
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-import vitc.models.ops
-from vitc.dialect import DOMAIN, OPS, OPSET, VERSION
+from vitc.dialect import DOMAIN, IR_VERSION, OPSET, VERSION
 from vitc.errors import VitcError
+from vitc.exporter.recording import Call, PerImage, Value, record
+from vitc.exporter.single_operator import translate_alone
+from vitc.exporter.translation import ROWS, SIZED, Nodes, dimension
 
-__all__ = ["TAP_OP", "capture"]
-
-TAP_OP = "Tap"
-BATCH = "batch"
-
-_Schema: Any = onnx.defs.OpSchema
-_op: Any = onnxscript.opset21
+__all__ = ["capture"]
 
 
-def _opaque(name: str, inputs: tuple[str, ...], attributes: tuple[tuple[str, str], ...]) -> Any:
-    types = [f"tensor({kind})" for kind in ("float", "double", "uint8", "int32", "int64", "bool")]
-    kinds = {
-        "int": _Schema.AttrType.INT,
-        "float": _Schema.AttrType.FLOAT,
-        "string": _Schema.AttrType.STRING,
-    }
-    schema = _Schema(
-        name,
-        DOMAIN,
-        VERSION,
-        inputs=[_Schema.FormalParameter(each, f"T_{each}") for each in inputs],
-        outputs=[_Schema.FormalParameter("output", "T")],
-        type_constraints=[(kind, types, "") for kind in ("T", *(f"T_{each}" for each in inputs))],
-        attributes=[_Schema.Attribute(n, kinds[kind], "", required=True) for n, kind in attributes],
-    )
-    return Op(Opset(DOMAIN, VERSION), name, schema)
-
-
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    dialect = {spec.name: _opaque(spec.name, spec.inputs, spec.attributes) for spec in OPS.values()}
-    named = _opaque(TAP_OP, ("x",), (("name", "string"),))
-
-    def packed(bits: Any) -> tuple[Any, int]:
-        k = int(bits.shape[-1])
-        return dialect["PackBits"](bits, k=k), k
-
-    def binarize(x: Any) -> Any:
-        flip = onnx.numpy_helper.from_array(np.zeros((), dtype=bool))
-        return dialect["Binarize"](x, _op.Constant(value_float=0.0), _op.Constant(value=flip))
-
-    def binary_linear(bits: Any, weight: Any) -> Any:
-        (x, k), (w, _) = packed(bits), packed(weight)
-        return dialect["BinaryLinear"](x, w, k=k)
-
-    def binary_scores(q: Any, k: Any) -> Any:
-        (query, width), (key, _) = packed(q), packed(k)
-        return dialect["BinaryScores"](query, key, k=width)
-
-    def softmax_mask(p: Any, ratio: float) -> Any:
-        return dialect["SoftmaxMask"](p, ratio=ratio)
-
-    def mask_sign_matmul(mask: Any, v: Any) -> Any:
-        rank = len(v.shape)
-        by_token = _op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
-        rows, tokens = packed(mask)
-        return dialect["MaskSignMatMul"](rows, dialect["PackBits"](by_token, k=tokens), k=tokens)
-
-    def tap(x: Any, name: str) -> Any:
-        return named(x, name=name)
-
-    own = torch.ops.vitc
-    return {
-        own.binarize.default: binarize,
-        own.binary_linear.default: binary_linear,
-        own.binary_scores.default: binary_scores,
-        own.softmax_mask.default: softmax_mask,
-        own.mask_sign_matmul.default: mask_sign_matmul,
-        own.tap.default: tap,
-    }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def capture(frozen: nn.Module, example: torch.Tensor) -> ir.Model:
+def capture(frozen: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
     """Trace a frozen model into a raw graph with a dynamic batch.
 
     Args:
-        frozen: Model in inference form (`vitc.models.freeze`), one tensor in, one tensor out.
-        example: An input of the model, its first axis the batch.
+        frozen: Model in inference form (`vitc.models.freeze`).
+        example: An input of the model, or several; the first axis of each is the batch.
 
     Returns:
-        The graph, input `input`, output `logits`, with opaque operators of the dialect and taps.
+        The graph, with opaque operators of the dialect and taps. Inputs and outputs are named as
+        `vitc.exporter.recording.Recording` says.
 
     Raises:
-        VitcError: torch.export or the translation to ONNX fails; the message has its first line.
+        VitcError: If the model cannot be traced, or an operator has no form in ONNX.
     """
-    if not hasattr(torch.ops.vitc, "tap"):
-        raise VitcError(f"The operators of {vitc.models.ops.__name__} are not registered.")
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                frozen,
-                (example,),
-                dynamo=True,
-                custom_translation_table=_translations(),
-                opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                input_names=["input"],
-                output_names=["logits"],
-                optimize=False,
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, VitcError):
-            raise cause from error
+    recording = record(frozen, example)
+    graph = ir.Graph(
+        [_typed(ir.val(value.name), value) for value in recording.inputs],
+        [],
+        nodes=[],
+        name="vitc",
+        opset_imports={"": OPSET, DOMAIN: VERSION},
+    )
+    known = dict(zip(recording.inputs, graph.inputs, strict=True))
+    nodes = Nodes(graph)
+
+    def operand(leaf: Any) -> Any:
+        if not isinstance(leaf, Value):
+            return leaf
+        if leaf not in known:
+            known[leaf] = _held(leaf, nodes)
+        return known[leaf]
+
+    for call in recording.calls:
+        for value, made in zip(call.results, _translated(call, operand, nodes), strict=True):
+            known[value] = _typed(made, value)
+    for name, value in recording.outputs.items():
+        result = operand(value)
+        if result.producer() is None or result.is_graph_output():
+            result = _typed(nodes("Identity", result), value)
+        result.name = name
+        graph.outputs.append(result)
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def _translated(call: Call, operand: Any, nodes: Nodes) -> Sequence[ir.Value]:
+    leaves, spec = tree_flatten((call.arguments, call.keywords))
+    if call.operator not in SIZED and any(isinstance(leaf, PerImage) for leaf in leaves):
         raise VitcError(
-            f"The model could not be traced: {str(cause).strip().partition(chr(10))[0]}",
-            "A model for vitc is built of the layers of vitc.models and plain torch operators.",
-        ) from error
-    if program is None:
-        raise VitcError("torch.onnx.export returned nothing.")
-    model: ir.Model = program.model
-    return model
+            f"The model gives {call.operator} the number of images as a number.",
+            "Write that step so that it computes each image by itself.",
+        )
+    operands = [operand(leaf) for leaf in leaves]
+    row = ROWS.get(call.operator)
+    if row is not None:
+        arguments, keywords = tree_unflatten(operands, spec)
+        nodes.wanted = call.results[0]
+        made = row(nodes, *arguments, **keywords)
+        if made is not None:
+            return [made]
+    tensors = [
+        given for given, leaf in zip(operands, leaves, strict=True) if isinstance(leaf, Value)
+    ]
+    return translate_alone(call, tensors, nodes.graph)
+
+
+def _held(value: Value, nodes: Nodes) -> ir.Value:
+    """A parameter under its own name, or a constant."""
+    if value.data is None:
+        raise VitcError("The model reads a tensor that no operator made.")
+    if not value.name:
+        return nodes.constant(value.data.numpy())
+    held = ir.val(value.name, const_value=tensor_adapters.TorchTensor(value.data, value.name))
+    nodes.graph.register_initializer(held)
+    return held
+
+
+def _typed(made: ir.Value, value: Value) -> ir.Value:
+    made.shape = ir.Shape([dimension(size) for size in value.shape])
+    made.dtype = tensor_adapters.from_torch_dtype(value.dtype)
+    return made

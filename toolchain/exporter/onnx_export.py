@@ -91,7 +91,7 @@ class Traced:
     Attributes:
         model: The model.
         frozen: The model in inference form.
-        graph: What torch.export made of that, as a message: clones of a model in memory share types
+        graph: What `capture` made of that, as a message: clones of a model in memory share types
             and shapes, which rewrites change.
     """
 
@@ -154,7 +154,7 @@ def build(
         raise VitcError("The model is traced already.", "Pass example= to `trace`.")
     traced = model if isinstance(model, Traced) else trace(model, example)
     frozen, in_float = traced.frozen, wide_layers(traced.model)
-    onnx_model = ir.from_proto(traced.graph)
+    onnx_model = ir.from_proto(_copied(traced.graph))
     graph = onnx_model.graph
     graph.name = "vitc"
     strip_origins(onnx_model)
@@ -280,6 +280,13 @@ def _example(model: nn.Module) -> torch.Tensor:
             "Pass example=, a tensor [B, ...].",
         )
     return torch.zeros(2, 3, size, size)
+
+
+def _copied(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A message of its own: constants are not copied when they are read, and rewrites name them."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(graph)
+    return copied
 
 
 def _type_packed(graph: ir.Graph) -> None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
 from vitc.errors import VitcError
-from vitc.exporter.capture import TAP_OP
+from vitc.exporter.translation import TAP_OP
 
 __all__ = ["downstream_taps", "name_layers", "name_modules", "name_taps"]
 

@@ -4,7 +4,7 @@ All act on unpacked bits: uint8 {0, 1}, where 1 stands for +1 (or for 1 in a mas
 as float32 products of {-1, 0, +1}, which is exact as long as fewer than 2**24 terms are added; that
 stays true under reduced-precision matmul modes, because such operands fit any of them.
 
-Importing this module registers the ops; `torch.export` keeps them as single nodes.
+Importing this module registers the ops; the exporter records them as single calls.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def mask_sign_matmul(mask: Tensor, v: Tensor) -> Tensor:
 
 @torch.library.custom_op("vitc::tap", mutates_args=())
 def tap(x: Tensor, name: str) -> Tensor:  # noqa: ARG001  (the name is for the exporter)
-    """Identity that carries the name of a value through `torch.export`."""
+    """Identity that carries the name of a value into an exported file."""
     return x.clone()
 
 

@@ -2,8 +2,8 @@
 
 Model code passes every value that a later stage must reproduce through `tap`. Without an observer
 that costs one look-up; with one (`observe`) the observer sees the value and may replace it: so
-``vitc check`` feeds every layer what the candidate fed it. During `torch.export` a tap becomes a
-``vitc::tap`` node that carries the name into the ONNX file.
+``vitc check`` feeds every layer what the candidate fed it. While a network is recorded for export
+(`marking`) a tap is a call of ``vitc::tap``, which carries the name into the ONNX file.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from vitc.models import ops
 
-__all__ = ["FP32_EPS", "UNDERFLOW", "Kind", "Observer", "TapEvent", "binarize", "observe", "tap"]
+__all__ = [
+    "FP32_EPS",
+    "UNDERFLOW",
+    "Kind",
+    "Observer",
+    "TapEvent",
+    "binarize",
+    "marking",
+    "observe",
+    "tap",
+]
 
 Kind: TypeAlias = Literal["bits", "int", "float"]
 
@@ -64,6 +73,17 @@ class TapEvent:
 Observer: TypeAlias = Callable[[TapEvent], Tensor | None]
 
 _observer: ContextVar[Observer | None] = ContextVar("vitc_tap_observer", default=None)
+_marks: ContextVar[bool] = ContextVar("vitc_tap_marks", default=False)
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """Inside the `with` block (of this thread) every tap is a call of ``vitc::tap``."""
+    token = _marks.set(True)
+    try:
+        yield
+    finally:
+        _marks.reset(token)
 
 
 @contextmanager
@@ -96,7 +116,7 @@ def tap(
     Returns:
         The value to go on with: `value`, or what the observer put in its place, cast to its dtype.
     """
-    if torch.compiler.is_exporting():
+    if _marks.get():
         exported: Tensor = ops.tap(value, name)
         return exported
     observer = _observer.get()

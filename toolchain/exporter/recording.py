@@ -1,0 +1,364 @@
+"""What a network computes, as a list of calls, without running it.
+
+The network's own code runs twice on tensors that have shapes but no data, once for two images and
+once for three; every operator that it calls is noted. Both runs must make the same calls. A size
+that is the same in both is a constant; one that grew with the images is so many of each image. That
+is what `torch.export` finds out by symbolic arithmetic, which takes fifty times as long.
+
+In inference mode the dispatcher hands over operators before it decomposes them, so the list holds
+`linear` and `batch_norm`, as a person wrote them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from vitc.errors import VitcError
+from vitc.models.taps import marking
+
+__all__ = ["Call", "PerImage", "Recording", "Size", "Value", "record"]
+
+_BATCHES: Final = (2, 3)
+_SAME: Final = frozenset(
+    (
+        torch.ops.aten.alias.default,
+        torch.ops.aten.detach.default,
+        torch.ops.aten.detach_.default,
+        torch.ops.aten.lift_fresh.default,
+    )
+)
+"""Operators that hand on the tensor that they are given."""
+
+_HINT: Final = "A model for vitc is built of the layers of vitc.models and plain torch operators."
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """A size that is so many times the number of images."""
+
+    count: int
+
+
+Size = int | PerImage
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the network.
+
+    Attributes:
+        shape: Its sizes.
+        dtype: Its type.
+        name: Of an input, a parameter or a buffer; else empty.
+        data: What a parameter, a buffer or a constant holds; else None.
+    """
+
+    shape: tuple[Size, ...]
+    dtype: torch.dtype
+    name: str = ""
+    data: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """An operator and what it was given.
+
+    Attributes:
+        operator: The operator; one that works in place stands here as its twin that does not.
+        arguments: With a `Value` for each tensor and a `PerImage` for a size that grows.
+        keywords: The same.
+        results: What it made.
+    """
+
+    operator: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    results: tuple[Value, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A network as calls in the order in which it made them.
+
+    Attributes:
+        inputs: Named as the network's forward method names them; a single one is ``input``.
+        outputs: By name; of a mapping its keys, a single one is ``logits``.
+        calls: Those that the outputs depend on.
+    """
+
+    inputs: tuple[Value, ...]
+    outputs: dict[str, Value]
+    calls: tuple[Call, ...]
+
+
+@dataclass(eq=False)
+class _Noted:
+    operator: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    result: Any
+
+
+@dataclass(eq=False)
+class _Run:
+    inputs: list[Tensor]
+    outputs: dict[str, Tensor]
+    calls: list[_Noted]
+
+
+class _Notebook(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[_Noted] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls.append(_Noted(func, tuple(args), dict(kwargs or {}), result))
+        return result
+
+
+def record(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Recording:
+    """Note what a model in inference form computes.
+
+    Args:
+        model: Its parameters are read, not changed.
+        example: An input, or several, of which only types and sizes count; images are the first
+            axis of each.
+
+    Raises:
+        VitcError: If what it computes depends on the data of its input, or not on each image alone,
+            or if it changes a tensor in place that it also reads under another name.
+    """
+    examples = [example] if isinstance(example, Tensor) else list(example)
+    runs = [_run(model, examples, batch) for batch in _BATCHES]
+    return _Link(model, runs).recording()
+
+
+def _run(model: nn.Module, examples: Iterable[Tensor], batch: int) -> _Run:
+    notebook = _Notebook()
+    try:
+        with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True), marking():
+            inputs = [
+                torch.zeros(batch, *one.shape[1:], dtype=one.dtype, device=one.device)
+                for one in examples
+            ]
+            with notebook:
+                result = model(*inputs)
+    except VitcError:
+        raise
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise VitcError(
+            f"The model could not be traced: {error.func} depends on the data of its input.", _HINT
+        ) from error
+    except Exception as error:  # whatever its own code raises
+        first = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise VitcError(f"The model could not be traced: {first}", _HINT) from error
+    return _Run(inputs, _named(result), notebook.calls)
+
+
+def _named(result: Any) -> dict[str, Tensor]:
+    if isinstance(result, Tensor):
+        return {"logits": result}
+    if isinstance(result, dict):
+        named = {str(name): value for name, value in result.items()}
+    elif isinstance(result, tuple | list):
+        named = {f"output_{index}": value for index, value in enumerate(result)}
+    else:
+        named = {"": result}
+    for value in named.values():
+        if not isinstance(value, Tensor):
+            raise VitcError(
+                f"The model returns a {type(value).__name__}, which no file holds.",
+                "Return a tensor, a tuple of some, or a dictionary of some.",
+            )
+    return named
+
+
+@dataclass(eq=False)
+class _Link:
+    """Reads two runs side by side."""
+
+    model: nn.Module
+    runs: list[_Run]
+    _known: dict[int, Value] = field(default_factory=dict)
+    _sharing: dict[int, list[int]] = field(default_factory=dict)
+    _stale: dict[int, str] = field(default_factory=dict)
+    _kept: list[Tensor] = field(default_factory=list)
+
+    def recording(self) -> Recording:
+        one, other = self.runs
+        parameters = (*self.model.named_parameters(), *self.model.named_buffers())
+        for name, tensor in reversed(parameters):
+            self._bind((tensor,), Value(tuple(tensor.shape), tensor.dtype, name, tensor.detach()))
+        names = _input_names(self.model, len(one.inputs))
+        for name, *pair in zip(names, one.inputs, other.inputs, strict=True):
+            self._bind(pair, self._value(pair, name))
+        inputs = tuple(self._known[id(tensor)] for tensor in one.inputs)
+        if len(one.calls) != len(other.calls):
+            raise _depends_on_batch("Which operators the model calls")
+        pairs = zip(one.calls, other.calls, strict=True)
+        calls = [call for pair in pairs for call in self._call(*pair)]
+        outputs = {
+            name: self._tensor((tensor, other.outputs[name]))
+            for name, tensor in one.outputs.items()
+        }
+        return Recording(inputs, outputs, _needed(calls, outputs.values()))
+
+    def _call(self, one: _Noted, other: _Noted) -> list[Call]:
+        operator = one.operator
+        if operator is not other.operator:
+            raise _depends_on_batch("Which operators the model calls")
+        pairs = list(zip(*(tree_flatten(each.result)[0] for each in (one, other)), strict=True))
+        if not all(isinstance(tensor, Tensor) for pair in pairs for tensor in pair):
+            return []  # a size or a device, which the next call has as a number
+        given = [tree_flatten((each.arguments, each.keywords)) for each in (one, other)]
+        if given[0][1] != given[1][1]:
+            raise _depends_on_batch(f"What {operator} is given")
+        leaves = [self._leaf(pair, operator) for pair in zip(given[0][0], given[1][0], strict=True)]
+        if operator in _SAME:
+            self._bind(pairs[0], leaves[0])
+            return []
+        if operator._schema.is_mutable:
+            operator = _out_of_place(operator)
+            for each in (one, other):
+                self._outdate(each.arguments[0], each.operator)
+        elif pairs[0][0] is given[0][0][0]:
+            return []  # a cast to the type that it has
+        arguments, keywords = tree_unflatten(leaves, given[0][1])
+        fixed = _evaluated(operator, leaves, given[0][1])
+        values = [self._value(pair) for pair in pairs]
+        if fixed is not None:
+            values = [replace(value, data=data) for value, data in zip(values, fixed, strict=True)]
+        for pair, value in zip(pairs, values, strict=True):
+            self._bind(pair, value)
+        return [] if fixed is not None else [Call(operator, arguments, keywords, tuple(values))]
+
+    def _leaf(self, pair: Sequence[Any], operator: Any) -> Any:
+        one, other = pair
+        if isinstance(one, Tensor):
+            return self._tensor(pair)
+        if type(one) is type(other) and one == other:
+            return one
+        if type(one) is int and type(other) is int:
+            return _size(one, other)
+        raise _depends_on_batch(f"What {operator} is given")
+
+    def _tensor(self, pair: Sequence[Any]) -> Value:
+        values = [self._known.get(id(tensor)) for tensor in pair]
+        if values[0] is not values[1]:
+            raise _depends_on_batch("What the model's operators read")
+        for tensor in pair:
+            if id(tensor) in self._stale:
+                raise VitcError(
+                    f"The model reads a tensor after {self._stale[id(tensor)]} changed it under "
+                    "another name.",
+                    "Write that step without changing a tensor in place.",
+                )
+        if values[0] is None:
+            if isinstance(pair[0], FakeTensor):
+                raise VitcError("The model reads a tensor that no operator made.", _HINT)
+            constant = Value(tuple(pair[0].shape), pair[0].dtype, data=pair[0].detach().clone())
+            self._bind(pair, constant)
+            return constant
+        return values[0]
+
+    def _value(self, pair: Sequence[Tensor], name: str = "") -> Value:
+        one, other = pair
+        if one.dim() != other.dim() or one.dtype != other.dtype:
+            raise _depends_on_batch("What the model's operators make")
+        shape = tuple(_size(*sizes) for sizes in zip(one.shape, other.shape, strict=True))
+        return Value(shape, one.dtype, name)
+
+    def _bind(self, tensors: Iterable[Tensor], value: Value) -> None:
+        for tensor in tensors:
+            self._known[id(tensor)] = value
+            self._stale.pop(id(tensor), None)
+            self._kept.append(tensor)  # or another tensor could get its number
+            sharing = self._sharing.setdefault(tensor.untyped_storage()._cdata, [])
+            if id(tensor) not in sharing:
+                sharing.append(id(tensor))
+
+    def _outdate(self, changed: Any, operator: Any) -> None:
+        """What shares memory with a tensor that changes is no longer what was noted."""
+        value = self._known.get(id(changed))
+        if value is None or value.data is not None:
+            raise VitcError(
+                f"The model changes its own parameters or constants while it runs ({operator}).",
+                "A network in inference form leaves them as they are.",
+            )
+        for shared in self._sharing[changed.untyped_storage()._cdata]:
+            self._stale[shared] = str(operator)
+
+
+def _size(one: int, other: int) -> Size:
+    if one == other:
+        return one
+    count, rest = divmod(one, _BATCHES[0])
+    if rest or count * _BATCHES[1] != other:
+        raise _depends_on_batch("A size of the model")
+    return PerImage(count)
+
+
+def _depends_on_batch(what: str) -> VitcError:
+    return VitcError(
+        f"{what} depends on how many images there are, other than in proportion.",
+        "A network for vitc computes each image by itself, the first axis counts them.",
+    )
+
+
+def _out_of_place(operator: Any) -> Any:
+    """The twin of an operator that changes its first argument; it makes a new tensor."""
+    name, overload = operator._schema.name.partition("::")[2], operator._overloadname
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    twin = None if packet is None else getattr(packet, overload, None)
+    if operator.namespace != "aten" or not name.endswith("_") or twin is None:
+        raise VitcError(
+            f"The model changes a tensor in place ({operator}).",
+            "Write that step without changing a tensor in place.",
+        )
+    return twin
+
+
+def _evaluated(operator: Any, leaves: Sequence[Any], spec: Any) -> list[Tensor] | None:
+    """What an operator makes of constants alone; parameters stay what they are in the file."""
+    if any(isinstance(leaf, PerImage) for leaf in leaves):
+        return None
+    if any(isinstance(leaf, Value) and (leaf.data is None or leaf.name) for leaf in leaves):
+        return None
+    data = [leaf.data if isinstance(leaf, Value) else leaf for leaf in leaves]
+    arguments, keywords = tree_unflatten(data, spec)
+    return list(tree_flatten(operator(*arguments, **keywords))[0])
+
+
+def _needed(calls: Sequence[Call], outputs: Iterable[Value]) -> tuple[Call, ...]:
+    wanted = set(outputs)
+    kept: list[Call] = []
+    for call in reversed(calls):
+        if wanted.isdisjoint(call.results):
+            continue
+        kept.append(call)
+        leaves = tree_flatten((call.arguments, call.keywords))[0]
+        wanted |= {leaf for leaf in leaves if isinstance(leaf, Value)}
+    return tuple(reversed(kept))
+
+
+def _input_names(model: nn.Module, count: int) -> list[str]:
+    if count == 1:
+        return ["input"]
+    return list(inspect.signature(model.forward).parameters)[:count]
