@@ -112,8 +112,8 @@ class Emitter:
         return T.bind(value)
 
     def load(self, buffer: Any, index: Any, lanes: int) -> Any:
-        """Load `lanes` consecutive elements."""
-        return buffer[T.ramp(index, 1, lanes)]
+        """Load one element or `lanes` consecutive ones."""
+        return buffer[index if lanes == 1 else T.ramp(index, 1, lanes)]
 
     def store(self, buffer: Any, index: Any, value: Any, lanes: int = 1) -> None:
         """Store one element or `lanes` consecutive ones."""

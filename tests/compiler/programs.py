@@ -49,7 +49,7 @@ def _aligned(size: int) -> Array:
 
 
 def run_plan(plan: Plan, x: Array, target: Target, folder: Path) -> dict[str, Array]:
-    """Every tap of a plan, each step computed in two uneven parts."""
+    """Every tap and output of a plan, each step computed in two uneven parts."""
     emit_object(lower(plan.kernels, target), target, folder / "k.o")
     run_zig(["-shared", "-o", "k.so", "k.o"], folder)
     library = ctypes.CDLL(str(folder / "k.so"))
@@ -80,19 +80,29 @@ def run_plan(plan: Plan, x: Array, target: Target, folder: Path) -> dict[str, Ar
         decoded = step.output.layout.decode(memory[:size].copy())
         for name, views in step.output.taps:
             taps[name] = apply_views(decoded, views)
+    for given in plan.outputs:
+        buffer = given.buffer
+        decoded = buffer.layout.decode(held[buffer.name][: buffer.size].copy())
+        taps[given.port.name] = apply_views(decoded, given.views)
     return taps
 
 
 def check_program(
-    model: ir.Model, x: Array, target: Target, folder: Path, *, atol: float = 1e-5
+    model: ir.Model,
+    x: Array,
+    target: Target,
+    folder: Path,
+    *,
+    taps: Sequence[str] = (),
+    atol: float = 1e-5,
 ) -> Plan:
     """Compare every value that a plan shows with ONNX Runtime: bits exactly, floats to rounding."""
     output = str(model.graph.outputs[0].name)
-    taps = [str(v.name) for node in model.graph for v in node.outputs]
-    plan = make_plan(model, target, [])
+    known = {str(v.name) for node in model.graph for v in node.outputs}
+    plan = make_plan(model, target, taps)
     found = run_plan(plan, x, target, folder)
-    names = [name for name in found if name in taps]
-    assert output in names
+    names = [name for name in found if name in known]
+    assert {output, *taps} <= set(names)
     for name, wanted in reference(model, x, names).items():
         assert found[name].shape == wanted.shape, name
         if wanted.dtype == np.float32:

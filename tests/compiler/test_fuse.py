@@ -90,18 +90,32 @@ def test_a_convolution_that_is_read_elsewhere_is_not_fused_with_what_follows(mod
 
 
 @pytest.mark.parametrize(
-    ("attribute", "value"),
-    [("strides", (2, 2)), ("pads", (1, 1, 1, 1)), ("group", 3), ("dilations", (2, 2))],
+    ("attribute", "value"), [("strides", (2, 2)), ("group", 3), ("dilations", (2, 2))]
 )
-def test_a_convolution_that_is_no_patch_embedding_is_named(model, attribute, value):
-    convolution = node(model, "Conv")
-    kind = ir.AttributeType.INT if isinstance(value, int) else ir.AttributeType.INTS
-    convolution.attributes[attribute] = ir.Attr(attribute, kind, value)
+def test_a_convolution_whose_sizes_contradict_what_follows_is_named(model, attribute, value):
+    change(model, attribute, value)
     with pytest.raises(VitcError, match=r"Conv of embedding|joins the axis"):
         make_plan(model, find("x86"), tap_names(model))
 
 
-def test_a_norm_that_is_read_elsewhere_is_named(model):
+def test_a_convolution_of_overlapping_patches_is_left_to_tvm(model):
+    # As many patches as without padding.
+    change(model, "pads", (1, 1, 1, 1))
+    kinds = [op.kind for op in fused(model).ops]
+    assert "Conv" in kinds
+    assert "PatchEmbedding" not in kinds
+    symbols = [step.kernel.symbol for step in make_plan(model, find("x86"), []).steps]
+    assert any("convolution" in symbol for symbol in symbols), symbols
+
+
+def test_a_norm_that_is_read_elsewhere_is_left_to_tvm(model):
     read_again(model, "BatchNormalization")
-    with pytest.raises(VitcError, match="BatchNormalization of logits"):
-        make_plan(model, find("x86"), tap_names(model))
+    assert "Classifier" not in [op.kind for op in fused(model).ops]
+    plan = make_plan(model, find("x86"), [])
+    assert not any("head" in step.kernel.symbol for step in plan.steps)
+
+
+def change(model: ir.Model, attribute: str, value: int | tuple[int, ...]) -> None:
+    """Give the convolution another attribute."""
+    kind = ir.AttributeType.INT if isinstance(value, int) else ir.AttributeType.INTS
+    node(model, "Conv").attributes[attribute] = ir.Attr(attribute, kind, value)

@@ -130,10 +130,12 @@ def test_an_output_that_is_a_constant_is_refused():
         read(onnx_graph(["images", 4], [("Identity", ["c"], "y", {})], {"c": ints(1)}), [])
 
 
-def test_a_convolution_is_read_as_rows_of_channels():
+def test_a_convolution_reads_and_writes_rows_of_channels():
     weight = np.zeros((5, 3, 4, 4), np.float32)
     graph = read_one("Conv", ["images", 3, 8, 12], {"strides": (4, 4)}, w=weight)
-    convolution, view = graph.ops
+    turned, convolution, view = graph.ops
+    assert turned.output.shape == (8, 12, 3)
+    assert convolution.use(0).value is turned.output
     assert convolution.output.shape == (2, 3, 5)
     assert view.output.shape == (5, 2, 3)
     assert convolution.output.taps == []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitc.compiler.choose import Choice
+from vitc.compiler.floats import FloatOp, Item, Lowering
 from vitc.compiler.form import Form
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
@@ -49,7 +50,7 @@ def emit(
         emission.hold(op.output, choice.form, choice.rule.build(op, choice.form, emission))
     outputs = tuple(emission.given(name, use) for name, use in graph.outputs.items())
     ports = tuple(emission.port(value) for value in graph.inputs)
-    return Plan(emission.steps, ports, outputs, emission.identities)
+    return Plan(emission.steps(outputs), ports, outputs, emission.identities)
 
 
 _DTYPES: Mapping[Kind, str] = {
@@ -62,14 +63,13 @@ class Emission:
 
     Attributes:
         isa: Instruction set.
-        steps: Steps so far.
         identities: What each kernel with register tiles does, by its symbol.
     """
 
     def __init__(self, graph: Graph, isa: Isa, tiles: Mapping[str, Tile]) -> None:
         self.isa = isa
-        self.steps: list[Step] = []
         self.identities: dict[str, str] = {}
+        self._items: list[Item] = []
         self._tiles = tiles
         self._ports = {value: _port(value) for value in graph.inputs}
         self._kernels: dict[tuple[str, tuple[Any, ...]], Kernel] = {}
@@ -184,10 +184,36 @@ class Emission:
             )
         return self._signs[id(operand)]
 
+    def steps(self, outputs: Sequence[Output]) -> list[Step]:
+        """All steps, in order, those of float operators too.
+
+        Raises:
+            VitcError: If a float operator cannot be computed.
+        """
+        deferred = [item for item in self._items if isinstance(item, FloatOp)]
+        if not deferred:
+            return [item for item in self._items if isinstance(item, Step)]
+        given = {output.buffer.name for output in outputs}
+        kept = [
+            item.output for item in deferred if item.op.output.taps or item.output.name in given
+        ]
+        held = {b.name: v for v, (_, b) in self._buffers.items() if v.kind == "float"}
+        return Lowering(self.isa, self._ports, held, self.constant).steps(self._items, kept)
+
+    def defer(self, op: Op, form: Form) -> Buffer:
+        """Leave a float operator to TVM, and return the buffer of its value."""
+        buffer = self._buffer(op, form)
+        self._items.append(FloatOp(op, buffer))
+        return buffer
+
     def step(
         self, op: Op, form: Form, kernel: Kernel, operands: Sequence[Operand], cost: Cost
     ) -> Buffer:
         """Append the step that writes an operator's value, and return its buffer."""
+        return self._append(kernel, operands, self._buffer(op, form), cost)
+
+    def _buffer(self, op: Op, form: Form) -> Buffer:
+        """A buffer for an operator's value."""
         value = op.output
         back = form.back(value.shape)
         if back is None:
@@ -197,17 +223,16 @@ class Emission:
             (name, simplified(shape, (*back, *views)))
             for name, views in value.taps or [(value.name, ())]
         )
-        buffer = Buffer(self._name(value.tap), form.layout, taps)
-        return self._append(kernel, operands, buffer, cost)
+        return Buffer(self._name(value.tap), form.layout, taps)
 
     def _name(self, tap: str) -> str:
-        return f"{len(self.steps)}:{tap}"
+        return f"{len(self._items)}:{tap}"
 
     def _append(
         self, kernel: Kernel, operands: Sequence[Operand], buffer: Buffer, cost: Cost
     ) -> Buffer:
         tap = buffer.name.partition(":")[2]
-        self.steps.append(Step(kernel, tuple(operands), (buffer,), layer_of_tap(tap), tap, cost))
+        self._items.append(Step(kernel, tuple(operands), (buffer,), layer_of_tap(tap), tap, cost))
         return buffer
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vitc.compiler.graph import Value
 from vitc.compiler.order import Order
-from vitc.targets.layouts import Floats, Layout, Rows
+from vitc.targets.layouts import Floats, Layout, Plain, Rows
 from vitc.targets.layouts.views import View
 from vitc.targets.packing import WORD, round_up
 
@@ -40,7 +40,7 @@ class Form:
             return (heads, ("transpose", (0, 2, 1, 3)), ("reshape", shape))
         if not order.in_place or order.together > 1:
             return None
-        if isinstance(self.layout, Rows):
+        if isinstance(self.layout, Rows | Plain):
             return (("reshape", shape),)
         # Heads are matrices of their own.
         matrix = (order.count, channels // order.heads)

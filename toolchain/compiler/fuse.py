@@ -16,16 +16,13 @@ import math
 
 import numpy as np
 
-from vitc.compiler.graph import Array, Graph, Op, Use, Value
+from vitc.compiler.graph import EPSILON, Array, Graph, Op, Use, Value
 from vitc.dialect.ops import DOMAIN
 
 __all__ = ["ATTENTION", "CLASSIFIER", "LINEAR_FLOAT", "PATCH_EMBEDDING", "fuse"]
 
 ATTENTION, PATCH_EMBEDDING, CLASSIFIER = "Attention", "PatchEmbedding", "Classifier"
 LINEAR_FLOAT = "LinearFloat"
-
-_EPSILON = 1e-5
-"""Of a BatchNormalization that does not say."""
 
 
 def fuse(graph: Graph) -> Graph:
@@ -93,7 +90,8 @@ def _patch_embedding(first: Op, around: _Surroundings) -> Found | None:
     square = side == width and tuple(given("strides", (1, 1))) == (side, side)
     plain = not any(given("pads", (0,))) and given("group", 1) == 1
     undilated = set(given("dilations", (1,))) == {1} and given("auto_pad", "NOTSET") == "NOTSET"
-    if not (square and plain and undilated and first.use(0).elements is None):
+    as_it_comes = first.use(0).views == (("transpose", (1, 2, 0)),)
+    if not (square and plain and undilated and as_it_comes):
         return None
     bias = first.constant(2) if len(first.inputs) > 2 else np.zeros(channels, np.float32)
     patches = first.output.rows
@@ -107,7 +105,7 @@ def _patch_embedding(first: Op, around: _Surroundings) -> Found | None:
         parts.append(around.readers[parts[-1].output][0])
     last = parts[-1]
     attributes = {"patch": side}
-    inputs = (first.use(0), weight, start)
+    inputs = (Use(first.use(0).value), weight, start)
     return Op(PATCH_EMBEDDING, "", inputs, last.output, attributes, last.layer), parts
 
 
@@ -188,7 +186,7 @@ def _classifier(last: Op, around: _Surroundings) -> Found | None:
         return None
     row = int(order.rows.reshape(-1)[0])
     gain, shift, mean, variance = (float(norm.constant(i).reshape(-1)[row]) for i in range(1, 5))
-    epsilon = float(norm.attributes.get("epsilon", _EPSILON))
+    epsilon = float(norm.attributes.get("epsilon", EPSILON))
     factor = gain / float(np.sqrt(variance + epsilon))
     weights = weight.astype(np.float64)
     # Exact sums: the order in which numpy adds depends on the processor.

@@ -19,13 +19,28 @@ from vitc.dialect.ops import DOMAIN
 from vitc.errors import VitcError
 from vitc.targets.layouts.views import View
 
-__all__ = ["VIEW", "Array", "Graph", "Input", "Kind", "Op", "Use", "Value", "refused"]
+__all__ = [
+    "EPSILON",
+    "VIEW",
+    "Array",
+    "Graph",
+    "Input",
+    "Kind",
+    "Op",
+    "Use",
+    "Value",
+    "affine_of_norm",
+    "refused",
+]
 
 Array = npt.NDArray[Any]
 
 Kind = Literal["bits", "int", "float", "index"]
 """Bits are {0, 1}; a bit stands for a sign, or for itself in a mask. An index picks rows."""
 
+
+EPSILON = 1e-5
+"""Of a normalization that does not say."""
 
 VIEW = "View"
 """Kind of an operator that only moves elements, by its attribute `views`."""
@@ -208,6 +223,16 @@ class Graph:
         for name, use in self.outputs.items():
             shown = _shown(use)
             yield f"output {shown}" if shown == name else f"output {name} = {shown}"
+
+
+def affine_of_norm(op: Op, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Gain and shift of a BatchNormalization in evaluation, fp32 [C, 1..]."""
+    gain, shift, mean, variance = (op.constant(i).astype(np.float64) for i in range(1, 5))
+    factor = gain / np.sqrt(variance + float(op.attributes.get("epsilon", EPSILON)))
+    sizes = (-1, *(1,) * (len(shape) - 1))
+    arrays = factor, shift - mean * factor
+    first, second = (array.reshape(sizes).astype(np.float32) for array in arrays)
+    return first, second
 
 
 def _shown(read: Input) -> str:

@@ -127,6 +127,11 @@ class _Reader:
             Use(operand) if isinstance(operand, Value) else operand for operand in call.operands
         ]
         if _type(node) in _CHANNELS_FIRST:
+            first = call.shape(0)
+            turned = Value(f"{name}.input", kind, (*first[1:], first[0]))
+            order = (*range(1, len(first)), 0)
+            self._append(VIEW, call, inputs[:1], turned, {"views": (("transpose", order),)})
+            inputs[0] = Use(turned)
             rows = Value(f"{name}.rows", kind, (*shape[1:], shape[0]))
             self._append(op_kind, call, inputs, rows, attributes)
             order = (len(shape) - 1, *range(len(shape) - 1))
@@ -318,8 +323,8 @@ def _kind(call: _Call) -> Kind:
     return operand.kind
 
 
-def _same(call: _Call) -> tuple[Kind, Shape]:
-    return _kind(call), call.shape(0)
+def _float(call: _Call) -> tuple[Kind, Shape]:
+    return "float", call.shape(0)
 
 
 def _elementwise(call: _Call) -> tuple[Kind, Shape]:
@@ -337,7 +342,10 @@ def _elementwise(call: _Call) -> tuple[Kind, Shape]:
         whole = np.broadcast_shapes(*shapes)
     except ValueError:
         raise call.refused(f"its inputs of {shapes} do not fit") from None
-    if len(whole) != rank or whole[0] != 1:
+    short = any(
+        isinstance(operand, Value) and len(operand.shape) + 1 < rank for operand in call.operands
+    )
+    if len(whole) != rank or whole[0] != 1 or short:
         raise call.refused("it would change the axis of images")
     return "float", whole[1:]
 
@@ -360,6 +368,9 @@ def _convolution(call: _Call) -> tuple[Kind, Shape]:
     image, weight = call.shape(0), call.constant(1)
     if len(image) != 1 + _SPATIAL or weight.ndim != len(image) + 1:
         raise call.refused("it is no convolution of pictures")
+    groups = int(call.attributes.get("group", 1))
+    if weight.shape[1] * groups != image[0] or weight.shape[0] % groups:
+        raise call.refused(f"a weight of {list(weight.shape)} meets {image[0]} channels")
     sides = []
     for i in range(_SPATIAL):
         pads = call.attributes.get("pads", (0,) * 4)
@@ -370,11 +381,74 @@ def _convolution(call: _Call) -> tuple[Kind, Shape]:
     return "float", (weight.shape[0], *sides)
 
 
+def _pool(call: _Call) -> tuple[Kind, Shape]:
+    """A pool of pictures; how it rounds is stated by an attribute."""
+    channels, *shape = call.shape(0)
+    kernel = call.attributes.get("kernel_shape", ())
+    if len(shape) != _SPATIAL or len(kernel) != _SPATIAL:
+        raise call.refused("it is no pool of pictures")
+    if call.attributes.get("storage_order"):
+        raise call.refused("it numbers what it picks")
+    pads = call.attributes.get("pads", (0,) * 4)
+    sides = []
+    for i, size in enumerate(shape):
+        covered = call.attributes.get("dilations", (1, 1))[i] * (kernel[i] - 1) + 1
+        stride = call.attributes.get("strides", (1, 1))[i]
+        free = size + pads[i] + pads[_SPATIAL + i] - covered
+        count = free // stride + 1
+        if call.attributes.get("ceil_mode") and free % stride:
+            # A window that would begin behind the picture does not count.
+            count += count * stride < size + pads[i]
+        sides.append(count)
+    return "float", (channels, *sides)
+
+
+def _global_pool(call: _Call) -> tuple[Kind, Shape]:
+    channels, *sides = call.shape(0)
+    return "float", (channels, *(1 for _ in sides))
+
+
+def _resize(call: _Call) -> tuple[Kind, Shape]:
+    shape = call.shape(0)
+    given = [i for i in (3, 2) if i < len(call.operands) and call.operands[i] is not None]
+    if len(shape) != 1 + _SPATIAL or not given or call.attributes.get("axes"):
+        raise call.refused("it resizes something else than pictures")
+    numbers = call.constant(given[0]).reshape(-1)
+    if len(numbers) != len(shape) + 1:
+        raise call.refused(f"it resizes by {numbers.tolist()}")
+    if given[0] == 3:  # sizes; 2 are scales
+        sides = tuple(int(size) for size in numbers[1:])
+    else:
+        sides = tuple(int(size * scale) for size, scale in zip(shape, numbers[1:], strict=True))
+    if sides[0] != shape[0]:
+        raise call.refused("it resizes along the channels")
+    return "float", sides
+
+
+def _reduced(call: _Call) -> tuple[Kind, Shape]:
+    shape = call.shape(0)
+    rank = len(shape) + 1
+    given = call.operands[1] if len(call.operands) > 1 else call.attributes.get("axes")
+    if given is None or isinstance(given, Value):
+        raise call.refused("it does not say along which axes, in numbers")
+    gone = {call.axis(int(axis), rank) for axis in np.asarray(given).reshape(-1)}
+    if call.attributes.get("keepdims", 1):
+        return "float", tuple(1 if i in gone else size for i, size in enumerate(shape))
+    left = tuple(size for i, size in enumerate(shape) if i not in gone)
+    if not left:
+        raise call.refused("it leaves no axis but that of images; keep the axes (keepdims)")
+    return "float", left
+
+
 def _matmul(call: _Call) -> tuple[Kind, Shape]:
-    left, right = call.shape(0), call.constant(1)
-    if right.ndim != 2 or left[-1] != right.shape[0]:
-        raise call.refused(f"{list(left)} times {list(right.shape)}")
-    return "float", (*left[:-1], right.shape[1])
+    left, right = call.shape(0), call.shape(1)
+    constant = isinstance(call.operands[1], np.ndarray)
+    if constant and len(right) == len(left) + 1 and right[0] == 1:
+        right = right[1:]
+    fits = len(right) == 2 if constant else right[:-2] == left[:-2]
+    if not isinstance(call.operands[0], Value) or not fits or left[-1] != right[-2]:
+        raise call.refused(f"{list(left)} times {list(right)}")
+    return "float", (*left[:-1], right[-1])
 
 
 def _gemm(call: _Call) -> tuple[Kind, Shape]:
@@ -441,18 +515,50 @@ def _mask_product(call: _Call) -> tuple[Kind, Shape]:
     return "int", (*mask[:-1], values[-2])
 
 
-_CHANNELS_FIRST = frozenset({("", "Conv")})
-"""Operators whose results are rows x channels here, and turned by a view that follows."""
+_CHANNELS_FIRST = frozenset(
+    {
+        ("", "AveragePool"),
+        ("", "Conv"),
+        ("", "GlobalAveragePool"),
+        ("", "MaxPool"),
+        ("", "Resize"),
+    }
+)
+"""Operators that read and write rows x channels here, between views that turn both."""
 
 _OPERATORS: Mapping[tuple[str, str], Reading] = {
-    ("", "Add"): _elementwise,
-    ("", "BatchNormalization"): _same,
+    **{("", kind): _elementwise for kind in ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub")},
+    **{
+        ("", kind): _float
+        for kind in (
+            "Abs",
+            "BatchNormalization",
+            "Clip",
+            "Erf",
+            "Exp",
+            "Gelu",
+            "HardSigmoid",
+            "HardSwish",
+            "LayerNormalization",
+            "LeakyRelu",
+            "Neg",
+            "Relu",
+            "Sigmoid",
+            "Softmax",
+            "Sqrt",
+            "Tanh",
+        )
+    },
+    **{("", kind): _reduced for kind in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")},
+    ("", "AveragePool"): _pool,
     ("", "Cast"): _cast,
     ("", "Concat"): _concat,
     ("", "Conv"): _convolution,
     ("", "Gemm"): _gemm,
+    ("", "GlobalAveragePool"): _global_pool,
     ("", "MatMul"): _matmul,
-    ("", "Mul"): _elementwise,
+    ("", "MaxPool"): _pool,
+    ("", "Resize"): _resize,
     (DOMAIN, "Binarize"): _bits,
     (DOMAIN, "BinaryLinear"): _integers,
     (DOMAIN, "BinaryLinearResidual"): _residual,

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from vitc.compiler.fuse import ATTENTION, CLASSIFIER, LINEAR_FLOAT, PATCH_EMBEDDING
+from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
 from vitc.compiler.rules.classifier import Classifier
+from vitc.compiler.rules.float_ops import FloatOps
 from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
@@ -21,7 +23,10 @@ from vitc.dialect.ops import DOMAIN
 
 __all__ = ["RULES"]
 
+_FLOATS: Final = FloatOps()
+
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
+    **{("", kind): _FLOATS for kind in RELAX_OPS},
     ("", CLASSIFIER): Classifier(),
     ("", PATCH_EMBEDDING): PatchEmbedding(),
     (DOMAIN, ATTENTION): Attention(),

@@ -1,0 +1,458 @@
+"""Float operators as Relax expressions: a table, one row an ONNX operator.
+
+Values are without the axis of images, and operators on pictures are channels last (`read`).
+Convolution, pooling and resizing are written as tensor expressions: Relax's own want an axis of
+images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from tvm import relax, te, tirx
+
+from vitc.compiler.graph import EPSILON, Array, Op, Use, Value, affine_of_norm, refused
+from vitc.targets.layouts.views import View
+
+__all__ = ["RELAX_OPS", "RelaxCall", "viewed"]
+
+_SPATIAL = 2
+
+
+@dataclass(frozen=True)
+class RelaxCall:
+    """What a row of the table emits with.
+
+    Attributes:
+        builder: Of the function.
+        op: The operator.
+        values: What holds a value.
+    """
+
+    builder: relax.BlockBuilder
+    op: Op
+    values: Mapping[Value, Any]
+
+    def operand(self, index: int) -> Any:
+        """An input; a constant is without the axis of images."""
+        read = self.op.inputs[index]
+        if isinstance(read, Use):
+            return viewed(self.builder, self.values[read.value], read.views)
+        if read is None:
+            raise refused(self.op, f"it lacks its input {index}")
+        rank = len(self.op.output.shape)
+        array = read[0] if read.ndim == rank + 1 else read
+        return relax.const(np.ascontiguousarray(array, np.float32))
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Shape of an input."""
+        return self.op.use(index).shape
+
+    def given(self, index: int) -> bool:
+        """Whether there is an input."""
+        return index < len(self.op.inputs) and self.op.inputs[index] is not None
+
+    def get(self, name: str, default: Any) -> Any:
+        """An attribute."""
+        return self.op.attributes.get(name, default)
+
+    def axis(self, axis: int) -> int:
+        """An axis, counted without that of images."""
+        rank = len(self.shape(0)) + 1
+        axis = axis + rank if axis < 0 else axis
+        if not 1 <= axis < rank:
+            raise refused(self.op, "it touches the axis of images, which comes first and alone")
+        return axis - 1
+
+    def te(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """A tensor expression of Relax values."""
+        return self.builder.emit_te(function, *arrays)
+
+
+def viewed(builder: relax.BlockBuilder, value: Any, views: Sequence[View]) -> Any:
+    """Emit reshapes, transposes and picks."""
+    for kind, numbers in views:
+        if kind == "reshape":
+            value = builder.emit(relax.op.reshape(value, numbers))
+        elif kind == "transpose":
+            value = builder.emit(relax.op.permute_dims(value, list(numbers)))
+        else:
+            axis, *taken = numbers
+            step = taken[1] - taken[0] if len(taken) > 1 else 1
+            if taken == list(range(taken[0], taken[0] + step * len(taken), step or 1)):
+                end = taken[-1] + (1 if step > 0 else -1)
+                cut = relax.op.strided_slice(value, [axis], [taken[0]], [end], [step])
+                # A slice to before the first cannot say where it ends.
+                if step > 0:
+                    value = builder.emit(cut)
+                    continue
+            rows = relax.const(np.array(taken, np.int32))
+            value = builder.emit(relax.op.take(value, rows, axis=axis))
+    return value
+
+
+Row = Callable[[RelaxCall], Any]
+
+
+def _unary(operator: Callable[[Any], Any]) -> Row:
+    return lambda call: operator(call.operand(0))
+
+
+def _binary(operator: Callable[[Any, Any], Any]) -> Row:
+    return lambda call: operator(call.operand(0), call.operand(1))
+
+
+def _number(value: float) -> Any:
+    return relax.const(np.float32(value))
+
+
+def _gelu(call: RelaxCall) -> Any:
+    if call.get("approximate", b"none") in ("tanh", b"tanh"):
+        return relax.op.nn.gelu_tanh(call.operand(0))
+    return relax.op.nn.gelu(call.operand(0))
+
+
+def _power(call: RelaxCall) -> Any:
+    exponent = call.op.constant(1)
+    x = call.operand(0)
+    known = {2.0: lambda: relax.op.multiply(x, x), 1.0: lambda: x, 0.5: lambda: relax.op.sqrt(x)}
+    found = known.get(float(exponent.reshape(-1)[0])) if exponent.size == 1 else None
+    if found is None or x is found:
+        raise refused(call.op, "it raises to another power than 2 or 1/2")
+    return found()
+
+
+def _clip(call: RelaxCall) -> Any:
+    ends = (-math.inf, math.inf)
+    low, high = (
+        float(call.op.constant(i).reshape(-1)[0]) if call.given(i) else end
+        for i, end in enumerate(ends, 1)
+    )
+    value = call.operand(0)
+    if low > -math.inf:
+        value = call.builder.emit(relax.op.maximum(value, _number(low)))
+    return relax.op.minimum(value, _number(high)) if high < math.inf else value
+
+
+def _leaky(call: RelaxCall) -> Any:
+    return relax.op.nn.leakyrelu(call.operand(0), float(call.get("alpha", 0.01)))
+
+
+def _hard_sigmoid(call: RelaxCall) -> Any:
+    slope, shift = float(call.get("alpha", 0.2)), float(call.get("beta", 0.5))
+    return _ramp(call, slope, shift)
+
+
+def _ramp(call: RelaxCall, slope: float, shift: float) -> Any:
+    line = relax.op.add(relax.op.multiply(call.operand(0), _number(slope)), _number(shift))
+    return relax.op.minimum(relax.op.maximum(line, _number(0)), _number(1))
+
+
+def _hard_swish(call: RelaxCall) -> Any:
+    return relax.op.multiply(call.operand(0), _ramp(call, 1 / 6, 0.5))
+
+
+def _softmax(call: RelaxCall) -> Any:
+    return relax.op.nn.softmax(call.operand(0), axis=call.axis(call.get("axis", -1)))
+
+
+def _layer_norm(call: RelaxCall) -> Any:
+    shape, axis = call.shape(0), call.axis(call.get("axis", -1))
+    if axis != len(shape) - 1:
+        raise refused(call.op, "it normalises over more than the last axis")
+    channels = shape[-1]
+    gain = np.broadcast_to(call.op.constant(1).reshape(-1), (channels,))
+    bias = call.op.constant(2).reshape(-1) if call.given(2) else np.zeros(channels)
+    return relax.op.nn.layer_norm(
+        call.operand(0),
+        relax.const(gain.astype(np.float32)),
+        relax.const(np.broadcast_to(bias, (channels,)).astype(np.float32)),
+        axes=[-1],
+        epsilon=float(call.get("epsilon", EPSILON)),
+    )
+
+
+def _batch_norm(call: RelaxCall) -> Any:
+    gain, shift = affine_of_norm(call.op, call.shape(0))
+    scaled = relax.op.multiply(call.operand(0), relax.const(gain))
+    return relax.op.add(scaled, relax.const(shift))
+
+
+def _affine(call: RelaxCall) -> Any:
+    return relax.op.add(relax.op.multiply(call.operand(0), call.operand(1)), call.operand(2))
+
+
+def _reduction(operator: Callable[..., Any]) -> Row:
+    def emitted(call: RelaxCall) -> Any:
+        given = call.op.constant(1) if call.given(1) else call.get("axes", None)
+        rank = len(call.shape(0))
+        axes = range(1, rank + 1) if given is None else np.asarray(given).reshape(-1)
+        own = [call.axis(int(axis)) for axis in axes]
+        return operator(call.operand(0), axis=own, keepdims=bool(call.get("keepdims", 1)))
+
+    return emitted
+
+
+def _concat(call: RelaxCall) -> Any:
+    axis = call.get("axis", 0)
+    rank = len(call.op.output.shape)
+    axis = axis - 1 if axis > 0 else axis + rank
+    return relax.op.concat([call.operand(i) for i in range(len(call.op.inputs))], axis=axis)
+
+
+def _matmul(call: RelaxCall) -> Any:
+    if isinstance(call.op.inputs[1], np.ndarray):
+        weight = call.op.inputs[1].astype(np.float32)
+        weight = weight[0] if weight.ndim > len(call.shape(0)) else weight
+        return call.te(product, call.operand(0), relax.const(weight))
+    return relax.op.matmul(call.operand(0), call.operand(1))
+
+
+def product(x: Any, weight: Any) -> Any:
+    *lead, inner = (int(size) for size in x.shape)
+    k = te.reduce_axis((0, inner), "k")
+    return te.compute(
+        (*lead, int(weight.shape[-1])),
+        lambda *at: te.sum(x[(*at[:-1], k)] * weight[k, at[-1]], axis=k),
+        name="product",
+    )
+
+
+def _gemm(call: RelaxCall) -> Any:
+    weight = call.op.constant(1).astype(np.float32)
+    weight = weight.T if call.get("transB", 0) else weight
+    result = call.te(product, call.operand(0), relax.const(np.ascontiguousarray(weight)))
+    if not call.given(2):
+        return result
+    bias = call.op.constant(2).reshape(-1).astype(np.float32)
+    return relax.op.add(result, relax.const(np.broadcast_to(bias, call.op.output.shape).copy()))
+
+
+# --- pictures, channels last ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What a convolution or a pool reads along height and width."""
+
+    sides: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+
+    @classmethod
+    def of(cls, call: RelaxCall, sides: Sequence[int]) -> _Window:
+        if call.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET", "VALID", b"VALID"):
+            raise refused(call.op, "its padding is not stated in numbers")
+        pads = tuple(call.get("pads", (0,) * 4))
+        ones = (1,) * _SPATIAL
+        return cls(
+            tuple(sides),
+            tuple(call.get("strides", ones)),
+            tuple(call.get("dilations", ones)),
+            pads[:_SPATIAL],
+        )
+
+    def place(self, axis: int, at: Any, tap: Any) -> Any:
+        return at * self.strides[axis] + tap * self.dilations[axis] - self.before[axis]
+
+    def axes(self) -> list[Any]:
+        return [te.reduce_axis((0, side), f"tap{i}") for i, side in enumerate(self.sides)]
+
+    def read(self, x: Any, at: Sequence[Any], taps: Sequence[Any], c: Any, outside: float) -> Any:
+        """An element of a tap; `outside` where it is padding."""
+        y, z = (self.place(i, at[i], taps[i]) for i in range(_SPATIAL))
+        sizes = [int(size) for size in x.shape[:_SPATIAL]]
+        inside = tirx.all(y >= 0, y < sizes[0], z >= 0, z < sizes[1])
+        return tirx.if_then_else(inside, x[y, z, c], tirx.const(outside, "float32"))
+
+
+def _convolution(call: RelaxCall) -> Any:
+    weight = call.op.constant(1).astype(np.float32)
+    outputs, inputs, *sides = weight.shape
+    groups = int(call.get("group", 1))
+    window, each = _Window.of(call, sides), outputs // groups
+    out_shape = call.op.output.shape
+
+    def depthwise(x: Any, w: Any) -> Any:
+        taps = window.axes()
+        return te.compute(
+            out_shape,
+            lambda y, z, c: te.sum(
+                window.read(x, (y, z), taps, tirx.indexdiv(c, each) if each > 1 else c, 0.0)
+                * w[taps[0], taps[1], c],
+                axis=taps,
+            ),
+            name="depthwise",
+        )
+
+    def convolution(x: Any, w: Any) -> Any:
+        taps, k = window.axes(), te.reduce_axis((0, inputs), "k")
+        return te.compute(
+            out_shape,
+            lambda y, z, c: te.sum(
+                window.read(
+                    x, (y, z), taps, tirx.indexdiv(c, each) * inputs + k if groups > 1 else k, 0.0
+                )
+                * w[taps[0], taps[1], k, c],
+                axis=[*taps, k],
+            ),
+            name="convolution",
+        )
+
+    turned = weight.transpose(2, 3, 1, 0)
+    if inputs == 1 and groups > 1:
+        result = call.te(depthwise, call.operand(0), relax.const(turned[:, :, 0].copy()))
+    else:
+        result = call.te(convolution, call.operand(0), relax.const(turned.copy()))
+    if not call.given(2):
+        return result
+    return relax.op.add(result, relax.const(call.op.constant(2).astype(np.float32)))
+
+
+def _max_pool(call: RelaxCall) -> Any:
+    window = _Window.of(call, call.op.attributes["kernel_shape"])
+
+    def max_pool(x: Any) -> Any:
+        taps = window.axes()
+        least = float(np.finfo(np.float32).min)
+        return te.compute(
+            call.op.output.shape,
+            lambda y, z, c: te.max(window.read(x, (y, z), taps, c, least), axis=taps),
+            name="max_pool",
+        )
+
+    return call.te(max_pool, call.operand(0))
+
+
+def _average_pool(call: RelaxCall) -> Any:
+    window = _Window.of(call, call.op.attributes["kernel_shape"])
+    shape, out = call.shape(0), call.op.output.shape
+    padded = bool(call.get("count_include_pad", 0))
+    rows, columns = (
+        [
+            sum(
+                padded or 0 <= window.place(axis, at, tap) < shape[axis]
+                for tap in range(window.sides[axis])
+            )
+            for at in range(out[axis])
+        ]
+        for axis in range(_SPATIAL)
+    )
+    counts = np.outer(rows, columns)
+
+    def average_pool(x: Any) -> Any:
+        taps = window.axes()
+        return te.compute(
+            out,
+            lambda y, z, c: te.sum(window.read(x, (y, z), taps, c, 0.0), axis=taps),
+            name="average_pool",
+        )
+
+    total = call.te(average_pool, call.operand(0))
+    if np.all(counts == counts[0, 0]):
+        return relax.op.multiply(total, _number(1 / counts[0, 0]))
+    return relax.op.multiply(total, relax.const((1 / counts)[..., None].astype(np.float32)))
+
+
+def _global_pool(call: RelaxCall) -> Any:
+    return relax.op.mean(call.operand(0), axis=[0, 1], keepdims=True)
+
+
+def _resize(call: RelaxCall) -> Any:
+    shape, out = call.shape(0), call.op.output.shape
+    mode = _text(call.get("mode", "nearest"))
+    where = _text(call.get("coordinate_transformation_mode", "half_pixel"))
+    if mode not in ("linear", "nearest") or call.get("antialias", 0):
+        raise refused(call.op, f"it resizes by {mode}, not linearly or to the nearest")
+    places = [_places(call.op, where, shape[i], out[i]) for i in range(_SPATIAL)]
+    if mode == "nearest":
+        if _text(call.get("nearest_mode", "round_prefer_floor")) == "floor":
+            taken = [np.floor(p) for p in places]
+        else:
+            taken = [np.ceil(p - 0.5) for p in places]
+        value = call.operand(0)
+        for axis in range(_SPATIAL):
+            rows = np.clip(taken[axis], 0, shape[axis] - 1).astype(np.int32)
+            value = call.builder.emit(relax.op.take(value, relax.const(rows), axis=axis))
+        return value
+    constants = []
+    for axis in range(_SPATIAL):
+        place = np.clip(places[axis], 0, shape[axis] - 1)
+        low = np.floor(place)
+        high = np.minimum(low + 1, shape[axis] - 1)
+        constants += [low.astype(np.int32), high.astype(np.int32), (place - low).astype(np.float32)]
+
+    def resize(x: Any, *tables: Any) -> Any:
+        y0, y1, v, x0, x1, u = tables
+
+        def element(i: Any, j: Any, c: Any) -> Any:
+            one = tirx.const(1.0, "float32")
+            above = x[y0[i], x0[j], c] * (one - u[j]) + x[y0[i], x1[j], c] * u[j]
+            below = x[y1[i], x0[j], c] * (one - u[j]) + x[y1[i], x1[j], c] * u[j]
+            return above * (one - v[i]) + below * v[i]
+
+        return te.compute(out, element, name="resize")
+
+    return call.te(resize, call.operand(0), *(relax.const(array) for array in constants))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _places(op: Op, where: str, size: int, wanted: int) -> Array:
+    at = np.arange(wanted, dtype=np.float64)
+    if where in ("half_pixel", "pytorch_half_pixel"):
+        moved = (at + 0.5) * size / wanted - 0.5
+        return moved * 0 if where == "pytorch_half_pixel" and wanted == 1 else moved
+    if where == "align_corners":
+        return at * (size - 1) / max(wanted - 1, 1)
+    if where == "asymmetric":
+        return at * size / wanted
+    raise refused(op, f"it resizes with coordinates {where}")
+
+
+RELAX_OPS: Final[Mapping[str, Row]] = {
+    "Abs": _unary(relax.op.abs),
+    "Add": _binary(relax.op.add),
+    "Affine": _affine,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _convolution,
+    "Div": _binary(relax.op.divide),
+    "Erf": _unary(relax.op.erf),
+    "Exp": _unary(relax.op.exp),
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_pool,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": _leaky,
+    "MatMul": _matmul,
+    "Max": _binary(relax.op.maximum),
+    "MaxPool": _max_pool,
+    "Min": _binary(relax.op.minimum),
+    "Mul": _binary(relax.op.multiply),
+    "Neg": _unary(relax.op.negative),
+    "Pow": _power,
+    "ReduceMax": _reduction(relax.op.max),
+    "ReduceMean": _reduction(relax.op.mean),
+    "ReduceMin": _reduction(relax.op.min),
+    "ReduceSum": _reduction(relax.op.sum),
+    "Relu": _unary(relax.op.nn.relu),
+    "Resize": _resize,
+    "Sigmoid": _unary(relax.op.sigmoid),
+    "Softmax": _softmax,
+    "Sqrt": _unary(relax.op.sqrt),
+    "Sub": _binary(relax.op.subtract),
+    "Tanh": _unary(relax.op.tanh),
+}
+"""By type of the ONNX operator."""
