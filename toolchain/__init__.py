@@ -92,6 +92,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vitc")
+    if name == "nn":
+        return import_module("vitc.nn")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitc' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

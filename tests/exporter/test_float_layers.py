@@ -35,7 +35,7 @@ def file(request, wide, tmp_path_factory):
 
 
 class Sine(nn.Module):
-    """What follows the first layer's integers is no threshold; the second layer is binary."""
+    """What follows the first layer's integers is no threshold."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,13 +115,14 @@ def test_a_file_that_hides_its_float_layers_is_not_compiled_and_not_equal(wide, 
         check(hidden, wide)
 
 
-def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(sine, tmp_path):
+@pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
+def test_integers_that_meet_a_float_operator_are_still_a_binary_product(sine, tmp_path, scheme):
     x = torch.randn(5, 4, 19)
-    with pytest.raises(VitcError, match=r"The layer first would fall back to float: no rewrite"):
-        build(sine)
-    result = export(sine, tmp_path / "net.onnx", allow_float=["first"])
-    assert list(result.float_layers) == ["first"]
-    assert (result.operators["BinaryLinear"], result.operators["BinaryLinearResidual"]) == (1, 1)
+    result = export(sine, tmp_path / "net.onnx", scheme=scheme)
+    assert (result.float_layers, result.binary_operators) == ({}, 2)
+    if scheme == "packed":
+        operators = result.operators
+        assert (operators["BinaryLinear"], operators["BinaryLinearResidual"]) == (1, 1)
     own = session(result.path).run(None, {"input": x.numpy()})[0]
     np.testing.assert_allclose(own, sine.model(x).detach().numpy(), rtol=0, atol=1e-6)
 
@@ -136,7 +137,7 @@ def test_integers_that_no_rewrite_turns_into_a_threshold_are_named(sine, tmp_pat
 )
 def test_a_name_that_allows_nothing_is_an_error(sine, allowed, says):
     with pytest.raises(VitcError, match=says):
-        build(sine, allow_float=["first", allowed])
+        build(sine, allow_float=[allowed])
 
 
 def test_a_mask_that_keeps_its_softmax_is_named(source, monkeypatch):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from vitc.errors import VitcError
 from vitc.models import observe
-from vitc.models.layers.attention import Attention
-from vitc.models.schemes import BIBERT
+from vitc.models.layers.attention import BinaryAttention
 
 
 def sgn(x: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def random_parameters(layer: nn.Module, seed: int) -> nn.Module:
     return layer.double().eval()
 
 
-def plain_attention(layer: Attention, u: Tensor, keys: Tensor) -> Tensor:
+def plain_attention(layer: BinaryAttention, u: Tensor, keys: Tensor) -> Tensor:
     """Section 3 of the paper for one group, written out."""
     s = layer.state_dict()
 
@@ -48,7 +47,7 @@ def plain_attention(layer: Attention, u: Tensor, keys: Tensor) -> Tensor:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_queries_and_keys_may_come_from_different_inputs(seed: int, training: bool) -> None:
-    layer = Attention(12, 3, 5, BIBERT, 1, "a", keys=7)
+    layer = BinaryAttention(12, 3, 5, name="a", keys=7)
     random_parameters(layer, seed).train(training)
     generator = torch.Generator().manual_seed(seed + 9)
     u = torch.randn(3, 5, 12, generator=generator).double()
@@ -58,7 +57,7 @@ def test_queries_and_keys_may_come_from_different_inputs(seed: int, training: bo
 
 
 def test_groups_attend_inside_themselves() -> None:
-    layer = random_parameters(Attention(12, 3, 5, BIBERT, 1, "a"), 2)
+    layer = random_parameters(BinaryAttention(12, 3, 5, name="a"), 2)
     u = torch.randn(2, 4, 5, 12, generator=torch.Generator().manual_seed(3)).double()
     apart = torch.stack([layer(u[:, group]) for group in range(4)], dim=1)
     assert torch.equal(layer(u), apart)
@@ -66,14 +65,14 @@ def test_groups_attend_inside_themselves() -> None:
 
 @pytest.mark.parametrize("keys", [None, 7])
 def test_attention_refuses_another_number_of_inputs_than_it_was_made_for(keys: int | None) -> None:
-    layer = Attention(12, 3, 5, BIBERT, 1, "a", keys=keys).eval()
+    layer = BinaryAttention(12, 3, 5, name="a", keys=keys).eval()
     u, others = torch.zeros(1, 5, 12), torch.zeros(1, 7, 12)
     with pytest.raises(VitcError, match="made for"):
         layer(u, others) if keys is None else layer(u)
 
 
 def test_gradients_reach_both_inputs_and_every_parameter() -> None:
-    layer = random_parameters(Attention(12, 3, 5, BIBERT, 1, "a", keys=7), 4).train()
+    layer = random_parameters(BinaryAttention(12, 3, 5, name="a", keys=7), 4).train()
     generator = torch.Generator().manual_seed(5)
     u, keys = (torch.randn(2, n, 12, generator=generator).double() * 0.5 for n in (5, 7))
     u.requires_grad_()
@@ -84,7 +83,7 @@ def test_gradients_reach_both_inputs_and_every_parameter() -> None:
 
 
 def test_taps_of_training_hold_signs_of_the_names_of_inference() -> None:
-    layer = random_parameters(Attention(12, 3, 5, BIBERT, 1, "a", keys=7), 6)
+    layer = random_parameters(BinaryAttention(12, 3, 5, name="a", keys=7), 6)
     u, keys = torch.randn(2, 5, 12).double(), torch.randn(2, 7, 12).double()
     seen: dict[bool, dict[str, Tensor]] = {}
     for training in (True, False):

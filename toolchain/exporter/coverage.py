@@ -1,8 +1,9 @@
 """Coverage: every binary layer of the model is a binary operator of the file, and nothing else is.
 
-A layer falls back to float if its weights are not binarized, or if no rewrite could turn what
-follows its integers into a threshold or a residual sum. That is an error unless the layer is named
-as one that may: a file that is slower and larger than it claims helps nobody.
+A layer falls back to float if its weights are not binarized; a product of activations, if what
+follows its integers is no mask and no threshold. That is an error unless the layer is named as one
+that may: a file that is slower and larger than it claims helps nobody. A binary linear whose
+integers meet a float operator is one still: its sum is an integer, scaled once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY
 from vitc.errors import VitcError
 from vitc.models import binary_modules
-from vitc.models.layers.two_layer import TwoLayer
+from vitc.models.layers.named import Named
 from vitc.names import did_you_mean
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 _LINEARS = frozenset({"BinaryLinear", "BinaryLinearThreshold", "BinaryLinearResidual"})
 _LISTED = 12
 _WIDE = "it has 32-bit weights"
-_UNFUSED = "no rewrite turns what follows its integers into a threshold or a residual sum"
+_UNFUSED = "no rewrite turns what follows its integers into a mask or a threshold"
 _READERS = {"BinaryScores": "RowBestMask", "MaskSignMatMul": "IntegerThreshold"}
 """Products of activations, and what reads their integers without a float in between."""
 
@@ -54,10 +55,8 @@ def fallen_layers(graph: ir.Graph) -> dict[str, str]:
         _layer(node): _UNFUSED
         for node in graph
         if node.domain == DOMAIN
-        and (
-            node.op_type == "BinaryLinear"
-            or (node.op_type in _READERS and _READERS[node.op_type] not in _readers(node))
-        )
+        and node.op_type in _READERS
+        and _READERS[node.op_type] not in _readers(node)
     }
 
 
@@ -153,7 +152,7 @@ def _layer(node: ir.Node) -> str:
 def _layer_of(model: nn.Module, name: str) -> str:
     """The layer of a module, by the name that its taps have; what is no module's keeps its name."""
     for path, module in model.named_modules():
-        if isinstance(module, TwoLayer) and _covers(path, name):
+        if isinstance(module, Named) and _covers(path, name):
             return module.name + name.removeprefix(path)
     return name
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-import torch
 from torch import nn
 
 from vitc.dialect import DOMAIN, VERSION, packed_width
@@ -41,6 +40,7 @@ from vitc.exporter.coverage import (
     settle_float_layers,
     wide_layers,
 )
+from vitc.exporter.example import Example, inputs_of
 from vitc.exporter.inline import inline_functions
 from vitc.exporter.limits import LARGEST_FILE
 from vitc.exporter.naming import name_everything
@@ -100,18 +100,20 @@ class Traced:
     graph: onnx.ModelProto
 
 
-def trace(model: nn.Module, example: torch.Tensor | None = None) -> Traced:
+def trace(model: nn.Module, example: Example | None = None) -> Traced:
     """Trace a model once, for several formats and checks.
 
     Args:
         model: A model built of vitc's layers, on the CPU. What changes in it later is not seen.
-        example: An input [B, ...]; by default zeros [2, 3, S, S] with S = model.config.image_size.
+        example: An input [B, ..], or several in order or by the names of the model's forward
+            method; types and sizes count. By default zeros of ``model.config.input_shape``.
 
     Raises:
-        VitcError: The model cannot be traced, or says no image size and there is no example.
+        VitcError: The model cannot be traced, two layers have one name, a tap's first axis is not
+            the image, the example does not fit, or there is none and the model says no shape.
     """
     frozen = freeze(model, keep=wide_layers(model))
-    captured = capture(frozen, _example(model) if example is None else example)
+    captured = capture(frozen, inputs_of(model, example))
     return Traced(model, frozen, ir.to_proto(captured))
 
 
@@ -119,7 +121,7 @@ def build(
     model: nn.Module | Traced,
     *,
     scheme: str = "packed",
-    example: torch.Tensor | None = None,
+    example: Example | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
     inline: bool = False,
@@ -186,7 +188,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     scheme: str = "packed",
-    example: torch.Tensor | None = None,
+    example: Example | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
     inline: bool = False,
@@ -270,16 +272,6 @@ def _inline(onnx_model: ir.Model) -> None:
     inline_functions(onnx_model)
     name_layers(onnx_model.graph)
     name_everything(onnx_model, named)
-
-
-def _example(model: nn.Module) -> torch.Tensor:
-    size = getattr(getattr(model, "config", None), "image_size", None)
-    if not isinstance(size, int):
-        raise VitcError(
-            "The model does not say which input it takes (it has no config.image_size).",
-            "Pass example=, a tensor [B, ...].",
-        )
-    return torch.zeros(2, 3, size, size)
 
 
 def _copied(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -43,7 +43,8 @@ _SAME: Final = frozenset(
 )
 """Operators that hand on the tensor that they are given."""
 
-_HINT: Final = "A model for vitc is built of the layers of vitc.models and plain torch operators."
+_OWN: Final = "vitc"
+_HINT: Final = "A model for vitc is built of the layers of vitc.nn and plain torch operators."
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,8 @@ class _Link:
         values = [self._value(pair) for pair in pairs]
         if fixed is not None:
             values = [replace(value, data=data) for value, data in zip(values, fixed, strict=True)]
+        if operator.namespace == _OWN:
+            _check_image_axis(operator, leaves, values[0])
         for pair, value in zip(pairs, values, strict=True):
             self._bind(pair, value)
         return [] if fixed is not None else [Call(operator, arguments, keywords, tuple(values))]
@@ -313,6 +316,24 @@ def _size(one: int, other: int) -> Size:
     if rest or count * _BATCHES[1] != other:
         raise _depends_on_batch("A size of the model")
     return PerImage(count)
+
+
+def _check_image_axis(operator: Any, leaves: Sequence[Any], value: Value) -> None:
+    """Refuse a tap or a binary operator whose first axis is not the image."""
+    first = value.shape[0] if value.shape else None
+    if first == PerImage(1) and PerImage(1) not in value.shape[1:]:
+        return
+    name = next((leaf for leaf in leaves if isinstance(leaf, str)), "")
+    what = f"The value tapped as {name}" if name else f"What {operator} makes"
+    sizes = ", ".join(
+        str(size) if isinstance(size, int) else "B" if size.count == 1 else f"{size.count} * B"
+        for size in value.shape
+    )
+    raise VitcError(
+        f"{what} has shape [{sizes}] for B images, wanted the images alone on its first axis.",
+        "Keep groups as an axis of their own, [B, groups, tokens, channels]; the layers of vitc.nn "
+        "take them there.",
+    )
 
 
 def _depends_on_batch(what: str) -> VitcError:

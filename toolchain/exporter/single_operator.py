@@ -103,7 +103,7 @@ def _exported(call: Call) -> onnx.ModelProto:
         raise VitcError(
             f"The model could not be traced: {call.operator} has no form in ONNX "
             f"({str(cause).strip().partition(chr(10))[0]}).",
-            "A model for vitc is built of the layers of vitc.models and plain torch operators.",
+            "A model for vitc is built of the layers of vitc.nn and plain torch operators.",
         ) from error
     if program is None:
         raise VitcError("torch.onnx.export returned nothing.")

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops, straight_through
+from vitc.models.layers.named import settle_names
 from vitc.models.layers.signs import are_bits
-from vitc.models.schemes import Scheme
+from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import UNDERFLOW
 
 __all__ = [
@@ -79,17 +80,22 @@ class BinaryLinear(nn.Module):
     Args:
         inputs: K.
         outputs: O.
-        scheme: How weights are binarized.
+        scheme: How weights are binarized, or the name of such a scheme.
         weight_bits: 1, or 32 to use the latent weight as it is (the 32W1A training step).
         parts: Into how many row sections the forward pass splits the layer (3 for q, k, v), which
             is how many binary linear ops it becomes.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, scheme: Scheme, weight_bits: int = 1, parts: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        scheme: Scheme | str = "bibert",
+        weight_bits: int = 1,
+        parts: int = 1,
     ) -> None:
         super().__init__()
-        self.scheme = scheme
+        self.scheme = find_scheme(scheme)
         self.weight_bits = weight_bits
         self.parts = parts
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
@@ -221,10 +227,11 @@ def freeze(model: _Model, keep: Collection[str] = ()) -> _Model:
         keep: Names of binary linears that stay as they are.
 
     Raises:
-        VitcError: If the model has 32-bit weights.
+        VitcError: If the model has 32-bit weights, or two layers have one name.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     for name, module in binary_modules(frozen).items():
         if isinstance(module, BinaryLinear) and name not in keep:
             frozen.set_submodule(name, FrozenBinaryLinear(module))
+    settle_names(frozen)
     return frozen

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.config import NetworkConfig
-from vitc.models.layers.attention import Attention
+from vitc.models.layers.attention import BinaryAttention
+from vitc.models.layers.mlp import BinaryMLP
 from vitc.models.layers.norm import AxisNorm
-from vitc.models.layers.two_layer import TwoLayer
 from vitc.models.network import SPATIAL_SCALE, Network, build_network
 from vitc.models.preprocessing import Preprocessing
 
@@ -84,11 +84,11 @@ def random_model(
         elif isinstance(module, nn.PReLU):
             normal(module.weight, 0.25, 0.2)
     for module in modules:
-        if isinstance(module, Attention):
+        if isinstance(module, BinaryAttention):
             for shift in (module.moveq, module.movek, module.movev):
                 normal(shift.bias, 0.0, 0.3 * _spread(module.qkv))
             normal(module.movefc.bias, 0.0, 0.2 * module.movek.bias.shape[2] ** 0.5)
-        elif isinstance(module, TwoLayer):
+        elif isinstance(module, BinaryMLP):
             normal(module.movefc1.bias, 0.0, 0.2)
             for shift in (module.moveact1, module.moveact2, module.movefc2):
                 normal(shift.bias, 0.0, 0.25 * _spread(module.fc1))

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import are_bits, masked_sum, products, signs, softmax_mask
-from vitc.models.schemes import Scheme
+from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
-__all__ = ["MASK_RATIO", "Attention"]
+__all__ = ["MASK_RATIO", "BinaryAttention"]
 
 MASK_RATIO: Final = 0.25
 """A key is attended from this share of the row's largest probability on."""
@@ -25,7 +26,7 @@ _SUM_TERMS: Final = 4
 _NORM_TERMS: Final = 8
 
 
-class Attention(nn.Module):
+class BinaryAttention(Named):
     """Binary attention (SI-BiViT, section 3): ``proj(sgn(A v + movefc))``.
 
     ``q = sgn(linear(sgn(u)) + moveq)``, k and v likewise; A is 1 where a key's softmax of
@@ -36,11 +37,11 @@ class Attention(nn.Module):
         width: C, channels.
         heads: h; the head width is C / h.
         tokens: n, queries of a group.
-        scheme: Binarization scheme.
-        weight_bits: 1 or 32.
-        name: Prefix of the tap names.
         keys: m, keys of a group, where keys and values come from another input than queries; then
             ``q`` and ``kv`` are two linears. None for one input, and one linear ``qkv``.
+        scheme: Binarization scheme, or its name.
+        weight_bits: 1 or 32.
+        name: First part of the tap names; empty for the name of the module.
 
     Raises:
         VitcError: If the width is not a multiple of the heads.
@@ -51,25 +52,26 @@ class Attention(nn.Module):
         width: int,
         heads: int,
         tokens: int,
-        scheme: Scheme,
-        weight_bits: int,
-        name: str,
+        *,
         keys: int | None = None,
+        scheme: Scheme | str = "bibert",
+        weight_bits: int = 1,
+        name: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         if width % heads:
             raise VitcError(f"The width {width} is not a multiple of {heads} heads.")
-        self.name = name
+        rules = find_scheme(scheme)
         self.heads = heads
         self.head_width = width // heads
-        self.window = scheme.activation_window
+        self.window = rules.activation_window
         if keys is None:
-            self.qkv = BinaryLinear(width, 3 * width, scheme, weight_bits, parts=3)
+            self.qkv = BinaryLinear(width, 3 * width, rules, weight_bits, parts=3)
         else:
-            self.q = BinaryLinear(width, width, scheme, weight_bits)
-            self.kv = BinaryLinear(width, 2 * width, scheme, weight_bits, parts=2)
+            self.q = BinaryLinear(width, width, rules, weight_bits)
+            self.kv = BinaryLinear(width, 2 * width, rules, weight_bits, parts=2)
         self.crossed = keys is not None
-        self.proj = BinaryLinear(width, width, scheme, weight_bits)
+        self.proj = BinaryLinear(width, width, rules, weight_bits)
         held = tokens if keys is None else keys
         self.moveq = Shift(1, heads, tokens, 1)
         self.movek = Shift(1, heads, held, 1)

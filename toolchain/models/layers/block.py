@@ -7,9 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from vitc.models.layers.attention import Attention
+from vitc.models.layers.attention import BinaryAttention
+from vitc.models.layers.mlp import BinaryMLP
 from vitc.models.layers.norm import AxisNorm
-from vitc.models.layers.two_layer import TwoLayer
 from vitc.models.schemes import Scheme
 from vitc.models.taps import tap
 
@@ -24,7 +24,7 @@ class Block(nn.Module):
     Args:
         width: C, channels.
         tokens: N.
-        heads: Attention heads.
+        heads: BinaryAttention heads.
         hidden: Hidden channels of the MLP.
         si_hidden: Hidden tokens of the spatial branch; 0 for none.
         scheme: Binarization scheme.
@@ -50,13 +50,19 @@ class Block(nn.Module):
         self.name = name
         self.has_si = si_hidden > 0
         self.norm1 = AxisNorm(tokens, eps=eps)
-        self.attn = Attention(width, heads, tokens, scheme, weight_bits, f"{name}.attn")
+        self.attn = BinaryAttention(
+            width, heads, tokens, scheme=scheme, weight_bits=weight_bits, name=f"{name}.attn"
+        )
         self.norm2 = AxisNorm(tokens, eps=eps)
-        self.mlp = TwoLayer(width, hidden, tokens, scheme, weight_bits, f"{name}.mlp")
+        self.mlp = BinaryMLP(
+            width, hidden, tokens, scheme=scheme, weight_bits=weight_bits, name=f"{name}.mlp"
+        )
         if self.has_si:
             self.learnablescaling = nn.Parameter(torch.zeros(1, 1, width))
             self.norm3 = AxisNorm(width, eps=eps)
-            self.mlp2 = TwoLayer(tokens, si_hidden, width, scheme, weight_bits, f"{name}.si")
+            self.mlp2 = BinaryMLP(
+                tokens, si_hidden, width, scheme=scheme, weight_bits=weight_bits, name=f"{name}.si"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual stream [B, N, C] to residual stream [B, N, C]."""

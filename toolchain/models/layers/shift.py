@@ -20,5 +20,5 @@ class Shift(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the shift."""
+        """Add the shift to `x` [B, ..]."""
         return x + self.bias

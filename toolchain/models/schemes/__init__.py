@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from vitc.models.schemes.bibert import BIBERT
 from vitc.models.schemes.scheme import Scheme
-from vitc.models.schemes.table import SCHEMES, scheme
+from vitc.models.schemes.table import SCHEMES, find_scheme, scheme
 
-__all__ = ["BIBERT", "SCHEMES", "Scheme", "scheme"]
+__all__ = ["BIBERT", "SCHEMES", "Scheme", "find_scheme", "scheme"]

@@ -10,7 +10,7 @@ from vitc.errors import VitcError
 from vitc.models.schemes.bibert import BIBERT
 from vitc.models.schemes.scheme import Scheme
 
-__all__ = ["SCHEMES", "scheme"]
+__all__ = ["SCHEMES", "find_scheme", "scheme"]
 
 SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType({entry.name: entry for entry in (BIBERT,)})
 
@@ -27,3 +27,12 @@ def scheme(name: str) -> Scheme:
             "Pass one of them as the scheme.",
         )
     return SCHEMES[name]
+
+
+def find_scheme(given: Scheme | str) -> Scheme:
+    """A scheme, given itself or by its name.
+
+    Raises:
+        VitcError: As `scheme`.
+    """
+    return scheme(given) if isinstance(given, str) else given

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import signs
-from vitc.models.schemes import Scheme
+from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
-__all__ = ["TwoLayer"]
+__all__ = ["BinaryMLP"]
 
 _NORM_TERMS: Final = 8
 _HIDDEN_TERMS: Final = 8
@@ -22,7 +23,7 @@ _FAR: Final = 2.0**-12
 """More than any rounding error, as a share of the magnitude that it is bounded by."""
 
 
-class TwoLayer(nn.Module):
+class BinaryMLP(Named):
     """``fc2(sgn(prelu(fc1(sgn(u + movefc1)) + moveact1) + moveact2 + movefc2))``.
 
     On [B, tokens, channels] it is the MLP; on [B, channels, tokens] it mixes tokens, which is the
@@ -32,22 +33,29 @@ class TwoLayer(nn.Module):
         features: K, length of the contracted last axis.
         hidden: Hidden features.
         rows: Length of the axis before it, which shifts and slopes belong to.
-        scheme: Binarization scheme.
+        scheme: Binarization scheme, or its name.
         weight_bits: 1 or 32.
-        name: Prefix of the tap names.
+        name: First part of the tap names; empty for the name of the module.
     """
 
     def __init__(
-        self, features: int, hidden: int, rows: int, scheme: Scheme, weight_bits: int, name: str
+        self,
+        features: int,
+        hidden: int,
+        rows: int,
+        *,
+        scheme: Scheme | str = "bibert",
+        weight_bits: int = 1,
+        name: str = "",
     ) -> None:
-        super().__init__()
-        self.name = name
-        self.window = scheme.activation_window
-        self.fc1 = BinaryLinear(features, hidden, scheme, weight_bits)
+        super().__init__(name)
+        rules = find_scheme(scheme)
+        self.window = rules.activation_window
+        self.fc1 = BinaryLinear(features, hidden, rules, weight_bits)
         self.moveact1 = Shift(1, rows, 1)
         self.prelu = nn.PReLU(rows)
         self.moveact2 = Shift(1, rows, 1)
-        self.fc2 = BinaryLinear(hidden, features, scheme, weight_bits)
+        self.fc2 = BinaryLinear(hidden, features, rules, weight_bits)
         self.movefc1 = Shift(1, rows, 1)
         self.movefc2 = Shift(1, rows, 1)
 

@@ -1,0 +1,28 @@
+"""Signs of a float tensor, as a layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vitc.models.layers.named import Named
+from vitc.models.layers.signs import signs
+from vitc.models.taps import tap
+
+__all__ = ["Binarize"]
+
+
+class Binarize(Named):
+    """``sgn(x)``, with ``sgn(0) = +1``: what every binary layer reads.
+
+    Args:
+        window: In training the gradient passes where |x| < window (SI-BiViT and BiBERT: 1).
+        name: Of the tap; empty for the name of the module.
+    """
+
+    def __init__(self, window: float = 1.0, name: str = "") -> None:
+        super().__init__(name)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Signs of `x` [B, ..]: bits (uint8, 1 for +1) in eval mode, floats in training."""
+        return tap(self.name, signs(x, self.window if self.training else None), "bits", x)
