@@ -116,7 +116,7 @@ LOWERING = [
           "storages[binding.var] = end\n", "storages[binding.var] = end // 2 // 64 * 64\n",
           "blocks.0.attn.input"),
     Fault("one task left out", "vitc.compiler.tables",
-          "{step.kernel.tasks}", "{step.kernel.tasks - 1}", "embedding"),
+          "else step.kernel.tasks", "else step.kernel.tasks - 1", "embedding"),
 ]  # fmt: skip
 
 EXPORT = [
