@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 
 from tests.compiler.graphs import onnx_graph
 from tests.compiler.programs import check_program
+from vitc.compiler.codegen import emit_assembly
+from vitc.compiler.pipeline import make_plan
 from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.dialect.packing import pack_bits
-from vitc.targets.table import find
+from vitc.errors import VitcError
+from vitc.targets.table import TARGETS, find
 
 Case = tuple[tuple[int, ...], list[tuple[str, list[str], str, dict[str, Any]]], dict[str, Any]]
 RNG = np.random.default_rng(5)
@@ -243,3 +247,53 @@ def test_equal_functions_are_one_kernel(tmp_path):
         onnx_graph([1, 8, 64], nodes, constants), normal(8, 64), find("native"), tmp_path
     )
     assert len({step.kernel.symbol for step in plan.steps}) == len(plan.steps) - 3
+
+
+def every_function() -> ir.Model:
+    """A chain with everything that could become a call of a C library."""
+    kinds = [
+        "Abs", "Erf", "Exp", "Gelu", "HardSwish", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Tanh",
+        "Softmax", "LayerNormalization", "ReduceMean", "Sqrt",
+    ]  # fmt: skip
+    nodes, last = [], "x"
+    for kind in kinds:
+        inputs = [last, "g", "h"] if kind == "LayerNormalization" else [last]
+        inputs = [last, "axis"] if kind == "ReduceMean" else inputs
+        if kind == "Sqrt":
+            nodes.append(("Mul", [last, last], "square", {}))
+            inputs = ["square"]
+        last = f"y{kind}"
+        nodes.append((kind, inputs, last, {}))
+    nodes.append(("Reshape", ["x", "picture"], "x4", {}))
+    nodes.append(("Conv", ["x4", "w"], "conv", {"pads": [2] * 4, "group": 5}))
+    nodes.append(("MaxPool", ["conv"], "pool", {"kernel_shape": [2, 2]}))
+    nodes.append(("ReduceSum", ["pool", "axes"], "sum", {}))
+    nodes.append(("Reshape", ["sum", "one"], "sum3", {}))
+    nodes.append(("Div", [last, "sum3"], "y", {}))
+    constants = {
+        "g": normal(71), "h": normal(71), "axis": whole(2), "axes": whole(1, 2, 3),
+        "picture": whole(1, 5, 1, 71), "w": normal(5, 1, 3, 3), "one": whole(1, 1, 1),
+    }  # fmt: skip
+    return onnx_graph([1, *ODD], nodes, constants)
+
+
+OF_LIBC = {"memcpy", "memmove", "memset"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kernels_call_nothing_but_libc(target):
+    machine = TARGETS[target]
+    plan = make_plan(every_function(), machine, [])
+    assembly = emit_assembly(plan.kernels, machine)
+    called = re.findall(r"^\s+(?:callq?|jmp|blx?|b)\s+([A-Za-z_]\w*)", assembly, re.MULTILINE)
+    assert set(called) <= OF_LIBC
+    assert len(plan.kernels) > 3
+
+
+def test_a_function_without_a_polynomial_is_named():
+    model = onnx_graph([1, *ODD], [("Log", ["x"], "y", {})], {})
+    with pytest.raises(VitcError, match=r"y \(Log of layer of y\) is not compiled"):
+        make_plan(model, find("x86"), [])
+    model = onnx_graph([1, *ODD], [("Pow", ["x", "c"], "y", {})], {"c": np.float32(3)})
+    with pytest.raises(VitcError, match=r"y \(Pow of layer of y\) is not compiled"):
+        make_plan(model, find("x86"), [])
