@@ -318,7 +318,12 @@ def _lane(stage: Stage) -> Any:
     if not stage.reduced:
         return last
     summed = stage.reduced[-1][0]
-    ends = [load.indices[-1] for load in stage.loads() if len(load.indices)]
+    combined = [var for var, _ in stage.reduced]
+    ends = [
+        load.indices[-1]
+        for load in stage.loads()
+        if any(_uses(index, var) for index in load.indices for var in combined)
+    ]
     if any(last is not None and _uses(end, last) for end in ends):
         return last
     return summed if any(end.same_as(summed) for end in ends) else last
@@ -540,16 +545,15 @@ class _Body:
         *outer, (_, length) = stage.reduced or [(None, 1)]
         lane = _lane(stage)
         vector = bool(stage.reduced) and lane is stage.reduced[-1][0]
-        widest = min(self._width(stage), length) if vector else 1
+        widest = min(self._width(stage), 1 << length.bit_length() - 1) if vector else 1
         known = self._before(stage, places)
-        sums = e.local("float32", widest)
-        e.store(sums, 0, e.constant("float32", float(stage.start.value), widest), widest)
+        pieces = list(_pieces(e, length, widest))
+        # One array a width: an array that is read in several ways does not become registers.
+        sums = {width: e.local("float32", width) for _, width in pieces}
+        for width, array in sums.items():
+            e.store(array, 0, e.constant("float32", float(stage.start.value), width), width)
         with ExitStack() as stack:
             around = [stack.enter_context(e.loop(0, extent)) for _, extent in outer]
-            if not stage.reduced:
-                pieces: Any = [(_at(0), 1)]
-            else:
-                pieces = _pieces(e, length, widest)
             for start, width in pieces:
                 with start as first:
                     inner = [*around, first] if stage.reduced else []
@@ -564,10 +568,10 @@ class _Body:
                         known=known,
                     )
                     added = values.get(stage.value)
-                    total = combine(e.load(sums, 0, width), added)
-                    e.store(sums, 0, total, width)
+                    total = combine(e.load(sums[width], 0, width), added)
+                    e.store(sums[width], 0, total, width)
         buffer, at = self._target(stage, places)
-        e.store(buffer, at, _folded(e, sums, widest, combine))
+        e.store(buffer, at, _folded(e, sums, combine))
 
 
 _Known = dict[Any, Any]
@@ -615,16 +619,22 @@ def _parts(expr: Any) -> list[Any]:
     return [getattr(expr, name) for name in names if hasattr(expr, name)]
 
 
-def _folded(e: Emitter, sums: Any, width: int, combine: Callable[[Any, Any], Any]) -> Any:
-    """One number of the lanes of a vector: halves are combined as long as they are vectors."""
-    while width > 1 and width % 2 == 0:
+def _folded(e: Emitter, sums: Mapping[int, Any], combine: Callable[[Any, Any], Any]) -> Any:
+    """One number of the lanes of vectors whose widths are powers of two."""
+    width = max(sums)
+    total = e.let(e.load(sums[width], 0, width))
+    while width > 1:
         width //= 2
-        low, high = (e.load(sums, at, width) for at in (0, width))
-        e.store(sums, 0, e.let(combine(low, high)), width)
-    total = sums[0]
-    for i in range(1, width):
-        total = combine(total, sums[i])
+        low, high = (_lanes(total, range(first, first + width)) for first in (0, width))
+        total = e.let(combine(low, high))
+        if width in sums:
+            total = e.let(combine(total, e.load(sums[width], 0, width)))
     return total
+
+
+def _lanes(vector: Any, places: range) -> Any:
+    """Some lanes of a vector."""
+    return tirx.Shuffle([vector], [T.int32(place) for place in places])
 
 
 class _at:  # noqa: N801 - a context, like a loop of one turn
