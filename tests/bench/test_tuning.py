@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitc.bench import tuning
+from vitc.bench import tile_cache, tuning
 from vitc.bench.measure import Latency
 from vitc.bench.tile_cache import TileCache
 from vitc.bench.tuning import TuneOptions, tune
 from vitc.devices import LocalDevice, RunRequest
 from vitc.errors import VitcError
+from vitc.places import Cache
 from vitc.runtime.artefact import Artefact
 from vitc.targets.isa import ISAS
 from vitc.targets.packing import ROW_PADDING
@@ -25,7 +26,8 @@ QUICK = TuneOptions(rounds=2, runs=1)
 @pytest.fixture
 def artefact(compiled, tmp_path: Path, monkeypatch) -> Path:
     """A copy of a native artefact, and an empty cache of tiles."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Of tiles only: the linker's own would be filled for a minute.
+    monkeypatch.setattr(tile_cache, "find_cache", lambda: Cache(tmp_path / "cache"))
     # Three tiles are enough to see the search at work.
     monkeypatch.setattr(tuning, "other_tiles", lambda isa: other_tiles(isa)[:2])
     shutil.copytree(compiled("native").path, tmp_path / "native")

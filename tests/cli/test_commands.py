@@ -11,11 +11,12 @@ from PIL import Image
 
 from tests.processors import HAS_AMX
 from vitc import api
-from vitc.bench import tuning
+from vitc.bench import tile_cache, tuning
 from vitc.bench.estimate import find_llvm_mca
 from vitc.cli.main import train
 from vitc.errors import VitcError
 from vitc.models import load, save
+from vitc.places import Cache
 from vitc.runtime.artefact import Artefact
 from vitc.targets.tiles import other_tiles
 from vitc.training import TrainOptions
@@ -257,7 +258,7 @@ def test_bench_has_no_report_of_times_that_were_not_taken(vitc, beyond, tmp_path
 
 
 def test_tune_shows_a_tile_for_every_product(vitc, built, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tile_cache, "find_cache", lambda: Cache(tmp_path / "cache"))
     monkeypatch.setattr(tuning, "other_tiles", lambda isa: other_tiles(isa)[:1])
     copy = shutil.copytree(built.artefact, tmp_path / "copy")
     outcome = vitc("tune", copy, "--rounds", 1, "--runs", 1, "--json", "-")
