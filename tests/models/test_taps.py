@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.verify.origins import origins
 from vitc.exporter.recording import record
 from vitc.models import ModelConfig, SIBiViT, observe, preset, random_images, random_model
 from vitc.models.taps import TapEvent, tap
+from vitc.verify.forcing import Reference, TapComparison
 
 
 def seen(model: SIBiViT, images: Tensor) -> dict[str, TapEvent]:
@@ -51,13 +53,14 @@ def test_taps_are_those_of_the_design_in_order(odd_config: ModelConfig) -> None:
 
 
 def test_bits_are_the_signs_of_the_value_before_them(odd_config: ModelConfig) -> None:
-    for name, event in seen(random_model(odd_config, 1), random_images(odd_config, 3)).items():
-        if event.kind == "bits":
-            assert event.pre is not None
-            assert torch.equal(event.value.bool(), event.pre >= 0), name
-            bound = event.bound()
-            assert bound is not None
-            assert bound.expand(event.value.shape).min() > 0
+    model, images = random_model(odd_config, 1), random_images(odd_config, 3)
+    found = origins(model, images)
+    bits = {name: event for name, event in seen(model, images).items() if event.kind == "bits"}
+    assert {name for name in bits if not name.endswith(".mask")} == set(found)
+    for name, origin in found.items():
+        assert torch.equal(bits[name].value.bool(), origin.pre >= 0), name
+        assert origin.bound is not None
+        assert origin.bound.min() > 0
 
 
 def test_replacement_goes_on_through_the_forward_pass(odd_config: ModelConfig) -> None:
@@ -103,53 +106,19 @@ def test_observer_is_removed_after_an_error() -> None:
     assert tap("later", value) is value
 
 
-def test_magnitudes_are_only_computed_when_asked_for() -> None:
-    asked: list[str] = []
-
-    def magnitude() -> Tensor:
-        asked.append("yes")
-        return torch.ones(())
-
-    with observe(lambda _: None):
-        tap("x", torch.zeros(2), magnitude=magnitude)
-    assert asked == []
-
-
-def disagreements(reference: SIBiViT, candidate: SIBiViT, images: Tensor) -> tuple[int, list[str]]:
-    """Force each candidate tap into a float64 pass; count bits inside and name taps outside."""
-    values = {name: event.value for name, event in seen(candidate, images).items()}
-    inside, outside = 0, []
-
-    def compare(event: TapEvent) -> Tensor:
-        nonlocal inside
-        other = values[event.name]
-        bound = event.bound()
-        if event.kind == "bits":
-            assert event.pre is not None
-            assert bound is not None
-            wrong = event.value != other
-            beyond = wrong & (event.pre.abs() > bound)
-            inside += int(wrong.sum())
-        elif event.kind == "int":
-            beyond = event.value != other
-        else:
-            assert bound is not None
-            beyond = (event.value - other).abs() > bound
-        if beyond.any():
-            outside.append(event.name)
-        return other
-
-    with observe(compare), torch.no_grad():
-        reference.double()(images.double())
-    return inside, outside
+def disagreements(reference: SIBiViT, candidate: SIBiViT, images: Tensor) -> list[str]:
+    """Force each candidate tap into a float64 pass; name the taps outside their bounds."""
+    comparison = TapComparison()
+    values = {name: event.value.numpy() for name, event in seen(candidate, images).items()}
+    Reference(reference).compare(images.numpy(), comparison, values)
+    return [layer.name for layer in comparison.layers if layer.mismatches]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_fp32_stays_within_the_bounds_of_float64(odd_config: ModelConfig, seed: int) -> None:
     images = random_images(odd_config, 16, seed)
     model = random_model(odd_config, seed)
-    _, outside = disagreements(random_model(odd_config, seed), model, images)
-    assert outside == []
+    assert disagreements(random_model(odd_config, seed), model, images) == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +140,7 @@ def test_wrong_parameter_is_found_at_its_own_layer_and_nowhere_else(
     candidate = random_model(config, 3)
     with torch.no_grad():
         candidate.get_parameter(parameter).mul_(-1.5)
-    _, outside = disagreements(random_model(config, 3), candidate, random_images(config, 8, 4))
+    outside = disagreements(random_model(config, 3), candidate, random_images(config, 8, 4))
     assert outside == [tap_name]
 
 

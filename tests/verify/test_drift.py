@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from tests.verify.origins import origins
 from vitc.models import PRESETS, TapEvent, observe, random_model
 from vitc.verify.comparison import Images, compare
 from vitc.verify.forcing import Reference
@@ -48,22 +49,18 @@ class Rounding:
 def on_the_brink() -> tuple[Any, np.ndarray, float]:
     """A model whose pre-sign value at `PLACE` is barely positive, images, and a step over zero."""
     model, images = random_model(PRESETS["micro"].config.replace(depth=2), 3), probe_images(1, 32)
-    seen: dict[str, torch.Tensor] = {}
 
-    def observer(event: TapEvent) -> None:
-        if event.name == TIED and event.pre is not None:
-            seen["pre"] = event.pre[PLACE]
+    def value() -> torch.Tensor:
+        found = origins(Reference(model)._double, torch.from_numpy(images).double())
+        return found[TIED].pre[PLACE]
 
     for _ in range(2):
-        with torch.no_grad(), observe(observer):
-            Reference(model)._double(torch.from_numpy(images).double())
-            model.blocks[0].norm2.bias[PLACE[1]] -= seen["pre"]
-    with torch.no_grad(), observe(observer):
-        Reference(model)._double(torch.from_numpy(images).double())
+        with torch.no_grad():
+            model.blocks[0].norm2.bias[PLACE[1]] -= value()
     norm = model.blocks[0].norm2
     scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
     gain = float(scale[PLACE[1]])
-    pre = float(seen["pre"])
+    pre = float(value())
     overshoot = -2 * pre / gain if pre else -1e-9 / gain
     return model, images, overshoot
 
@@ -76,7 +73,7 @@ def test_a_bit_flipped_by_accumulated_rounding_is_a_near_tie_that_explains_the_l
 
     assert report.equal
     assert [(tie.tap, tie.index) for tie in report.near_ties] == [(TIED, PLACE)]
-    assert report.near_ties[0].margin < report.near_ties[0].bound < 1e-5
+    assert report.near_ties[0].margin < report.near_ties[0].bound < 1e-4
     assert report.max_logit_difference > report.logit_tolerance
     assert report.differing_images[0].explained
 

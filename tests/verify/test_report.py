@@ -6,7 +6,9 @@ import dataclasses
 
 import torch
 
+from vitc.models import ops
 from vitc.models.taps import TapEvent
+from vitc.verify.bounds import RoundingErrors
 from vitc.verify.forcing import TapComparison
 from vitc.verify.report import CheckReport, ConstantDifference, DifferingImage, LayerReport
 
@@ -58,14 +60,16 @@ def test_one_class_is_never_given_instead_of_itself() -> None:
 def test_near_ties_are_all_counted_and_the_first_hundred_listed() -> None:
     comparison = TapComparison()
     pre = torch.full((2, 150), -1e-9, dtype=torch.float64)
-    event = TapEvent("x", "bits", (pre >= 0).to(torch.uint8), pre, lambda: torch.ones_like(pre))
 
     for _ in range(2):
-        comparison.judge(event, (pre < 0).to(torch.uint8).numpy())
+        with torch.no_grad(), RoundingErrors() as errors:
+            event = TapEvent("x", "bits", ops.binarize((pre + 1) - 1))
+        comparison.judge(event, (pre < 0).to(torch.uint8).numpy(), errors)
 
     report = dataclasses.replace(
         EQUAL, layers=comparison.layers, near_ties=tuple(comparison.near_ties)
     )
-    assert report.equal
+    assert report.layers[0].mismatches == 0
+    assert not report.layers[0].equal, "all bits of a layer are no chance"
     assert report.near_tie_count == report.to_dict()["near_tie_count"] == 600
     assert len(report.near_ties) == 100

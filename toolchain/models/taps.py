@@ -19,7 +19,6 @@ from torch import Tensor
 from vitc.models import ops
 
 __all__ = [
-    "FP32_EPS",
     "UNDERFLOW",
     "Kind",
     "Observer",
@@ -31,8 +30,6 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["bits", "int", "float"]
-
-FP32_EPS = 2.0**-23
 
 UNDERFLOW = 2.0**-86
 """A magnitude below which fp32 is no longer relative: 2^-24 of it is 2^16 times 2^-126.
@@ -50,24 +47,11 @@ class TapEvent:
         name: Tap name, such as ``blocks.0.attn.input``.
         kind: ``bits`` (uint8 {0, 1}), ``int`` (int32) or ``float``.
         value: The value itself.
-        pre: For bits, the value whose sign was taken, in the shape of `value`; else None.
-        magnitude: Returns the sum of the absolute values of the terms that were added to make `pre`
-            (for a float tap, the value), broadcastable to `value`; None if the value is exact.
-        terms: How many fp32 roundings lie between the terms and the sum.
     """
 
     name: str
     kind: Kind
     value: Tensor
-    pre: Tensor | None = None
-    magnitude: Callable[[], Tensor] | None = None
-    terms: int = 4
-
-    def bound(self) -> Tensor | None:
-        """Largest fp32 rounding error of `pre` (or of a float value): terms * 2^-23 * magnitude."""
-        if self.magnitude is None:
-            return None
-        return self.terms * FP32_EPS * self.magnitude()
 
 
 Observer: TypeAlias = Callable[[TapEvent], Tensor | None]
@@ -101,39 +85,27 @@ def observe(observer: Observer) -> Iterator[None]:
         _observer.reset(token)
 
 
-def tap(
-    name: str,
-    value: Tensor,
-    kind: Kind = "float",
-    pre: Tensor | Callable[[], Tensor] | None = None,
-    magnitude: Callable[[], Tensor] | None = None,
-    terms: int = 4,
-) -> Tensor:
-    """Name `value`; the arguments are the fields of `TapEvent`.
+def tap(name: str, value: Tensor, kind: Kind = "float", *_: object, **__: object) -> Tensor:
+    """Name `value`.
 
-    A callable `pre` is evaluated only if there is an observer.
+    Args:
+        name: Tap name, such as ``blocks.0.attn.input``.
+        value: The value; its first axis counts images.
+        kind: What it holds.
 
     Returns:
         The value to go on with: `value`, or what the observer put in its place, cast to its dtype.
     """
     if _marks.get():
-        exported: Tensor = ops.tap(value, name)
-        return exported
+        marked: Tensor = ops.tap(value, name)
+        return marked
     observer = _observer.get()
-    if observer is None:
-        return value
-    signed = pre() if callable(pre) else pre
-    replacement = observer(TapEvent(name, kind, value, signed, magnitude, terms))
+    replacement = None if observer is None else observer(TapEvent(name, kind, value))
     if replacement is None:
         return value
     return replacement.to(device=value.device, dtype=value.dtype).reshape(value.shape)
 
 
-def binarize(
-    pre: Tensor,
-    name: str,
-    magnitude: Callable[[], Tensor] | None = None,
-    terms: int = 4,
-) -> Tensor:
+def binarize(pre: Tensor, name: str) -> Tensor:
     """Bits of the signs of `pre` (1 where pre >= 0), tapped as `name`; uint8, shape of `pre`."""
-    return tap(name, ops.binarize(pre), "bits", pre, magnitude, terms)
+    return tap(name, ops.binarize(pre), "bits")

@@ -1,46 +1,566 @@
-"""How far fp32 may be from the float64 reference before a difference is a fault."""
+"""How far fp32 may be from the float64 reference: an error carried beside every tensor of its run.
+
+A dispatch mode sees each operator of the run. By a rule of that operator it works out the
+root-mean-square error that fp32 rounding leaves in each element of what it makes: what its inputs
+bring along, times the derivative, and what the operator itself rounds. Errors are taken for
+independent, so squares add up. A tensor without an error is exact: an input, a parameter, an
+integer, a value of the candidate that the reference goes on with.
+
+The bound is `LAMBDA` times that. A rounding is at most ``u = 2^-24`` of what is rounded and is
+counted as that; evenly spread, its square is a third of it on average. So a sum of independent
+roundings exceeds the bound with a probability below ``2 exp(-3 / 2 LAMBDA^2) < 1e-23`` (Hoeffding;
+Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput.
+2019).
+
+A sum may be taken in any order, by any engine, so a partial sum counts as the largest that any
+order meets: of n terms whose absolute values add up to T, ``(T + |y|) / 2``.
+
+Integers are exact, and so is a mask, which is decided by integers in every stage.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
 
-from vitc.models.taps import UNDERFLOW
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakIdKeyDictionary
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import vitc.models.ops  # noqa: F401  (registers the operators of the dialect)
+from vitc.errors import VitcError
 
-    from vitc.models.taps import TapEvent
+__all__ = ["LAMBDA", "Origin", "RoundingErrors"]
 
-__all__ = ["SAFETY", "rounding_bound", "roundings"]
+LAMBDA: Final = 6.0
+"""How many root-mean-square errors a bound is."""
 
 _UNIT: Final = 2.0**-24
-_LAMBDA: Final = 6.0
-SAFETY: Final = 2.0
-"""On top of the first-order bound: for second-order terms, and constants rounded themselves."""
+_TINY: Final = 2.0**-126
+"""What a result that is flushed to zero loses."""
+
+_aten, _own = torch.ops.aten, torch.ops.vitc
 
 
-def roundings(terms: int) -> float:
-    """Effective number of roundings in a sum.
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where bits come from.
 
-    The worst case grows with `terms`, but rounding errors are as good as independent: their sum
-    stays below lambda * sqrt(terms) with probability 1 - 2 exp(-lambda^2 / 2) (Higham and Mary, A
-    New Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 2019). With SAFETY,
-    lambda = 6 leaves less than 1e-30. Short sums keep the worst case.
+    Attributes:
+        pre: The values whose signs were taken, in the shape of the bits.
+        rms: Their error; None if they are exact.
     """
-    return min(float(terms), _LAMBDA * math.sqrt(terms))
+
+    pre: Tensor
+    rms: Tensor | None
+
+    @property
+    def bound(self) -> Tensor | None:
+        """Largest error of `pre`; None if it is exact."""
+        return None if self.rms is None else self.rms * LAMBDA
 
 
-def rounding_bound(event: TapEvent) -> Tensor | None:
-    """Largest fp32 rounding error of a tap's pre-sign value, or of a float tap's value.
+class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Carries errors beside tensors, inside its `with` block, while gradients are off.
 
-    Args:
-        event: The tap as the float64 reference computes it.
-
-    Returns:
-        SAFETY * roundings * 2^-24 * (magnitude + UNDERFLOW), broadcastable to the value; None if it
-        is exact.
+    Raises:
+        VitcError: By an operator on floats that has no rule; it is named, and the layer it is in.
     """
-    if event.magnitude is None:
-        return None
-    return (event.magnitude() + UNDERFLOW) * (SAFETY * roundings(event.terms) * _UNIT)
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rms: Any = WeakIdKeyDictionary()
+        self._origins: Any = WeakIdKeyDictionary()
+        self._paused = False
+        self._tap = ""
+
+    @contextmanager
+    def paused(self, tap: str) -> Iterator[None]:
+        """What is computed in the `with` block, at this tap, is no part of the network."""
+        before, self._paused, self._tap = self._paused, True, tap
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def rms(self, value: Tensor) -> Tensor | None:
+        """Root-mean-square error of each element; None if the tensor is exact."""
+        found: Tensor | None = self._rms.get(value)
+        return found
+
+    def bound(self, value: Tensor) -> Tensor | None:
+        """Largest error of each element; None if the tensor is exact."""
+        rms = self.rms(value)
+        return None if rms is None else rms * LAMBDA
+
+    def origin(self, bits: Tensor) -> Origin | None:
+        """Where bits come from; None if they are no signs of floats, as those of a mask."""
+        found: Origin | None = self._origins.get(bits)
+        return found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        keywords = kwargs or {}
+        if self._paused:
+            return func(*args, **keywords)
+        leaves = [leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor)]
+        result = func(*args, **keywords)
+        results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        if func is _own.binarize.default:
+            self._origins[result] = Origin(args[0], self.rms(args[0]))
+        elif func in _VIEWS:
+            self._views(func, args, keywords, results)
+        elif func is not _own.softmax_mask.default and not self._is_exact(func, leaves, results):
+            rule = _RULES.get(func)
+            if rule is None or func._schema.is_mutable:
+                raise VitcError(
+                    f"There is no rule for the rounding of {func} {self._place()}.",
+                    "Add one to toolchain/verify/bounds.py.",
+                )
+            self._rms[results[0]] = rule(self, results[0], *args, **keywords)
+        return result
+
+    def _is_exact(self, func: Any, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
+        """Whether an operator rounds nothing and has nothing that was rounded."""
+        if any(tensor in self._rms for tensor in inputs):
+            return False
+        floats = [tensor for tensor in results if tensor.is_floating_point()]
+        return not floats or not inputs or func in _EXACT
+
+    def _views(self, func: Any, args: Any, keywords: Any, results: Sequence[Tensor]) -> None:
+        """What moves values moves their errors, and the values that bits come from."""
+        source = args[0]
+        parts = list(source) if isinstance(source, list | tuple) else [source]
+        if any(part in self._rms for part in parts):
+            errors = [_or_zero(self.rms(part), part) for part in parts]
+            for made, rms in zip(results, _moved(func, errors, args, keywords), strict=True):
+                self._rms[made] = rms
+        elif all(part in self._origins for part in parts):
+            origins: list[Origin] = [self._origins[part] for part in parts]
+            pre = _moved(func, [each.pre for each in origins], args, keywords)
+            moved = _moved(
+                func, [_or_zero(each.rms, each.pre) for each in origins], args, keywords
+            )
+            for made, own, error in zip(results, pre, moved, strict=True):
+                self._origins[made] = Origin(own, error)
+
+    def _place(self) -> str:
+        return f"behind the tap {self._tap}" if self._tap else "before the first tap"
+
+
+def _or_zero(rms: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like, dtype=torch.float64) if rms is None else rms
+
+
+def _moved(func: Any, parts: Sequence[Tensor], args: Any, keywords: Any) -> list[Tensor]:
+    given: Any = list(parts) if isinstance(args[0], list | tuple) else parts[0]
+    if func in _RESHAPES:  # errors may lie in memory in another order than their values
+        return [given.reshape(args[1])]
+    return list(tree_flatten(func(given, *args[1:], **keywords))[0])
+
+
+Rule = Callable[..., Tensor]
+"""Called with the errors, the result and the operator's arguments; returns the result's error."""
+
+
+def _rounding(value: Tensor) -> Tensor:
+    return value.abs() * _UNIT + _TINY
+
+
+def _hypot(*errors: Tensor | float | None) -> Tensor:
+    total: Any = 0.0
+    for error in errors:
+        if error is not None:
+            total = total + error**2
+    root: Tensor = torch.sqrt(total)
+    return root
+
+
+def _absolute(value: Any) -> Any:
+    return value.abs() if isinstance(value, Tensor) else abs(value)
+
+
+def _of(errors: RoundingErrors, value: Any) -> Tensor | None:
+    return errors.rms(value) if isinstance(value, Tensor) else None
+
+
+def _times(rms: Tensor | None, factor: Any) -> Tensor | None:
+    return None if rms is None else rms * _absolute(factor)
+
+
+def _summation(terms: int, absolute: Tensor, result: Tensor) -> Tensor:
+    """What adding up rounds; `absolute` is the sum of the terms' absolute values."""
+    return (absolute + result.abs()) * (0.5 * _UNIT * math.sqrt(terms)) + _TINY * terms
+
+
+def _plus(sign: int) -> Rule:
+    def rule(errors: RoundingErrors, y: Tensor, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
+        # An engine that adds constants up beforehand rounds the largest of three, not the sum.
+        largest = torch.maximum(_largest(a, b, alpha, y), y.abs())
+        own, other = _of(errors, a), _times(_of(errors, b), alpha)
+        if a is b and own is not None:
+            return _hypot(own * abs(1 + sign * alpha), _rounding(largest))
+        return _hypot(own, other, _rounding(largest))
+
+    return rule
+
+
+def _largest(a: Any, b: Any, alpha: float, like: Tensor) -> Tensor:
+    own = torch.as_tensor(_absolute(a), dtype=torch.float64)
+    other = torch.as_tensor(_absolute(b), dtype=torch.float64) * abs(alpha)
+    return torch.maximum(own, other).expand(like.shape)
+
+
+def _mul(errors: RoundingErrors, y: Tensor, a: Any, b: Any) -> Tensor:
+    if a is b:
+        return _hypot(_times(_of(errors, a), 2 * a), _rounding(y))
+    return _hypot(_times(_of(errors, a), b), _times(_of(errors, b), a), _rounding(y))
+
+
+def _div(errors: RoundingErrors, y: Tensor, a: Any, b: Any) -> Tensor:
+    own, other = _of(errors, a), _of(errors, b)
+    return _hypot(
+        None if own is None else own / _absolute(b),
+        None if other is None else other * (y / b).abs(),
+        _rounding(y),
+    )
+
+
+def _product(errors: RoundingErrors, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return _sum_of_products(errors, y, a, b, torch.matmul, a.shape[-1])
+
+
+def _sum_of_products(
+    errors: RoundingErrors,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    contract: Callable[[Tensor, Tensor], Tensor],
+    terms: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    absolute = contract(a.abs(), b.abs())
+    if bias is not None:
+        absolute, terms = absolute + bias.abs(), terms + 1
+    own, other = errors.rms(a), errors.rms(b)
+    return _hypot(
+        None if own is None else torch.sqrt(contract(own**2, b**2)),
+        None if other is None else torch.sqrt(contract(a**2, other**2)),
+        None if bias is None else errors.rms(bias),
+        _summation(terms + 1, absolute, y),
+    )
+
+
+def _addmm(
+    errors: RoundingErrors, y: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any
+) -> Tensor:
+    return _sum_of_products(errors, y, a, b, torch.matmul, a.shape[-1], bias)
+
+
+def _convolution(
+    errors: RoundingErrors, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any
+) -> Tensor:
+    def contract(a: Tensor, b: Tensor) -> Tensor:
+        made: Tensor = _aten.convolution.default(a, b, None, *rest)
+        return made
+
+    transposed = bool(rest[3])
+    terms = weight[0].numel() if not transposed else weight.numel() // weight.shape[1]
+    wide = None if bias is None else bias.reshape(-1, *[1] * (y.dim() - 2))
+    return _sum_of_products(errors, y, x, weight, contract, terms, wide)
+
+
+def _batch_norm(
+    errors: RoundingErrors,
+    _y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    *rest: Any,
+) -> Tensor:
+    def wide(row: Tensor) -> Tensor:
+        return row.reshape(-1, *[1] * (x.dim() - 2))
+
+    gain = wide(torch.rsqrt(variance + rest[-1]) * (1.0 if weight is None else weight)).abs()
+    offset = 0.0 if bias is None else wide(bias).abs()
+    # Scale and shift may be folded: root, scale, shift (2), product and sum round.
+    terms = (x.abs() + wide(mean).abs()) * gain + offset
+    return _hypot(_times(errors.rms(x), gain), _rounding(terms) * math.sqrt(6), gain * _TINY)
+
+
+def _layer_norm(
+    errors: RoundingErrors,
+    y: Tensor,
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    axes = tuple(range(-len(shape), 0))
+    n = math.prod(shape)
+    mean = x.mean(axes, keepdim=True)
+    scale = torch.rsqrt(x.var(axes, correction=0, keepdim=True) + epsilon)
+    unit = (x - mean) * scale
+    summed = _UNIT * math.sqrt(n)
+    brought = errors.rms(x)
+    spread = None
+    if brought is not None:
+        both = (brought**2).mean(axes, keepdim=True) / n
+        along = unit.abs() * torch.sqrt(((unit * brought) ** 2).mean(axes, keepdim=True) / n)
+        spread = _hypot(brought, torch.sqrt(both), along)
+    inner = _hypot(
+        spread,
+        x.abs().mean(axes, keepdim=True) * summed,
+        _rounding(torch.maximum(x.abs(), mean.abs())),
+    )
+    gain = 1.0 if weight is None else weight.abs()
+    return _hypot(
+        inner * scale * gain,
+        unit.abs() * gain * (summed + 4 * _UNIT),
+        _rounding(y),
+        None if bias is None else _rounding(bias),
+    )
+
+
+def _softmax(errors: RoundingErrors, p: Tensor, x: Tensor, axis: int, *_: Any) -> Tensor:
+    rms = errors.rms(x)
+    far = (x.amax(axis, keepdim=True) - x).clamp(max=128) * _UNIT
+    summed = 4 * _UNIT + _UNIT * math.sqrt(x.shape[axis])
+    inner = _hypot(rms, far, summed)
+    common = torch.sqrt(((p * inner) ** 2).sum(axis, keepdim=True))
+    return _hypot(p * inner, p * common) + _TINY
+
+
+def _mean(
+    errors: RoundingErrors,
+    y: Tensor,
+    x: Tensor,
+    axes: Sequence[int] | None = None,
+    keep: bool = False,
+    **_: Any,
+) -> Tensor:
+    n = x.numel() // max(y.numel(), 1)
+    return _hypot(_sum(errors, y * n, x, axes, keep) / n, _rounding(y))
+
+
+def _sum(
+    errors: RoundingErrors,
+    y: Tensor,
+    x: Tensor,
+    axes: Sequence[int] | None = None,
+    keep: bool = False,
+    **_: Any,
+) -> Tensor:
+    along = list(axes) if axes else list(range(x.dim()))
+    rms = errors.rms(x)
+    return _hypot(
+        None if rms is None else torch.sqrt((rms**2).sum(along, keep)),
+        _summation(x.numel() // max(y.numel(), 1), x.abs().sum(along, keep), y),
+    )
+
+
+def _largest_of(
+    errors: RoundingErrors, _y: Tensor, x: Tensor, axes: Any = (), keep: bool = False
+) -> Tensor:
+    along = [axes] if isinstance(axes, int) else list(axes) or list(range(x.dim()))
+    rms = _or_zero(errors.rms(x), x)
+    return torch.sqrt((rms**2).sum(along, keep))
+
+
+def _max_pool(
+    errors: RoundingErrors,
+    _y: Tensor,
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+) -> Tensor:
+    worst: Tensor = _aten.max_pool2d_with_indices.default(
+        _or_zero(errors.rms(x), x), kernel, stride, padding, dilation, ceil
+    )[0]
+    return worst * math.sqrt(math.prod(list(kernel) * (2 // len(kernel))))
+
+
+def _avg_pool(errors: RoundingErrors, y: Tensor, x: Tensor, kernel: Any, *rest: Any) -> Tensor:
+    n = math.prod(list(kernel) * (2 // len(kernel)))
+    squares = _aten.avg_pool2d.default(_or_zero(errors.rms(x), x) ** 2, kernel, *rest)
+    absolute = _aten.avg_pool2d.default(x.abs(), kernel, *rest)
+    return _hypot(torch.sqrt(squares), _summation(n + 1, absolute, y))
+
+
+def _prelu(errors: RoundingErrors, y: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    rms = _or_zero(errors.rms(x), x)
+    steep = slope.abs().expand_as(x)
+    # Where the error could carry x across zero, the larger of both slopes.
+    certain = x.abs() > LAMBDA * rms
+    factor = torch.where(certain & (x >= 0), 1.0, steep)
+    factor = torch.where(certain, factor, steep.clamp(min=1))
+    return _hypot(rms * factor, _rounding(y))
+
+
+def _relu(errors: RoundingErrors, _y: Tensor, x: Tensor) -> Tensor:
+    rms = _or_zero(errors.rms(x), x)
+    return torch.where(x > -LAMBDA * rms, rms, 0.0)
+
+
+def _lipschitz(errors: RoundingErrors, _y: Tensor, x: Tensor, *_: Any) -> Tensor:
+    """Of what moves no value further than its input was moved, and rounds nothing."""
+    return _or_zero(errors.rms(x), x)
+
+
+def _either(errors: RoundingErrors, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return _hypot(_or_zero(errors.rms(a), a), _or_zero(errors.rms(b), b)).expand_as(y)
+
+
+def _where(errors: RoundingErrors, y: Tensor, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    own, other = _or_zero(errors.rms(a), a), _or_zero(errors.rms(b), b)
+    return torch.where(condition, own, other).expand_as(y)
+
+
+def _smooth(derivative: Callable[[Tensor, Tensor], Tensor], roundings: float = 4.0) -> Rule:
+    """Of an elementwise function; its engines are within so many roundings of the truth."""
+
+    def rule(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        brought = _times(errors.rms(x), derivative(x, y))
+        return _hypot(brought, _rounding(y) * roundings)
+
+    return rule
+
+
+def _gelu(errors: RoundingErrors, _y: Tensor, x: Tensor, **_: Any) -> Tensor:
+    # x/2 (1 + erf): the sum of 1 and nearly -1 leaves an error of x, whatever is left of y.
+    return _hypot(_times(errors.rms(x), 1.13), _rounding(x) * 4)
+
+
+def _power(errors: RoundingErrors, y: Tensor, x: Tensor, exponent: float) -> Tensor:
+    slope = exponent * x.pow(exponent - 1)
+    return _hypot(_times(errors.rms(x), slope), _rounding(y) * (4 + abs(exponent)))
+
+
+def _cast(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    if not y.is_floating_point():
+        raise VitcError(
+            f"There is no rule for the rounding of floats that become {y.dtype}.",
+            "Binarize them, or leave them floats.",
+        )
+    return _or_zero(errors.rms(x), x)
+
+
+_RULES: Final[Mapping[Any, Rule]] = MappingProxyType(
+    {
+        _aten.add.Tensor: _plus(1),
+        _aten.sub.Tensor: _plus(-1),
+        _aten.mul.Tensor: _mul,
+        _aten.div.Tensor: _div,
+        _aten.mm.default: _product,
+        _aten.bmm.default: _product,
+        _aten.addmm.default: _addmm,
+        _aten.baddbmm.default: _addmm,
+        _aten.convolution.default: _convolution,
+        _aten.native_batch_norm.default: _batch_norm,
+        _aten._native_batch_norm_legit_no_training.default: _batch_norm,
+        _aten.native_layer_norm.default: _layer_norm,
+        _aten._softmax.default: _softmax,
+        _aten.mean.default: _mean,
+        _aten.mean.dim: _mean,
+        _aten.sum.default: _sum,
+        _aten.sum.dim_IntList: _sum,
+        _aten.amax.default: _largest_of,
+        _aten.amin.default: _largest_of,
+        _aten.max_pool2d_with_indices.default: _max_pool,
+        _aten.avg_pool2d.default: _avg_pool,
+        _aten._prelu_kernel.default: _prelu,
+        _aten.relu.default: _relu,
+        _aten.neg.default: _lipschitz,
+        _aten.abs.default: _lipschitz,
+        _aten.clamp.default: _lipschitz,
+        _aten.hardtanh.default: _lipschitz,
+        _aten.maximum.default: _either,
+        _aten.minimum.default: _either,
+        _aten.where.self: _where,
+        _aten._to_copy.default: _cast,
+        _aten.exp.default: _smooth(lambda _, y: y),
+        _aten.erf.default: _smooth(lambda x, _: torch.exp(-x * x) * 1.13),
+        _aten.sin.default: _smooth(lambda x, _: x.cos()),
+        _aten.cos.default: _smooth(lambda x, _: x.sin()),
+        _aten.tanh.default: _smooth(lambda _, y: 1 - y * y),
+        _aten.sigmoid.default: _smooth(lambda _, y: y * (1 - y)),
+        _aten.silu.default: _smooth(lambda *_: torch.tensor(1.1, dtype=torch.float64)),
+        _aten.sqrt.default: _smooth(lambda _, y: 0.5 / y, 1.0),
+        _aten.rsqrt.default: _smooth(lambda x, y: 0.5 * y / x, 2.0),
+        _aten.reciprocal.default: _smooth(lambda _, y: y * y, 1.0),
+        _aten.log.default: _smooth(lambda x, _: 1 / x),
+        _aten.gelu.default: _gelu,
+        _aten.pow.Tensor_Scalar: _power,
+    }
+)
+
+_RESHAPES: Final = frozenset((_aten.view.default, _aten._unsafe_view.default))
+
+_VIEWS: Final = _RESHAPES | frozenset(
+    (
+        _aten.alias.default,
+        _aten.cat.default,
+        _aten.clone.default,
+        _aten.constant_pad_nd.default,
+        _aten.detach.default,
+        _aten.expand.default,
+        _aten.flip.default,
+        _aten.index.Tensor,
+        _aten.index_select.default,
+        _aten.permute.default,
+        _aten.roll.default,
+        _aten.select.int,
+        _aten.slice.Tensor,
+        _aten.split.Tensor,
+        _aten.split_with_sizes.default,
+        _aten.squeeze.dim,
+        _aten.squeeze.dims,
+        _aten.stack.default,
+        _aten.t.default,
+        _aten.transpose.int,
+        _aten.unbind.int,
+        _aten.unfold.default,
+        _aten.unsqueeze.default,
+        _aten.upsample_nearest2d.default,
+        _own.tap.default,
+    )
+)
+"""Operators that move values, or repeat them, and compute nothing."""
+
+_EXACT: Final = frozenset(
+    (
+        _aten._to_copy.default,
+        _aten.relu.default,
+        _aten.neg.default,
+        _aten.abs.default,
+        _aten.clamp.default,
+        _aten.hardtanh.default,
+        _aten.maximum.default,
+        _aten.minimum.default,
+        _aten.where.self,
+        _aten.amax.default,
+        _aten.amin.default,
+        _aten.max_pool2d_with_indices.default,
+        _aten.embedding.default,
+        _aten.full_like.default,
+        _aten.zeros_like.default,
+        _aten.ones_like.default,
+        _aten.lift_fresh.default,
+        _aten.detach_.default,
+        _aten.empty_like.default,
+    )
+)
+"""Operators on floats that round nothing."""

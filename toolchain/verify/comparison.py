@@ -14,13 +14,7 @@ from vitc.verify.candidate import Candidate
 from vitc.verify.forcing import OPTIONAL_TAPS, Reference, TapComparison
 from vitc.verify.report import Accuracy, CheckReport, ConstantDifference, DifferingImage
 
-__all__ = ["LOGIT_TOLERANCE", "Images", "compare"]
-
-LOGIT_TOLERANCE: Final = 1e-4
-"""End to end, fp32 logits stay this close to float64 unless a near tie flipped."""
-
-_LOGIT_ULPS: Final = 32 * 2.0**-23
-"""For logits above 26, where fp32 itself is coarse: this share of the largest one."""
+__all__ = ["Images", "compare"]
 
 _BATCH: Final = 16
 
@@ -59,7 +53,8 @@ class _EndToEnd:
         own: Class by the reference.
         theirs: Class by the candidate.
         difference: Largest difference of its logits.
-        tolerance: Differences up to this need no explanation.
+        tolerance: Largest difference that rounding explains.
+        beyond: Whether one of its logits differs by more than rounding explains.
         logits: Number of an image to the candidate's logits, float32 [classes].
     """
 
@@ -67,22 +62,28 @@ class _EndToEnd:
     theirs: NDArray[np.int64]
     difference: NDArray[np.float64]
     tolerance: NDArray[np.float64]
+    beyond: NDArray[np.bool_]
     logits: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, reference: NDArray[np.float64], candidate: NDArray[np.float32]) -> _EndToEnd:
-        """What the logits [B, classes] of both say."""
-        gap = np.abs(candidate.astype(np.float64) - reference)
-        largest = np.abs(reference).max(axis=1)
+    def of(
+        cls,
+        reference: NDArray[np.float64],
+        bound: NDArray[np.float64],
+        candidate: NDArray[np.float32],
+    ) -> _EndToEnd:
+        """What the logits [B, classes] of both say, and how far rounding may part them."""
+        gap = np.nan_to_num(np.abs(candidate.astype(np.float64) - reference), nan=np.inf)
         return cls(
             reference.argmax(axis=1),
             candidate.argmax(axis=1),
-            np.nan_to_num(gap, nan=np.inf).max(axis=1),
-            np.maximum(LOGIT_TOLERANCE, _LOGIT_ULPS * largest),
+            gap.max(axis=1),
+            bound.max(axis=1),
+            np.asarray((gap > bound).any(axis=1)),
         )
 
     def differing(self) -> list[int]:
-        wrong = (self.difference > self.tolerance) | (self.own != self.theirs)
+        wrong = self.beyond | (self.own != self.theirs)
         return np.flatnonzero(wrong).tolist()
 
 
@@ -118,7 +119,7 @@ def compare(
     ends = _run_both(candidate, reference, images, say)
     differing = ends.differing()
     chosen = sorted({*range(min(images.layer_images, len(images.pixels))), *differing})
-    followed: dict[int, float] = {}
+    explained: dict[int, bool] = {}
     for numbers in _chunks(chosen):
         say(f"comparing layers, image {numbers[0] + 1} to {numbers[-1] + 1}")
         pixels = images.pixels[numbers]
@@ -126,10 +127,10 @@ def compare(
         untraced = np.stack([ends.logits[number] for number in numbers])
         if same_when_traced and not _same_bits(untraced, trace["logits"]):
             found.append("the logits change when the run is traced")
-        drift = reference.drift(pixels, trace) if set(numbers) & set(differing) else None
-        if drift is not None:
-            gap = np.abs(drift.logits - trace["logits"]).max(axis=1)
-            followed.update(zip(numbers, gap.tolist(), strict=True))
+        drift = reference.drift(pixels, trace)
+        explained.update(
+            zip(numbers, drift.accounts_for("logits", trace["logits"]).tolist(), strict=True)
+        )
         comparison.images = numbers
         reference.compare(pixels, comparison, trace, drift)
     lacking = [name for name in comparison.missing if not name.endswith(OPTIONAL_TAPS)]
@@ -144,7 +145,7 @@ def compare(
             reference=int(own[i]),
             candidate=int(theirs[i]),
             logit_difference=float(ends.difference[i]),
-            explained=first is None and followed[i] <= ends.tolerance[i],
+            explained=first is None and explained[i],
         )
         for i in differing
     )
@@ -191,14 +192,14 @@ def _run_both(
     for numbers in _chunks(range(total)):
         say(f"comparing logits, {numbers[-1] + 1} of {total} images")
         pixels = images.pixels[numbers]
-        own, theirs = reference.logits(pixels), candidate.logits(pixels)
+        (own, bound), theirs = reference.logits(pixels), candidate.logits(pixels)
         if own.shape != theirs.shape:
             raise VitcError(
                 f"The candidate's logits have shape {list(theirs.shape)}, the reference's "
                 f"{list(own.shape)}.",
                 "Check it against the checkpoint that it was made from.",
             )
-        parts.append(_EndToEnd.of(own, theirs))
+        parts.append(_EndToEnd.of(own, bound, theirs))
         differing = set(parts[-1].differing())
         for index, number in enumerate(numbers):
             if number < images.layer_images or index in differing:
@@ -208,6 +209,7 @@ def _run_both(
         np.concatenate([part.theirs for part in parts]),
         np.concatenate([part.difference for part in parts]),
         np.concatenate([part.tolerance for part in parts]),
+        np.concatenate([part.beyond for part in parts]),
         kept,
     )
 

@@ -7,13 +7,12 @@ difference names the layer at fault.
 That pass goes on with the candidate's rounded stream too, so it cannot see that rounding, harmless
 in every single layer, has carried a value across zero. A second pass is fed the candidate's bits
 and integers only and keeps its own float64 stream. If the first pass holds, each bit in which this
-one differs is a near tie; and with those bits settled its logits must be the candidate's, which
-accounts for any difference end to end.
+one differs is a near tie, within the rounding that has added up to it; and with those bits settled
+each float tap of the candidate, its outputs among them, must be within its own accumulated bound.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -24,8 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitc.errors import VitcError
+from vitc.exporter.coverage import wide_layers
+from vitc.models.binary_linear import freeze
 from vitc.models.taps import TapEvent, observe
-from vitc.verify.bounds import rounding_bound
+from vitc.verify.bounds import Origin, RoundingErrors
 from vitc.verify.report import LayerReport, NearTie
 
 if TYPE_CHECKING:
@@ -42,21 +43,25 @@ _LISTED: Final = 100
 
 
 class Reference:
-    """The PyTorch model in float64.
+    """The frozen PyTorch model in float64.
 
     Args:
-        model: The model; it is copied.
+        model: The model; it is copied. Binary layers hold what is exported: signs, and scales that
+            were rounded to fp32 once.
     """
 
     def __init__(self, model: Network) -> None:
         self.model = model
-        self._double = copy.deepcopy(model).double().eval().requires_grad_(False)
+        self._double = freeze(model, keep=wide_layers(model)).double()
 
     @torch.no_grad()
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Images [B, 3, H, W] to float64 logits [B, classes]."""
-        result: NDArray[np.float64] = self._double(torch.from_numpy(images).double()).numpy()
-        return result
+    def logits(
+        self, images: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Images [B, 3, H, W] to logits and how far fp32 may be from them, float64 [B, classes]."""
+        with RoundingErrors() as errors:
+            result = self._double(torch.from_numpy(images).double())
+        return result.numpy(), _limit(errors, result).numpy()
 
     @torch.no_grad()
     def compare(
@@ -77,11 +82,13 @@ class Reference:
         Raises:
             VitcError: If a value of the candidate has another shape.
         """
+        errors = RoundingErrors()
 
         def observer(event: TapEvent) -> Tensor | None:
-            return comparison.judge(event, trace.get(event.name), drift)
+            with errors.paused(event.name):
+                return comparison.judge(event, trace.get(event.name), errors, drift)
 
-        with observe(observer):
+        with errors, observe(observer):
             self._double(torch.from_numpy(images).double())
 
     @torch.no_grad()
@@ -92,39 +99,84 @@ class Reference:
             images: float32 [B, 3, H, W], what the candidate was given.
             trace: Tap name to the candidate's value, B in front.
         """
-        flips: dict[str, dict[tuple[int, ...], float]] = {}
+        errors = RoundingErrors()
+        flips: dict[str, dict[tuple[int, ...], Flip]] = {}
+        floats: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def observer(event: TapEvent) -> Tensor | None:
+        def follow(event: TapEvent) -> Tensor | None:
             value = trace.get(event.name)
-            if value is None or event.kind == "float" or value.shape != event.value.shape:
+            if value is None or value.shape != event.value.shape:
+                return None
+            if event.kind == "float":
+                floats[event.name] = event.value, _limit(errors, event.value)
                 return None
             theirs = torch.from_numpy(np.ascontiguousarray(value))
             if event.kind != "bits":
                 return theirs
             theirs = _as_bits(theirs)
-            if event.pre is not None:
+            origin = errors.origin(event.value)
+            if origin is not None:
+                limit = _limit_of(origin)
                 places = torch.nonzero(theirs.long() != event.value.long()).tolist()
-                found = {tuple(place): float(event.pre[tuple(place)]) for place in places}
+                found = {
+                    place: Flip(float(origin.pre[place]), float(limit[place]))
+                    for place in map(tuple, places)
+                }
                 if found:
                     flips[event.name] = found
             return theirs
 
-        with observe(observer):
-            logits = self._double(torch.from_numpy(images).double())
-        return Drift(flips, logits.numpy())
+        def observer(event: TapEvent) -> Tensor | None:
+            with errors.paused(event.name):
+                return follow(event)
+
+        with errors, observe(observer):
+            self._double(torch.from_numpy(images).double())
+        return Drift(flips, floats)
+
+
+def _limit(errors: RoundingErrors, value: Tensor) -> Tensor:
+    bound = errors.bound(value)
+    return torch.zeros_like(value) if bound is None else bound.expand_as(value)
+
+
+def _limit_of(origin: Origin) -> Tensor:
+    bound = origin.bound
+    return torch.zeros_like(origin.pre) if bound is None else bound.expand_as(origin.pre)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A bit of a candidate that is not that of the reference which follows its bits.
+
+    Attributes:
+        pre: The reference's pre-sign value.
+        bound: How far accumulated rounding may be from it.
+    """
+
+    pre: float
+    bound: float
 
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """Where a candidate's rounding, added up over the layers, has flipped bits.
+    """What a candidate's rounding, added up over the layers, has done.
 
     Attributes:
-        flips: Tap name to position to the reference's pre-sign value there.
-        logits: float64 [B, classes] of the reference that went on with the candidate's bits.
+        flips: Tap name to position to the bit that it flipped there.
+        floats: Tap name to the value, float64, of the reference that went on with the candidate's
+            bits, and how far accumulated rounding may be from it.
     """
 
-    flips: Mapping[str, Mapping[tuple[int, ...], float]]
-    logits: NDArray[np.float64]
+    flips: Mapping[str, Mapping[tuple[int, ...], Flip]]
+    floats: Mapping[str, tuple[Tensor, Tensor]]
+
+    def accounts_for(self, name: str, value: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether rounding accounts for all of a float tap of the candidate, by image: [B]."""
+        own, limit = self.floats[name]
+        within = (torch.from_numpy(value).double() - own).abs() <= limit
+        result: NDArray[np.bool_] = within.flatten(1).all(dim=1).numpy()
+        return result
 
 
 @dataclass
@@ -172,13 +224,21 @@ class TapComparison:
             for name, tally in self._tallies.items()
         )
 
-    def judge(self, event: TapEvent, value: Any, drift: Drift | None = None) -> Tensor | None:
+    @property
+    def _differs(self) -> bool:
+        """Whether a layer is at fault, so that all that follows from it has drifted too."""
+        return any(tally.mismatches for tally in self._tallies.values())
+
+    def judge(
+        self, event: TapEvent, value: Any, errors: RoundingErrors, drift: Drift | None = None
+    ) -> Tensor | None:
         """Compare one tap.
 
         Args:
             event: What the reference computed.
             value: What the candidate computed, or None.
-            drift: Bits that accumulated rounding has flipped in the same run.
+            errors: Rounding errors of the reference's run.
+            drift: What accumulated rounding has done in the same run.
 
         Returns:
             The candidate's value, for the reference to go on with; None if it has none.
@@ -202,37 +262,37 @@ class TapComparison:
         tally.values += own.numel()
         if event.kind == "bits":
             theirs = _as_bits(theirs)
-            self._bits(event, own, theirs, tally)
-            if drift is not None:
+            origin = errors.origin(own)
+            self._bits(event, theirs, origin, tally)
+            if drift is not None and not self._differs:
                 self._drifted(event, own != theirs, drift.flips.get(event.name, {}), tally)
         elif event.kind == "int":
             error = (theirs.double() - own.double()).abs()
             tally.max_error = max(tally.max_error, float(error.max()))
             self._mismatches(~(error == 0), tally)
         else:
-            self._floats(event, own, theirs.double(), tally)
+            wrong = self._floats(own, _limit(errors, own), theirs.double(), tally)
+            if drift is not None and not self._differs and event.name in drift.floats:
+                exact, limit = drift.floats[event.name]
+                wrong |= ~((theirs.double() - exact).abs() <= limit)
+            self._mismatches(wrong, tally)
         return theirs
 
-    def _bits(self, event: TapEvent, own: Tensor, theirs: Tensor, tally: _Tally) -> None:
-        pre = event.pre
-        if pre is not None:
-            tally.zeros += int((pre == 0).sum())
-        differs = theirs.long() != own.long()
+    def _bits(self, event: TapEvent, theirs: Tensor, origin: Origin | None, tally: _Tally) -> None:
+        if origin is not None:
+            tally.zeros += int((origin.pre == 0).sum())
+        differs = theirs.long() != event.value.long()
         if not differs.any():
             return
         tally.max_error = 1.0
-        bound = rounding_bound(event)
         tie = torch.zeros_like(differs)
-        if pre is not None and bound is not None:
-            limit = bound.expand_as(pre)
-            tie = differs & (pre.abs() <= limit) & (theirs <= 1)
+        if origin is not None:
+            limit = _limit_of(origin)
+            tie = differs & (origin.pre.abs() <= limit) & (theirs <= 1)
             for position in torch.nonzero(tie)[: _LISTED - len(self.near_ties)].tolist():
                 place = tuple(position)
-                self.near_ties.append(
-                    NearTie(
-                        event.name, self._place(place), float(pre[place].abs()), float(limit[place])
-                    )
-                )
+                margin, bound = float(origin.pre[place].abs()), float(limit[place])
+                self.near_ties.append(NearTie(event.name, self._place(place), margin, bound))
         tally.near_ties += int(tie.sum())
         self._mismatches(differs & ~tie, tally)
 
@@ -240,31 +300,30 @@ class TapComparison:
         self,
         event: TapEvent,
         differs: Tensor,
-        flips: Mapping[tuple[int, ...], float],
+        flips: Mapping[tuple[int, ...], Flip],
         tally: _Tally,
     ) -> None:
-        """Report flips that this layer, given the candidate's rounded input, makes as well."""
-        bound = rounding_bound(event)
-        if event.pre is None or bound is None:
-            return
-        limit = bound.expand_as(event.pre)
-        for place, exact in flips.items():
+        """Judge flips that this layer, given the candidate's rounded input, makes as well."""
+        wrong = torch.zeros_like(differs)
+        for place, flip in flips.items():
             if differs[place]:
+                continue
+            if abs(flip.pre) > flip.bound:
+                wrong[place] = True
                 continue
             tally.near_ties += 1
             if len(self.near_ties) < _LISTED:
-                reach = abs(float(event.pre[place]) - exact) + float(limit[place])
-                self.near_ties.append(NearTie(event.name, self._place(place), abs(exact), reach))
+                tie = NearTie(event.name, self._place(place), abs(flip.pre), flip.bound)
+                self.near_ties.append(tie)
+        self._mismatches(wrong, tally)
 
-    def _floats(self, event: TapEvent, own: Tensor, theirs: Tensor, tally: _Tally) -> None:
+    def _floats(self, own: Tensor, limit: Tensor, theirs: Tensor, tally: _Tally) -> Tensor:
         error = (theirs - own).abs()
-        bound = rounding_bound(event)
-        limit = torch.zeros_like(error) if bound is None else bound.expand_as(error)
-        # Written so that a NaN counts as a mismatch.
-        self._mismatches(~(error <= limit), tally)
         tally.max_error = max(tally.max_error, float(error.nan_to_num(nan=torch.inf).max()))
         ratio = torch.where(error > 0, error / limit, torch.zeros_like(error))
         tally.worst = max(tally.worst, float(ratio.nan_to_num(nan=torch.inf).max()))
+        # Written so that a NaN counts as a mismatch.
+        return ~(error <= limit)
 
     def _mismatches(self, wrong: Tensor, tally: _Tally) -> None:
         count = int(wrong.sum())

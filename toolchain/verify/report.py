@@ -20,6 +20,10 @@ __all__ = [
 ]
 
 
+VALUES_PER_TIE: Final = 1000
+"""More near ties than one in so many values of a layer are a fault: rounding decides a few bits."""
+
+
 @dataclass(frozen=True)
 class NearTie:
     """A bit that differs where the float64 reference is too close to zero to call.
@@ -65,9 +69,14 @@ class LayerReport:
     first: tuple[int, ...] | None = None
 
     @property
+    def too_many_ties(self) -> bool:
+        """Whether more bits are near ties than chance makes of so many values."""
+        return self.near_ties > max(1, self.values // VALUES_PER_TIE)
+
+    @property
     def equal(self) -> bool:
         """Whether nothing differs beyond rounding."""
-        return not self.mismatches
+        return not self.mismatches and not self.too_many_ties
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,11 @@ class CheckReport:
                 f"{parameter.name} is not what the reference exports to: {parameter.detail}{rest}"
             )
         layer = next((e for e in self.layers if e.name == place and not e.equal), None)
+        if layer is not None and not layer.mismatches:
+            return (
+                f"{layer.near_ties} of {layer.values} bits differ at near ties, more than one in "
+                f"{VALUES_PER_TIE}"
+            )
         if layer is not None:
             kind = "values" if layer.kind == "float" else layer.kind.removesuffix("s") + "s"
             at = "" if layer.first is None else f", the first at {list(layer.first)}"
