@@ -15,7 +15,7 @@ LAYOUTS = [
     Floats(5, 33, 64),
     Rows(5, Axis(33)),
     Rows(3, Axis(20, 3), 2),
-    Lanes(9, Axis(40), 16, 32),
+    Lanes(9, 40, 16, 32, groups=2),
     Columns(Axis(33), 11, 16, 32),
     Columns(Axis(33), 11, 32, 8),
 ]
