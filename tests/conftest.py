@@ -17,6 +17,7 @@ import torch
 
 from tests.absent import absent
 from tests.processors import HAS_AMX
+from vitc.devices.qemu import find_emulator
 from vitc.targets.table import TARGETS, Target
 
 pytest_plugins = (
@@ -75,7 +76,7 @@ def need_emulator() -> Callable[[str], str]:
     """Path of a qemu-user program, given its name without prefix."""
 
     def find(name: str) -> str:
-        path = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
+        path = find_emulator(f"qemu-{name}")
         if path is None:
             absent(f"no qemu-{name}, `make qemu` fetches it", "VITC_REQUIRE_QEMU")
         return str(path)

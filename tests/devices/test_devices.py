@@ -12,6 +12,7 @@ import pytest
 
 from vitc.devices import DEVICES, RunRequest, parse_device
 from vitc.devices.machine import machine
+from vitc.devices.qemu import find_emulator
 from vitc.errors import VitcError
 from vitc.targets import Target, find
 
@@ -113,6 +114,7 @@ def test_qemu_without_an_emulator_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
 
     with pytest.raises(VitcError, match=r"qemu-aarch64 is not installed.*apt-get"):
         parse_device("qemu").supports(artefact(tmp_path, target="arm"))
@@ -126,12 +128,30 @@ def test_qemu_takes_the_statically_linked_emulator_too(
     emulator.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
     emulator.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/local/sbin:/nowhere")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     fake = artefact(tmp_path, target="armv7")
 
     done = parse_device("qemu").run(fake, IMAGES, RunRequest())
 
     assert done.facts["emulator"] == str(emulator)
     assert parse_device("qemu").emulated
+
+
+def test_the_emulator_of_the_python_environment_is_found_without_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked = tmp_path / "venv" / "qemu" / "usr" / "bin" / "qemu-arm"
+    unpacked.parent.mkdir(parents=True)
+    for path in (unpacked, tmp_path / "qemu-arm-static", tmp_path / "path" / "qemu-arm"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\nexit 1\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_emulator("qemu-arm") == str(unpacked)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert find_emulator("qemu-arm") == str(tmp_path / "path" / "qemu-arm")
 
 
 def test_qemu_refuses_instructions_that_it_does_not_emulate(

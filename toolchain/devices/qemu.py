@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,8 +29,15 @@ _NOT_EMULATED: Final = ("avx512", "amx")
 
 
 def find_emulator(name: str) -> str | None:
-    """Path of a qemu-user program, dynamically or statically linked; None if there is none."""
-    return shutil.which(name) or shutil.which(f"{name}-static")
+    """Path of a qemu-user program; None if there is none.
+
+    That is the one on `PATH`, else the one that `make` unpacked into this Python environment, else
+    the statically linked one on `PATH`.
+    """
+    unpacked = str(Path(sys.prefix, "qemu", "usr", "bin"))
+    return (
+        shutil.which(name) or shutil.which(name, path=unpacked) or shutil.which(f"{name}-static")
+    )
 
 
 def not_emulated(target: Target) -> list[str]:
