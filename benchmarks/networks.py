@@ -62,11 +62,11 @@ class Workshop:
 
     folder: Path
 
-    def onnx(self, network: Network, scheme: str) -> Path:
-        """ONNX file of a network in a scheme: packed, int8 or float."""
-        path = self.folder / f"{self._stem(network)}.{scheme}.onnx"
+    def onnx(self, network: Network, form: str) -> Path:
+        """ONNX file of a network in a format: packed, int8 or float."""
+        path = self.folder / f"{self._stem(network)}.{form}.onnx"
         if not path.is_file():
-            export(random_model(network.config), path, scheme=scheme)
+            export(random_model(network.config), path, form=form)
         return path
 
     def artefact(self, network: Network, target: str) -> Artefact:

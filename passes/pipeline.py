@@ -14,6 +14,7 @@ import onnx_ir as ir
 from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import PASSES_KEY
 from vitc.dialect.proto import to_proto
+from vitc.errors import VitcError
 from vitc.passes.batch_norm_threshold import BatchNormThreshold
 from vitc.passes.integer_threshold import IntegerThreshold
 from vitc.passes.linear_threshold import LinearThreshold
@@ -80,6 +81,18 @@ LOWERINGS: dict[str, tuple[Phase, ...]] = {
 }
 
 
+def _check_order(model: ir.Model, phases: tuple[Phase, ...]) -> None:
+    done: set[str] = set(json.loads(model.metadata_props.get(PASSES_KEY, "[]")))
+    for phase in phases:
+        missing = [name for name in getattr(phase.make, "after", ()) if name not in done]
+        if missing:
+            raise VitcError(
+                f"The pass {phase.name} has to run after {', '.join(missing)}.",
+                "List passes in the order of passes/pipeline.py.",
+            )
+        done.add(phase.name)
+
+
 def run_phases(
     model: ir.Model, phases: tuple[Phase, ...] = PHASES, dump: Path | None = None
 ) -> tuple[PassReport, ...]:
@@ -92,7 +105,11 @@ def run_phases(
 
     Returns:
         One report per phase.
+
+    Raises:
+        VitcError: A rewrite has to run after one that has not run; the graph is as it was.
     """
+    _check_order(model, phases)
     reports = []
     for phase in phases:
         before = len(model.graph)

@@ -153,7 +153,7 @@ def test_onnx_runtime_leaves_nothing_in_the_cache_folder(tmp_path) -> None:
     code = """
 import numpy as np, onnx
 from onnx import TensorProto, helper
-from vitc.exporter import session
+from vitc.onnx_files import session
 x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy")
 model = helper.make_model(
     helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]),

@@ -31,17 +31,17 @@ class ExportOptions:
     """How to export.
 
     Attributes:
-        scheme: ``packed`` (which is what `compile` reads), ``int8`` or ``float``.
+        form: ``packed`` (which is what `compile` reads), ``int8`` or ``float``.
         check: Whether to compare the file with the model before it gets its name.
         dump: Folder for the graph after each pass; None for none.
         allow_float: Binary layers that may be in float, or modules that hold some. `compile` has no
             kernels for a file with such layers; ONNX Runtime runs it.
         force: Replace an existing file.
         inline: Whether operators of `dev.vitc` are written out in standard ones, for readers that
-            know no functions; only in scheme packed. `compile` wants a file that is not inlined.
+            know no functions; only in format packed. `compile` wants a file that is not inlined.
     """
 
-    scheme: str = "packed"
+    form: str = "packed"
     check: bool = True
     dump: Path | None = None
     allow_float: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ def export(
     Args:
         model: A model, or a checkpoint.
         out: The file to write; it gets its name only when it is whole and passes its check.
-        options: Scheme and check.
+        options: Format and check.
         say: Told what is being done.
 
     Raises:
@@ -145,11 +145,11 @@ def export(
         if not report.equal:
             raise CheckFailedError(report, f"The export to {out}")
 
-    say(f"exporting, scheme {chosen.scheme}")
+    say(f"exporting, format {chosen.form}")
     return write_onnx(
         source,
         out,
-        scheme=chosen.scheme,
+        form=chosen.form,
         dump=chosen.dump,
         allow_float=chosen.allow_float,
         inline=chosen.inline,

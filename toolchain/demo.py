@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vitc import api
 from vitc.bench import BenchOptions, BenchReport, bench
 from vitc.devices.qemu import INSTALL_HINT, find_emulator
-from vitc.dialect.metadata import SCHEMES
+from vitc.dialect.metadata import FORMS
 from vitc.models.checkpoint import load
 from vitc.outputs import check_file, check_folder, explained
 from vitc.runtime.artefact import MANIFEST
@@ -80,7 +80,7 @@ class DemoReport:
 
     Attributes:
         training: The trained network and its accuracies.
-        onnx: Export scheme to file.
+        onnx: Format to file.
         targets: The artefacts.
         bench: Of the native one.
         checkpoint_bytes: Size of the checkpoint, which is fp32.
@@ -106,8 +106,8 @@ class DemoReport:
             "validation_accuracy": self.training.validation_accuracy,
             "test_accuracy": self.training.test_accuracy,
             "checkpoint_bytes": self.checkpoint_bytes,
-            "onnx": {scheme: str(path) for scheme, path in self.onnx.items()},
-            "onnx_bytes": {scheme: path.stat().st_size for scheme, path in self.onnx.items()},
+            "onnx": {form: str(path) for form, path in self.onnx.items()},
+            "onnx_bytes": {form: path.stat().st_size for form, path in self.onnx.items()},
             "targets": [
                 {
                     "target": entry.target,
@@ -140,7 +140,7 @@ def demo(
     """
     with explained(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    files = {scheme: options.out / f"micro.{scheme}.onnx" for scheme in SCHEMES}
+    files = {form: options.out / f"micro.{form}.onnx" for form in FORMS}
     check_outputs(options.training)
     for file in files.values():
         check_file(file, force=options.force)
@@ -150,8 +150,8 @@ def demo(
     training = train(options.training, trained)
     checkpoint = training.checkpoint
     model = load(checkpoint)
-    for scheme, file in files.items():
-        api.export(model, file, api.ExportOptions(scheme=scheme, force=options.force), say=say)
+    for form, file in files.items():
+        api.export(model, file, api.ExportOptions(form=form, force=options.force), say=say)
     targets = tuple(_target(name, files["packed"], checkpoint, options, say) for name in _TARGETS)
     say("timing the native artefact and the fp32 DeiT twin in turns")
     measured = bench(targets[0].artefact, BenchOptions(), say=say)

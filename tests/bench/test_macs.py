@@ -6,10 +6,11 @@ from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Cost
 from vitc.errors import VitcError
-from vitc.exporter import export, load_onnx, tap_names
+from vitc.exporter import export
 from vitc.models import PRESETS
 from vitc.models.account import account
 from vitc.models.initialise import random_model
+from vitc.onnx_files import load_onnx, tap_names
 from vitc.targets import find
 
 

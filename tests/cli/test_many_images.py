@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vitc.devices import LocalDevice, prediction
-from vitc.exporter.confined import ConfinedSession
+from vitc.onnx_files.confined import ConfinedSession
 from vitc.training import data
 
 COUNT = 37

@@ -15,8 +15,8 @@ from vitc.compiler import compile_model
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Constant, plan_workspace
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, run_with_taps, tap_names
 from vitc.models import PRESETS
+from vitc.onnx_files import load_onnx, run_with_taps, tap_names
 from vitc.targets import find
 from vitc.targets.layouts import Signs
 from vitc.targets.table import TARGETS, host_features

@@ -16,8 +16,8 @@ from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import plan_workspace
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, tap_names
 from vitc.models import binary_modules
+from vitc.onnx_files import load_onnx, tap_names
 from vitc.runtime import Artefact
 from vitc.targets import find
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests.processors import HOST
 from vitc.compiler import compile_model
 from vitc.compiler.compile import kernel_identities
-from vitc.exporter import run_with_taps
+from vitc.onnx_files import run_with_taps
 from vitc.targets.isa import ISAS
 from vitc.targets.table import find
 from vitc.targets.tiles import Tile, other_tiles

@@ -23,9 +23,10 @@ import pytest
 from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
-from vitc.exporter import export, load_onnx, tap_names
+from vitc.exporter import export
 from vitc.models import PRESETS
 from vitc.models.initialise import random_model
+from vitc.onnx_files import load_onnx, tap_names
 from vitc.targets import TARGETS
 
 FROZEN = Path(__file__).with_name("frozen")

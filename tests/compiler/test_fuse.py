@@ -15,7 +15,7 @@ from vitc.compiler.orders import orders
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.read import read
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, run_with_taps, tap_names
+from vitc.onnx_files import load_onnx, run_with_taps, tap_names
 from vitc.targets import find
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))

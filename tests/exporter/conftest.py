@@ -26,4 +26,4 @@ def images() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportResult]:
     folder = tmp_path_factory.mktemp("exported")
-    return {scheme: exported_to(folder, scheme) for scheme in ("packed", "int8", "float")}
+    return {form: exported_to(folder, form) for form in ("packed", "int8", "float")}

@@ -37,15 +37,15 @@ def traced(weight_bits: int = 1) -> Traced:
 
 
 @cache
-def _exported(scheme: str) -> tuple[bytes, ExportResult]:
+def _exported(form: str) -> tuple[bytes, ExportResult]:
     with TemporaryDirectory() as folder:
-        result = export(traced(), Path(folder) / "m.onnx", scheme=scheme)
+        result = export(traced(), Path(folder) / "m.onnx", form=form)
         return result.path.read_bytes(), result
 
 
-def exported_to(folder: Path, scheme: str) -> ExportResult:
+def exported_to(folder: Path, form: str) -> ExportResult:
     """Write the network's file into a folder."""
-    data, result = _exported(scheme)
-    path = folder / f"{scheme}.onnx"
+    data, result = _exported(form)
+    path = folder / f"{form}.onnx"
     path.write_bytes(data)
     return replace(result, path=path)

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from vitc.errors import VitcError
-from vitc.exporter import build, export, load_onnx, onnx_export, session
+from vitc.exporter import build, export, onnx_export
 from vitc.models import ops
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.initialise import random_model
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import binarize, tap
+from vitc.onnx_files import load_onnx, session
 from vitc.passes import PHASES
 from vitc.passes.residual import Residual
 
@@ -102,7 +103,7 @@ def test_results_count_bytes_modules_and_operators(exported, model) -> None:
 
 def test_metadata_says_what_the_file_is(exported, model) -> None:
     _, facts = load_onnx(exported["packed"].path)
-    assert (facts.dialect, facts.scheme) == (1, "packed")
+    assert (facts.dialect, facts.form) == (1, "packed")
     assert facts.config == model.config.to_dict()
     assert facts.preprocessing == model.preprocessing.to_dict()
     assert facts.labels == tuple(f"class {index}" for index in range(7))
@@ -137,7 +138,7 @@ def test_exporting_prints_nothing(tmp_path, capfd, caplog) -> None:
 
 
 def test_every_phase_is_dumped_and_computes_the_same(model, source, images, tmp_path) -> None:
-    build(source, scheme="int8", dump=tmp_path)
+    build(source, form="int8", dump=tmp_path)
     expected = model(images).detach().numpy()
     dumps = sorted(tmp_path.iterdir())
     assert [path.name[:2] for path in dumps] == [f"{number:02d}" for number in range(10)]
@@ -174,7 +175,7 @@ def test_a_file_beyond_the_limit_is_refused(source, tmp_path, monkeypatch) -> No
 
 def test_an_unknown_scheme_lists_the_known(model, tmp_path) -> None:
     with pytest.raises(VitcError, match="packed, int8, float"):
-        export(model, tmp_path / "model.onnx", scheme="int4")
+        export(model, tmp_path / "model.onnx", form="int4")
 
 
 def test_a_model_that_does_not_say_its_input_needs_an_example(tmp_path) -> None:

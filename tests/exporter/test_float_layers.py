@@ -13,12 +13,13 @@ from tests.exporter.exports import traced
 from vitc.bench import inspect
 from vitc.compiler import compile_model
 from vitc.errors import VitcError
-from vitc.exporter import Traced, build, export, load_onnx, session, trace
+from vitc.exporter import Traced, build, export, trace
 from vitc.models import save
 from vitc.models.account import account
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import binarize, tap
+from vitc.onnx_files import load_onnx, session
 from vitc.verify import check
 
 
@@ -31,7 +32,7 @@ def wide() -> Traced:
 @pytest.fixture(scope="module", params=["packed", "int8"])
 def file(request, wide, tmp_path_factory):
     out = tmp_path_factory.mktemp("wide") / "m.onnx"
-    return export(wide, out, scheme=request.param, allow_float=["blocks"]).path
+    return export(wide, out, form=request.param, allow_float=["blocks"]).path
 
 
 class Sine(nn.Module):
@@ -95,7 +96,7 @@ def test_a_fault_in_a_float_layer_is_named(wide, file, tmp_path):
 
 def test_the_compiler_says_that_it_has_no_kernel(file, tmp_path):
     words = "12 layers in float, which no kernel computes"
-    if load_onnx(file)[1].scheme != "packed":
+    if load_onnx(file)[1].form != "packed":
         words = "only packed files are compiled"
     with pytest.raises(VitcError, match=words):
         compile_model(file, "x86-64-v2", tmp_path / "out")
@@ -115,12 +116,12 @@ def test_a_file_that_hides_its_float_layers_is_not_compiled_and_not_equal(wide, 
         check(hidden, wide)
 
 
-@pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
-def test_integers_that_meet_a_float_operator_are_still_a_binary_product(sine, tmp_path, scheme):
+@pytest.mark.parametrize("form", ["packed", "int8", "float"])
+def test_integers_that_meet_a_float_operator_are_still_a_binary_product(sine, tmp_path, form):
     x = torch.randn(5, 4, 19)
-    result = export(sine, tmp_path / "net.onnx", scheme=scheme)
+    result = export(sine, tmp_path / "net.onnx", form=form)
     assert (result.float_layers, result.binary_operators) == ({}, 2)
-    if scheme == "packed":
+    if form == "packed":
         operators = result.operators
         assert (operators["BinaryLinear"], operators["BinaryLinearResidual"]) == (1, 1)
     own = session(result.path).run(None, {"input": x.numpy()})[0]
@@ -152,7 +153,7 @@ def test_a_mask_that_keeps_its_softmax_is_named(source, monkeypatch):
 
 def test_scheme_float_has_no_layers_to_allow(wide):
     with pytest.raises(VitcError, match="stores bits as signs"):
-        build(wide, scheme="float", allow_float=["blocks"])
+        build(wide, form="float", allow_float=["blocks"])
 
 
 def test_the_api_exports_a_checkpoint_with_float_layers(wide, tmp_path):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vitc.exporter import export, run_with_taps, trace
+from vitc.exporter import export, trace
 from vitc.models.checkpoint import load
+from vitc.onnx_files import run_with_taps
 
 CHECKPOINTS = (
     "si_micro.safetensors",
@@ -27,13 +28,13 @@ def loaded(golden):
     return once
 
 
-@pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
+@pytest.mark.parametrize("form", ["packed", "int8", "float"])
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_logits_and_stream_equal_the_official_float64_code(
-    golden, loaded, tmp_path, checkpoint, scheme
+    golden, loaded, tmp_path, checkpoint, form
 ) -> None:
     expected = load_file(golden / f"{checkpoint.partition('.')[0]}.expected.safetensors")
-    result = export(loaded(checkpoint), tmp_path / "model.onnx", scheme=scheme)
+    result = export(loaded(checkpoint), tmp_path / "model.onnx", form=form)
     depth = sum(name.endswith(".output") for name in expected)
     last = "si" if checkpoint.startswith("si_") else "mlp"
     stream = [f"blocks.{index}.{last}.output" for index in range(depth)]

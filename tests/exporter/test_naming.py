@@ -18,7 +18,7 @@ from vitc.dialect.proto import to_proto
 from vitc.exporter import build
 from vitc.exporter.naming import name_everything
 
-SCHEMES = ("packed", "int8", "float")
+FORMS = ("packed", "int8", "float")
 ROOT = Path(__file__).parents[2]
 
 EXPORT = """
@@ -31,9 +31,9 @@ from vitc.models.initialise import random_model
 before, folder = sys.argv[1:]
 for depth in range(int(before)):
     other = random_model(CONFIG.replace(depth=depth + 1), seed=depth)
-    export(other, Path(folder) / "other.onnx", scheme="int8")
-for scheme in ("packed", "int8", "float"):
-    exported_to(Path(folder), scheme)
+    export(other, Path(folder) / "other.onnx", form="int8")
+for form in ("packed", "int8", "float"):
+    exported_to(Path(folder), form)
 """
 
 
@@ -46,7 +46,7 @@ def _exported_elsewhere(folder: Path, before: int) -> dict[str, bytes]:
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": str(7 + before)},
     )
-    return {scheme: (folder / f"{scheme}.onnx").read_bytes() for scheme in SCHEMES}
+    return {form: (folder / f"{form}.onnx").read_bytes() for form in FORMS}
 
 
 def test_a_file_is_the_same_from_any_process_whatever_that_exported_before(
@@ -54,18 +54,18 @@ def test_a_file_is_the_same_from_any_process_whatever_that_exported_before(
 ) -> None:
     fresh = _exported_elsewhere(tmp_path / "fresh", 0)
     assert _exported_elsewhere(tmp_path / "used", 1) == fresh
-    assert {scheme: exported[scheme].path.read_bytes() for scheme in SCHEMES} == fresh
+    assert {form: exported[form].path.read_bytes() for form in FORMS} == fresh
 
 
 def test_a_traced_model_is_not_changed_by_what_is_made_of_it(source, exported) -> None:
-    for scheme in (*SCHEMES, *SCHEMES):
-        data = to_proto(build(source, scheme=scheme)[0]).SerializeToString(deterministic=True)
-        assert data == exported[scheme].path.read_bytes()
+    for form in (*FORMS, *FORMS):
+        data = to_proto(build(source, form=form)[0]).SerializeToString(deterministic=True)
+        assert data == exported[form].path.read_bytes()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_names_do_not_depend_on_the_names_before(source, exported, scheme) -> None:
-    model, _ = build(source, scheme=scheme)
+@pytest.mark.parametrize("form", FORMS)
+def test_names_do_not_depend_on_the_names_before(source, exported, form) -> None:
+    model, _ = build(source, form=form)
     for number, node in enumerate(model.graph):
         node.name = f"n{number}"
         node.doc_string = "/home/someone/model.py:3"
@@ -80,12 +80,12 @@ def test_names_do_not_depend_on_the_names_before(source, exported, scheme) -> No
         node.attributes.update(attributes)
     name_everything(model, source.frozen.state_dict().keys())
     data = to_proto(model).SerializeToString(deterministic=True)
-    assert data == exported[scheme].path.read_bytes()
+    assert data == exported[form].path.read_bytes()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_value_is_named_after_its_tap_its_operator_and_an_ordinal(exported, scheme) -> None:
-    graph = onnx.load(exported[scheme].path).graph
+@pytest.mark.parametrize("form", FORMS)
+def test_a_value_is_named_after_its_tap_its_operator_and_an_ordinal(exported, form) -> None:
+    graph = onnx.load(exported[form].path).graph
     taps = {info.name for info in graph.value_info if info.metadata_props} | {"logits"}
     for node in graph.node:
         tap, _, rest = node.name.partition("/")

@@ -16,7 +16,8 @@ from tests.exporter.exports import exported_to, traced
 from vitc.compiler import compile_model
 from vitc.dialect import DOMAIN
 from vitc.errors import VitcError
-from vitc.exporter import build, export, load_onnx, run_with_taps, tap_names
+from vitc.exporter import build, export
+from vitc.onnx_files import load_onnx, run_with_taps, tap_names
 from vitc.verify import check
 
 FORMATS = ("packed", "inlined", "int8", "float")
@@ -25,7 +26,7 @@ FORMATS = ("packed", "inlined", "int8", "float")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("formats")
-    paths = {scheme: exported_to(folder, scheme).path for scheme in ("packed", "int8", "float")}
+    paths = {form: exported_to(folder, form).path for form in ("packed", "int8", "float")}
     result = export(traced(), folder / "inlined.onnx", inline=True)
     # The counts are those of the model, however its operators are written.
     assert (result.binary_modules, result.binary_operators) == (12, 16)
@@ -124,9 +125,9 @@ def test_the_compiler_asks_for_the_file_that_is_not_inlined(files, tmp_path) -> 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("scheme", ["int8", "float"])
-def test_there_is_nothing_to_inline_in_other_formats(source, tmp_path, scheme) -> None:
+@pytest.mark.parametrize("form", ["int8", "float"])
+def test_there_is_nothing_to_inline_in_other_formats(source, tmp_path, form) -> None:
     with pytest.raises(VitcError, match="nothing to inline"):
-        build(source, scheme=scheme, inline=True)
+        build(source, form=form, inline=True)
     with pytest.raises(VitcError, match="nothing to inline"):
-        export(source, tmp_path / "m.onnx", scheme=scheme, inline=True)
+        export(source, tmp_path / "m.onnx", form=form, inline=True)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
-from vitc.exporter import session
 from vitc.exporter.capture import capture
 from vitc.exporter.taps import name_taps
 from vitc.models.taps import tap
+from vitc.onnx_files import session
 
 
 class Written(nn.Module):

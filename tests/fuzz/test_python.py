@@ -21,8 +21,8 @@ from vitc.compiler.compile import compile_model
 from vitc.compiler.pipeline import make_plan
 from vitc.devices.inputs import read_inputs
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, tap_names
 from vitc.models import Preprocessing
+from vitc.onnx_files import load_onnx, tap_names
 from vitc.runtime import Artefact
 from vitc.targets import find
 

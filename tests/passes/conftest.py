@@ -10,7 +10,7 @@ import pytest
 from vitc.dialect import DOMAIN, IR_VERSION, OPS, OPSET, VERSION
 from vitc.dialect.bodies import functions
 from vitc.dialect.metadata import TAP_KEY
-from vitc.exporter import session
+from vitc.onnx_files import session
 
 
 class SmallGraph:

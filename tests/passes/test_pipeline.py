@@ -9,6 +9,7 @@ import pytest
 
 from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import PASSES_KEY, TAP_KEY
+from vitc.errors import VitcError
 from vitc.passes import LOWERINGS, PHASES, run_phases
 from vitc.passes.merge_shifts import MergeShifts
 from vitc.passes.rewrite import Rewrite
@@ -30,6 +31,16 @@ def test_every_pass_runs_after_those_it_names() -> None:
             assert order.index(earlier) < order.index(phase.name)
     for lowerings in LOWERINGS.values():
         assert all(phase.number == len(PHASES) + 1 for phase in lowerings)
+
+
+def test_a_pass_before_those_it_names_is_refused_and_the_graph_stays_as_it_was(graph) -> None:
+    model = _shifted_twice(graph)
+    for phases in (PHASES[1:], (PHASES[1], PHASES[0])):
+        with pytest.raises(VitcError, match="batch_norm_threshold has to run after merge_shifts"):
+            run_phases(model, phases)
+    assert len(model.graph) == 2
+    run_phases(model, PHASES[:1])
+    run_phases(model, PHASES[1:])
 
 
 def test_reports_dumps_and_metadata_name_every_phase(graph, tmp_path) -> None:

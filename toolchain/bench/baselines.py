@@ -117,7 +117,7 @@ def _own_network_in_int8(artefact: Artefact) -> bytes:
 
     with scratch_folder("bench") as folder:
         out = folder / "int8.onnx"
-        export(random_model(_config(artefact)), out, scheme="int8")
+        export(random_model(_config(artefact)), out, form="int8")
         return out.read_bytes()
 
 
@@ -128,7 +128,7 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
             Baseline("onnxruntime", "DeiT twin, fp32, ONNX Runtime", _twin),
             Baseline("onnxruntime-int8", "DeiT twin, dynamic int8, ONNX Runtime", _quantized_twin),
             Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file),
-            Baseline("int8", "the same network, int8 scheme, ONNX Runtime", _own_network_in_int8),
+            Baseline("int8", "the same network, format int8, ONNX Runtime", _own_network_in_int8),
         )
     }
 )

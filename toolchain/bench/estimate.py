@@ -275,7 +275,7 @@ def supports_estimate(target: Target, processor: str) -> None:
 
 def _kernels(artefact: Artefact) -> dict[str, Kernel]:
     from vitc.compiler.pipeline import make_plan
-    from vitc.exporter import load_onnx, tap_names
+    from vitc.onnx_files import load_onnx, tap_names
 
     model, _ = load_onnx(artefact.onnx)
     plan = make_plan(model, artefact.target, tap_names(model), artefact.tiles)

@@ -84,7 +84,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         found = Description.of_artefact(artefact)
         files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
     elif place.suffix == ".onnx":
-        from vitc.exporter import load_onnx
+        from vitc.onnx_files import load_onnx
 
         _, facts = load_onnx(place, allow_external_data=allow_external_data)
         in_float = facts.float_layers

@@ -74,8 +74,8 @@ def _show(output: Output, report: DemoReport) -> None:
         )
     ]
     rows += [
-        (f"{scheme} ONNX", "", "", megabytes(path.stat().st_size), "", "")
-        for scheme, path in report.onnx.items()
+        (f"{form} ONNX", "", "", megabytes(path.stat().st_size), "", "")
+        for form, path in report.onnx.items()
     ]
     rows += [_row(entry, report, unit) for entry in report.targets]
     if report.bench.baseline is not None and twin is not None:

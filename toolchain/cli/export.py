@@ -68,7 +68,7 @@ def export(
 
     output = Output()
     options = ExportOptions(
-        scheme=form or scheme or names.FORMATS.known[0],
+        form=form or scheme or names.FORMATS.known[0],
         check=not no_check,
         allow_float=tuple(allow_float or ()),
         force=force,

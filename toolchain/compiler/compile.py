@@ -22,8 +22,7 @@ from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, tap_names
-from vitc.exporter.inline import is_inlined
+from vitc.onnx_files import is_inlined, load_onnx, tap_names
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
 from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
 from vitc.targets import Target, find
@@ -80,7 +79,7 @@ def compile_model(
     nothing behind.
 
     Args:
-        onnx: File that `vitc export` wrote, scheme packed.
+        onnx: File that `vitc export` wrote, format packed.
         target: Name of a target, or a target.
         out: Folder to write.
         batch: Images of one run, 1 to 64.
@@ -124,9 +123,9 @@ def _compile(
 ) -> None:
     progress("reading the graph")
     model, facts = load_onnx(source, allow_external_data=allow_external_data)
-    if facts.scheme != "packed":
+    if facts.form != "packed":
         raise VitcError(
-            f"{source} was exported with scheme {facts.scheme}; only packed files are compiled.",
+            f"{source} was exported with format {facts.form}; only packed files are compiled.",
             "Export it with `vitc export --format packed`.",
         )
     if facts.float_layers:
@@ -136,7 +135,7 @@ def _compile(
             f"such as {layer}: {why}.",
             "Run it with ONNX Runtime (`vitc run M.onnx`), or export it without --allow-float.",
         )
-    if is_inlined(model, facts.scheme):
+    if is_inlined(model, facts.form):
         raise VitcError(
             f"{source} was exported with --inline; kernels are chosen by operators of {DOMAIN}, "
             "which it has no more.",

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitc.exporter import run_with_taps, session
+from vitc.onnx_files import run_with_taps, session
 
 __all__ = [
     "EXPECTED",
@@ -85,7 +85,7 @@ def settle_self_test(folder: Path, run: Logits) -> NDArray[np.float32] | None:
     image, expected = (np.load(folder / name, allow_pickle=False) for name in (SELF_TEST, EXPECTED))
     if agrees(run(image), expected):
         return np.asarray(image, np.float32)
-    from vitc.exporter import load_onnx
+    from vitc.onnx_files import load_onnx
 
     opened = session(load_onnx(folder / "model.onnx")[0], ["logits"], confined=True)
     for other in _candidates(list(image.shape[1:])):

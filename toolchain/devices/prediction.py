@@ -176,7 +176,7 @@ def stream(
             raise VitcError(
                 "ONNX Runtime places its threads itself.", "Leave --pin away, or run an artefact."
             )
-        from vitc.exporter import load_onnx, run_with_taps, session
+        from vitc.onnx_files import load_onnx, run_with_taps, session
 
         graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
         description = Description.of_onnx(path, facts)

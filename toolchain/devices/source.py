@@ -13,7 +13,7 @@ from vitc.models.config import NetworkConfig
 from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from vitc.exporter import ModelFacts
+    from vitc.onnx_files import ModelFacts
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["Description", "refuse_external_data"]

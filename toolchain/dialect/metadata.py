@@ -6,24 +6,24 @@ __all__ = [
     "CONFIG_KEY",
     "DIALECT_KEY",
     "FLOAT_KEY",
+    "FORMS",
+    "FORM_KEY",
     "LABELS_KEY",
     "LAYER_KEY",
     "MODULE_KEY",
     "PASSES_KEY",
     "PREPROCESSING_KEY",
-    "SCHEMES",
-    "SCHEME_KEY",
     "SOURCE_KEY",
     "TAP_KEY",
     "VERSION_KEY",
     "layer_of_tap",
 ]
 
-SCHEMES = ("packed", "int8", "float")
+FORMS = ("packed", "int8", "float")
 
 VERSION_KEY = "vitc.version"
 DIALECT_KEY = "vitc.dialect"
-SCHEME_KEY = "vitc.scheme"
+FORM_KEY = "vitc.scheme"
 CONFIG_KEY = "vitc.config"
 PREPROCESSING_KEY = "vitc.preprocessing"
 LABELS_KEY = "vitc.labels"

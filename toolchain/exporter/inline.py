@@ -14,12 +14,7 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import TAP_KEY
 from vitc.passes.constants import add_constant, evaluated
 
-__all__ = ["inline_functions", "is_inlined"]
-
-
-def is_inlined(model: ir.Model, scheme: str) -> bool:
-    """Whether a model of this scheme would call operators of the dialect, but calls none."""
-    return scheme == "packed" and all(node.domain != DOMAIN for node in model.graph)
+__all__ = ["inline_functions"]
 
 
 def inline_functions(model: ir.Model) -> None:

@@ -22,11 +22,11 @@ from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
     FLOAT_KEY,
+    FORM_KEY,
+    FORMS,
     LABELS_KEY,
     MODULE_KEY,
     PREPROCESSING_KEY,
-    SCHEME_KEY,
-    SCHEMES,
     SOURCE_KEY,
     VERSION_KEY,
 )
@@ -42,11 +42,11 @@ from vitc.exporter.coverage import (
 )
 from vitc.exporter.example import Example, inputs_of
 from vitc.exporter.inline import inline_functions
-from vitc.exporter.limits import LARGEST_FILE
 from vitc.exporter.naming import name_everything
 from vitc.exporter.taps import name_layers, name_modules, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
 from vitc.models import binary_modules, freeze
+from vitc.onnx_files.limits import LARGEST_FILE
 from vitc.outputs import claim_file, explained, prepare_folder
 from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
 
@@ -61,7 +61,7 @@ class ExportResult:
 
     Attributes:
         path: The file.
-        scheme: packed, int8 or float.
+        form: packed, int8 or float.
         file_bytes: Size of the file.
         weight_bytes: Bytes of binary weights in it.
         constant_bytes: Bytes of all other constants.
@@ -73,7 +73,7 @@ class ExportResult:
     """
 
     path: Path
-    scheme: str
+    form: str
     file_bytes: int
     weight_bytes: int
     constant_bytes: int
@@ -120,7 +120,7 @@ def trace(model: nn.Module, example: Example | None = None) -> Traced:
 def build(
     model: nn.Module | Traced,
     *,
-    scheme: str = "packed",
+    form: str = "packed",
     example: Example | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
@@ -130,28 +130,28 @@ def build(
 
     Args:
         model: A model built of vitc's layers, on the CPU, or what `trace` made of one.
-        scheme: packed, int8 or float.
+        form: packed, int8 or float.
         example: As in `trace`, for a model that is not traced yet.
         dump: Folder for the model after each pass, or None.
-        allow_float: Layers that may be in float, or modules that hold some; not in scheme float.
+        allow_float: Layers that may be in float, or modules that hold some; not in format float.
         inline: Whether the operators of the dialect are written out in standard ones, for readers
-            that know no functions; weights stay packed. Only in scheme packed.
+            that know no functions; weights stay packed. Only in format packed.
 
     Returns:
         The model and what each pass did.
 
     Raises:
-        VitcError: The scheme is unknown, the model cannot be traced, a binary layer was lost or
+        VitcError: The format is unknown, the model cannot be traced, a binary layer was lost or
             falls back to float and may not, or a name in `allow_float` allows nothing.
     """
-    if scheme not in SCHEMES:
-        raise VitcError(f"Unknown scheme {scheme!r}.", f"Choose one of {', '.join(SCHEMES)}.")
-    if scheme == "float" and allow_float:
+    if form not in FORMS:
+        raise VitcError(f"Unknown format {form!r}.", f"Choose one of {', '.join(FORMS)}.")
+    if form == "float" and allow_float:
         raise VitcError(
-            "Scheme float stores bits as signs, which a layer in float does not read.",
+            "Format float stores bits as signs, which a layer in float does not read.",
             "Allow layers in float with --format packed or int8.",
         )
-    _refuse_idle_inlining(scheme, inline)
+    _refuse_idle_inlining(form, inline)
     if isinstance(model, Traced) and example is not None:
         raise VitcError("The model is traced already.", "Pass example= to `trace`.")
     traced = model if isinstance(model, Traced) else trace(model, example)
@@ -174,10 +174,10 @@ def build(
         frozen, in_float | fallen_layers(graph), known_layers(graph, frozen), allow_float
     )
     _type_packed(graph)
-    reports += run_phases(onnx_model, LOWERINGS[scheme], dump)
+    reports += run_phases(onnx_model, LOWERINGS[form], dump)
     name_layers(graph)
     name_everything(onnx_model, frozen.state_dict().keys())
-    _finish(onnx_model, traced.model, scheme, in_float)
+    _finish(onnx_model, traced.model, form, in_float)
     if inline:
         _inline(onnx_model)
     return onnx_model, reports
@@ -187,7 +187,7 @@ def export(
     model: nn.Module | Traced,
     out: str | os.PathLike[str],
     *,
-    scheme: str = "packed",
+    form: str = "packed",
     example: Example | None = None,
     dump: Path | None = None,
     allow_float: Collection[str] = (),
@@ -202,7 +202,7 @@ def export(
     Args:
         model: As in `build`.
         out: Path of the file.
-        scheme: packed (dialect, packed weights), int8 or float (standard operators only).
+        form: packed (dialect, packed weights), int8 or float (standard operators only).
         example: As in `build`.
         dump: As in `build`.
         allow_float: As in `build`.
@@ -218,12 +218,12 @@ def export(
             cannot be written.
     """
     path = Path(out)
-    _refuse_idle_inlining(scheme, inline)
+    _refuse_idle_inlining(form, inline)
     with claim_file(path, force=force) as output:
         if dump is not None:
             prepare_folder(dump, force=force)
         onnx_model, reports = build(
-            model, scheme=scheme, example=example, dump=dump, allow_float=allow_float
+            model, form=form, example=example, dump=dump, allow_float=allow_float
         )
         weight_bytes, constant_bytes = _sizes(onnx_model.graph)
         binary_operators = sum(MODULE_KEY in node.metadata_props for node in onnx_model.graph)
@@ -245,7 +245,7 @@ def export(
     modules = binary_modules(module).keys() - wide_layers(module).keys()
     result = ExportResult(
         path=path,
-        scheme=scheme,
+        form=form,
         file_bytes=len(data),
         weight_bytes=weight_bytes,
         constant_bytes=constant_bytes,
@@ -259,10 +259,10 @@ def export(
     return result
 
 
-def _refuse_idle_inlining(scheme: str, inline: bool) -> None:
-    if inline and scheme != "packed":
+def _refuse_idle_inlining(form: str, inline: bool) -> None:
+    if inline and form != "packed":
         raise VitcError(
-            f"Scheme {scheme} has standard operators only, so there is nothing to inline.",
+            f"Format {form} has standard operators only, so there is nothing to inline.",
             "Leave --inline away, or export with --format packed.",
         )
 
@@ -293,7 +293,7 @@ def _type_packed(graph: ir.Graph) -> None:
 
 
 def _finish(
-    onnx_model: ir.Model, model: nn.Module, scheme: str, in_float: Mapping[str, str]
+    onnx_model: ir.Model, model: nn.Module, form: str, in_float: Mapping[str, str]
 ) -> None:
     version = importlib.metadata.version("vitc")
     set_functions(onnx_model)
@@ -302,7 +302,7 @@ def _finish(
         {
             VERSION_KEY: version,
             DIALECT_KEY: str(VERSION),
-            SCHEME_KEY: scheme,
+            FORM_KEY: form,
             CONFIG_KEY: _json(getattr(model, "config", None)),
             PREPROCESSING_KEY: _json(getattr(model, "preprocessing", None)),
             LABELS_KEY: json.dumps(list(getattr(model, "labels", None) or [])),

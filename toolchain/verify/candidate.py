@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vitc.devices import Device, DeviceRun, RunRequest
 from vitc.devices.machine import machine
-from vitc.exporter import run_with_taps, session, tap_names
+from vitc.onnx_files import run_with_taps, session, tap_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from vitc.exporter.confined import ConfinedSession
+    from vitc.onnx_files.confined import ConfinedSession
     from vitc.runtime.artefact import Artefact
 
 __all__ = ["ArtefactCandidate", "Candidate", "OnnxCandidate"]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
-from vitc.exporter import Traced, build, compare_graphs, load_onnx
-from vitc.exporter.inline import is_inlined
+from vitc.exporter import Traced, build
 from vitc.models.checkpoint import load
 from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
+from vitc.onnx_files import compare_graphs, is_inlined, load_onnx
 from vitc.runtime.artefact import Artefact
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Images, compare
@@ -32,7 +32,7 @@ from vitc.verify.report import CheckReport, ConstantDifference
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from vitc.exporter import ModelFacts
+    from vitc.onnx_files import ModelFacts
     from vitc.training.data import Dataset, Split
 
 __all__ = ["CheckOptions", "check", "check_fresh_export"]
@@ -212,9 +212,9 @@ def _check_onnx(
     say("comparing every parameter")
     again, _ = build(
         source,
-        scheme=facts.scheme,
+        form=facts.form,
         allow_float=tuple(facts.float_layers),
-        inline=is_inlined(loaded, facts.scheme),
+        inline=is_inlined(loaded, facts.form),
     )
     compared = compare_graphs(loaded, again)
     compared.name_taps()

@@ -19,8 +19,8 @@ from onnx import helper
 
 from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx
-from vitc.exporter.confined import ConfinedSession
+from vitc.onnx_files import load_onnx
+from vitc.onnx_files.confined import ConfinedSession
 from vitc.runtime.artefact import Artefact
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import CheckReport, LayerReport

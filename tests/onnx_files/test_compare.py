@@ -9,21 +9,15 @@ import pytest
 from onnxscript import optimizer
 
 from vitc.dialect.proto import to_proto
-from vitc.exporter import (
-    build,
-    compare_graphs,
-    differing_constants,
-    load_onnx,
-    run_with_taps,
-    tap_names,
-)
+from vitc.exporter import build
+from vitc.onnx_files import compare_graphs, differing_constants, load_onnx, run_with_taps, tap_names
 
-SCHEMES = ("packed", "int8", "float")
+FORMS = ("packed", "int8", "float")
 
 
 @pytest.fixture(scope="module")
 def references(source) -> dict[str, ir.Model]:
-    return {scheme: build(source, scheme=scheme)[0] for scheme in ("packed", "int8", "float")}
+    return {form: build(source, form=form)[0] for form in ("packed", "int8", "float")}
 
 
 @pytest.fixture
@@ -31,8 +25,8 @@ def proto(exported) -> onnx.ModelProto:
     return onnx.load(exported["packed"].path)
 
 
-def _differences(proto, references, scheme="packed"):
-    return differing_constants(ir.from_proto(proto), references[scheme])
+def _differences(proto, references, form="packed"):
+    return differing_constants(ir.from_proto(proto), references[form])
 
 
 def _change(proto, name: str, change) -> None:
@@ -41,10 +35,10 @@ def _change(proto, name: str, change) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(change(array), name))
 
 
-@pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
-def test_a_file_equals_a_fresh_export_of_its_model(exported, references, scheme) -> None:
-    model, _ = load_onnx(exported[scheme].path)
-    assert differing_constants(model, references[scheme]) == ()
+@pytest.mark.parametrize("form", ["packed", "int8", "float"])
+def test_a_file_equals_a_fresh_export_of_its_model(exported, references, form) -> None:
+    model, _ = load_onnx(exported[form].path)
+    assert differing_constants(model, references[form]) == ()
 
 
 @pytest.mark.parametrize(
@@ -263,16 +257,16 @@ REWRITES = (
 )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rewrite", REWRITES, ids=lambda rewrite: rewrite.__name__[1:])
 def test_a_file_that_computes_the_same_is_equal_however_it_is_written_down(
-    exported, references, tmp_path, rewrite, scheme
+    exported, references, tmp_path, rewrite, form
 ) -> None:
-    proto = onnx.load(exported[scheme].path)
+    proto = onnx.load(exported[form].path)
     rewrite(proto)
     onnx.save(proto, tmp_path / "m.onnx")
     model, _ = load_onnx(tmp_path / "m.onnx")
-    assert differing_constants(model, references[scheme]) == ()
+    assert differing_constants(model, references[form]) == ()
 
 
 @pytest.mark.parametrize("rewrite", REWRITES, ids=lambda rewrite: rewrite.__name__[1:])
@@ -293,18 +287,18 @@ def test_a_fault_is_found_however_the_file_is_written_down(exported, references,
     ]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_file_with_inferred_shapes_or_folded_constants_is_equal(
-    exported, references, scheme
+    exported, references, form
 ) -> None:
-    proto = onnx.shape_inference.infer_shapes(onnx.load(exported[scheme].path), strict_mode=True)
-    assert _differences(proto, references, scheme) == ()
+    proto = onnx.shape_inference.infer_shapes(onnx.load(exported[form].path), strict_mode=True)
+    assert _differences(proto, references, form) == ()
     model = ir.from_proto(proto)
     before = len(model.graph)
     optimizer.fold_constants(model, input_size_limit=1 << 30, output_size_limit=1 << 30)
     ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    assert (len(model.graph) < before) == (scheme != "packed")
-    assert differing_constants(model, references[scheme]) == ()
+    assert (len(model.graph) < before) == (form != "packed")
+    assert differing_constants(model, references[form]) == ()
 
 
 def test_taps_whose_names_a_tool_dropped_are_known_again(exported, references, images) -> None:

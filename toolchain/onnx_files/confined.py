@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
-from vitc.exporter import confined_worker
-from vitc.exporter.confined_worker import receive, send
+from vitc.onnx_files import confined_worker
+from vitc.onnx_files.confined_worker import receive, send
 
 __all__ = ["ConfinedSession"]
 

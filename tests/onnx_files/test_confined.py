@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from vitc.errors import VitcError
-from vitc.exporter import confined, confined_worker, load_onnx, run_with_taps, session, tap_names
-from vitc.exporter.confined import ConfinedSession
+from vitc.onnx_files import confined, confined_worker, load_onnx, run_with_taps, session, tap_names
+from vitc.onnx_files.confined import ConfinedSession
 
 IMAGE = np.linspace(-2, 2, 96, dtype=np.float32).reshape(2, 3, 4, 4)
 

@@ -19,7 +19,7 @@ import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from vitc.errors import VitcError
-from vitc.exporter.limits import LARGEST_FILE
+from vitc.onnx_files.limits import LARGEST_FILE
 
 __all__ = ["embed_external_data", "is_external", "tensors"]
 

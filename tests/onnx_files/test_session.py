@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, run_with_taps, session, tap_names
+from vitc.onnx_files import load_onnx, run_with_taps, session, tap_names
 
 
 def test_chosen_taps_come_back_by_name(exported, images) -> None:

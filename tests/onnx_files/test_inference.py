@@ -14,7 +14,7 @@ from vitc.bench import inspect
 from vitc.compiler import compile_model
 from vitc.devices import LocalDevice
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx
+from vitc.onnx_files import load_onnx
 from vitc.verify import check
 from vitc.verify.portable import check_against_onnx
 
@@ -172,12 +172,12 @@ def test_a_slack_beyond_every_distance_is_compiled_too(exported, tmp_path) -> No
     assert check_against_onnx(artefact, LocalDevice()).equal
 
 
-@pytest.mark.parametrize("scheme", ["packed", "int8", "float"])
-def test_a_file_that_says_nothing_of_its_values_is_read(exported, tmp_path, scheme) -> None:
-    proto = onnx.load(exported[scheme].path)
+@pytest.mark.parametrize("form", ["packed", "int8", "float"])
+def test_a_file_that_says_nothing_of_its_values_is_read(exported, tmp_path, form) -> None:
+    proto = onnx.load(exported[form].path)
     del proto.graph.value_info[:]
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    assert load_onnx(tmp_path / "m.onnx")[1].scheme == scheme
+    assert load_onnx(tmp_path / "m.onnx")[1].form == form
 
 
 def test_a_wrong_attribute_inside_a_branch_is_found(exported, tmp_path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from vitc.dialect import DOMAIN, OPS
-from vitc.exporter import export, load_onnx, run_with_taps, session, tap_names, trace
+from vitc.exporter import export, trace
 from vitc.models import observe
+from vitc.onnx_files import load_onnx, run_with_taps, session, tap_names
 
-SCHEMES = ("packed", "int8", "float")
+FORMS = ("packed", "int8", "float")
 BITS = ("input", "query", "key", "value", "mask", "context", "hidden")
 
 
@@ -24,29 +25,29 @@ def tapped(model, images):
     return {name: (kind, value.detach().numpy()) for name, (kind, value) in seen.items()}
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_logits_equal_those_of_pytorch_for_any_batch(
-    exported, model, images, scheme, batch
+    exported, model, images, form, batch
 ) -> None:
-    logits = session(exported[scheme].path).run(["logits"], {"input": images[:batch].numpy()})[0]
+    logits = session(exported[form].path).run(["logits"], {"input": images[:batch].numpy()})[0]
     # Same bits; only the float parts (embedding, residual stream, head) round differently.
     np.testing.assert_allclose(logits, model(images[:batch]).detach().numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_tap_has_its_name_and_its_value(exported, images, tapped, scheme) -> None:
-    found, _ = load_onnx(exported[scheme].path)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_tap_has_its_name_and_its_value(exported, images, tapped, form) -> None:
+    found, _ = load_onnx(exported[form].path)
     assert tap_names(found) == list(tapped)
     values = run_with_taps(found, images.numpy())
     for name, (kind, value) in tapped.items():
         if kind == "float":
             np.testing.assert_allclose(values[name], value, rtol=0, atol=1e-5, err_msg=name)
-        elif kind == "bits" and scheme == "float":
+        elif kind == "bits" and form == "float":
             np.testing.assert_array_equal(values[name] > 0, value == 1, err_msg=name)
         else:
             np.testing.assert_array_equal(values[name], value, err_msg=name)
-        if kind == "bits" and scheme != "float":
+        if kind == "bits" and form != "float":
             assert values[name].dtype == np.uint8
     assert {name.rpartition(".")[2] for name, (k, _) in tapped.items() if k == "bits"} == set(BITS)
 
@@ -77,13 +78,13 @@ def test_a_packed_block_is_the_documented_sequence(exported) -> None:
 
 
 def test_only_the_packed_scheme_needs_the_dialect(exported) -> None:
-    for scheme, result in exported.items():
+    for form, result in exported.items():
         proto = onnx.load(result.path)
         domains = {node.domain for node in proto.graph.node}
-        assert (DOMAIN in domains) == bool(proto.functions) == (scheme == "packed")
-        assert (DOMAIN in {entry.domain for entry in proto.opset_import}) == (scheme == "packed")
+        assert (DOMAIN in domains) == bool(proto.functions) == (form == "packed")
+        assert (DOMAIN in {entry.domain for entry in proto.opset_import}) == (form == "packed")
         assert (proto.ir_version, proto.opset_import[0].version) == (10, 21)
-        if scheme != "packed":
+        if form != "packed":
             assert not set(OPS) & {node.op_type for node in proto.graph.node}
 
 
@@ -173,8 +174,8 @@ def test_degenerate_parameters_keep_every_bit(model, images, tmp_path) -> None:
     with torch.no_grad(), observe(see):
         odd(images)
     again = trace(odd)
-    for scheme in SCHEMES:
-        result = export(again, tmp_path / f"{scheme}.onnx", scheme=scheme)
+    for form in FORMS:
+        result = export(again, tmp_path / f"{form}.onnx", form=form)
         values = run_with_taps(result.path, images.numpy())
         for name, (kind, value) in seen.items():
             if kind == "bits":

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from vitc.dialect import DOMAIN
 from vitc.errors import VitcError
-from vitc.exporter import load, load_onnx
-from vitc.exporter.parts import has_more_parts
+from vitc.onnx_files import load, load_onnx
+from vitc.onnx_files.parts import has_more_parts
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The process in which a stranger's graph runs: ONNX Runtime within limits of memory and time.
 
 Started by its path, so that it imports nothing else of vitc and is there in a moment. It answers
-requests on its standard input until that ends. `vitc.exporter.confined` is the other side.
+requests on its standard input until that ends. `vitc.onnx_files.confined` is the other side.
 """
 
 from __future__ import annotations

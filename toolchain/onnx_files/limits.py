@@ -26,10 +26,10 @@ LARGEST_IMAGE = 1 << 26
 """Elements of one input image; 8 times 2048 x 2048 x 3 fit."""
 
 MOST_NODES = 100_000
-"""Nodes of the graph, its subgraphs and its function bodies; deit-base in scheme int8 has 1,500."""
+"""Nodes of the graph, its subgraphs and its function bodies; deit-base in format int8 has 1,500."""
 
 MOST_PARTS = 1_000_000
-"""Fields of all messages, counted before they are made; deit-small in scheme int8 has 30,000."""
+"""Fields of all messages, counted before they are made; deit-small in format int8 has 30,000."""
 
 MOST_INITIALIZERS = 100_000
 """Constants, wherever they are."""

@@ -75,11 +75,11 @@ def differing_constants(model: ir.Model, reference: ir.Model) -> tuple[Differenc
 
 
 def compare_graphs(model: ir.Model, reference: ir.Model) -> Comparison:
-    """Compare a model with an export of its reference in the same scheme.
+    """Compare a model with an export of its reference in the same format.
 
     Args:
         model: The model in question.
-        reference: What it should be (`build(checkpoint, scheme=...)`).
+        reference: What it should be (`build(checkpoint, form=...)`).
 
     Returns:
         All differences, and which value of the model is which tap.

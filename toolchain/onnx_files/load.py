@@ -19,18 +19,18 @@ from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
     FLOAT_KEY,
+    FORM_KEY,
+    FORMS,
     LABELS_KEY,
     PASSES_KEY,
     PREPROCESSING_KEY,
-    SCHEME_KEY,
-    SCHEMES,
     SOURCE_KEY,
     VERSION_KEY,
 )
 from vitc.errors import VitcError
-from vitc.exporter.external_data import embed_external_data, is_external, tensors
-from vitc.exporter.inference import check_types
-from vitc.exporter.limits import (
+from vitc.onnx_files.external_data import embed_external_data, is_external, tensors
+from vitc.onnx_files.inference import check_types
+from vitc.onnx_files.limits import (
     IR_VERSIONS,
     LARGEST_FILE,
     LARGEST_IMAGE,
@@ -43,9 +43,9 @@ from vitc.exporter.limits import (
     MOST_PARTS,
     OPSETS,
 )
-from vitc.exporter.parts import has_more_parts
+from vitc.onnx_files.parts import has_more_parts
 
-__all__ = ["ModelFacts", "load_onnx", "read_facts"]
+__all__ = ["ModelFacts", "is_inlined", "load_onnx", "read_facts"]
 
 _EXPORT = "Write it with `vitc export CKPT --out M.onnx`."
 _STANDARD = ("", "ai.onnx")
@@ -60,7 +60,7 @@ class ModelFacts:
     Attributes:
         version: vitc that wrote it.
         dialect: Version of domain dev.vitc.
-        scheme: packed, int8 or float.
+        form: packed, int8 or float.
         config: `vitc.models.ModelConfig` as JSON values; empty for a model without one.
         preprocessing: `vitc.models.Preprocessing` as JSON values.
         labels: Class names, possibly none.
@@ -71,7 +71,7 @@ class ModelFacts:
 
     version: str
     dialect: int
-    scheme: str
+    form: str
     config: dict[str, Any]
     preprocessing: dict[str, Any]
     labels: tuple[str, ...]
@@ -88,7 +88,7 @@ def load_onnx(
     Args:
         path: The file.
         allow_external_data: Whether its constants are in other files, which are in its folder
-            (`vitc.exporter.external_data`).
+            (`vitc.onnx_files.external_data`).
 
     Returns:
         The model, in memory, and what it says about itself.
@@ -96,7 +96,7 @@ def load_onnx(
     Raises:
         VitcError: The file is missing, unreadable, truncated, no ONNX file, not of vitc, of an
             unknown dialect version, uses unknown operators, keeps data in other files and that was
-            not allowed, or the other way round, or is beyond a limit of `vitc.exporter.limits`.
+            not allowed, or the other way round, or is beyond a limit of `vitc.onnx_files.limits`.
     """
     file = Path(path)
     try:
@@ -111,7 +111,7 @@ def load_onnx(
 def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
     proto = _parse(file, _read(file))
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if DIALECT_KEY not in metadata or SCHEME_KEY not in metadata:
+    if DIALECT_KEY not in metadata or FORM_KEY not in metadata:
         raise VitcError(f"{file} is an ONNX file but no vitc model.", _EXPORT)
     facts = read_facts(metadata, str(file))
     _check_versions(file, proto)
@@ -175,7 +175,7 @@ def read_facts(metadata: dict[str, str], where: str = "The model") -> ModelFacts
         where: What to call the file in errors.
 
     Raises:
-        VitcError: The dialect or scheme is unknown, or a property is malformed.
+        VitcError: The dialect or format is unknown, or a property is malformed.
     """
     dialect = metadata.get(DIALECT_KEY, "")
     if dialect != str(VERSION):
@@ -183,16 +183,16 @@ def read_facts(metadata: dict[str, str], where: str = "The model") -> ModelFacts
             f"{where} is of dialect version {dialect or '?'}; this vitc knows version {VERSION}.",
             "Use the vitc that wrote it, or export it again.",
         )
-    scheme = metadata.get(SCHEME_KEY, "")
-    if scheme not in SCHEMES:
+    form = metadata.get(FORM_KEY, "")
+    if form not in FORMS:
         raise VitcError(
-            f"{where} is of the unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}.",
+            f"{where} is of the unknown format {form!r}; known are {', '.join(FORMS)}.",
             "Use the vitc that wrote it, or export it again.",
         )
     return ModelFacts(
         version=metadata.get(VERSION_KEY, ""),
         dialect=int(dialect),
-        scheme=scheme,
+        form=form,
         config=_json(metadata, CONFIG_KEY, dict, where),
         preprocessing=_json(metadata, PREPROCESSING_KEY, dict, where),
         labels=tuple(_json(metadata, LABELS_KEY, list, where)),
@@ -349,3 +349,8 @@ def _settle_external_data(file: Path, proto: onnx.ModelProto, allowed: bool) -> 
             f"{file} keeps no data in other files.", "Leave --allow-external-data away."
         )
     embed_external_data(file, proto)
+
+
+def is_inlined(model: ir.Model, form: str) -> bool:
+    """Whether a model of this format would call operators of the dialect, but calls none."""
+    return form == "packed" and all(node.domain != DOMAIN for node in model.graph)

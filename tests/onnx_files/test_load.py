@@ -9,7 +9,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 
 from vitc.dialect import DOMAIN
 from vitc.errors import VitcError
-from vitc.exporter import load_onnx, read_facts
+from vitc.onnx_files import load_onnx, read_facts
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_graph_with_a_hole_is_refused(proto, tmp_path) -> None:
 
 
 def test_a_file_beyond_the_limit_is_refused(exported, monkeypatch) -> None:
-    monkeypatch.setattr("vitc.exporter.load.LARGEST_FILE", 1000)
+    monkeypatch.setattr("vitc.onnx_files.load.LARGEST_FILE", 1000)
     assert "end at 2 GB" in _refusal(exported["packed"].path)
 
 
@@ -123,7 +123,7 @@ def test_a_loaded_model_has_its_constants_in_memory(exported, tmp_path) -> None:
     path.unlink()
     weight = model.graph.initializers["blocks.0.attn.query.weight"].const_value.numpy()
     assert weight.dtype == np.uint8
-    assert facts.scheme == "packed"
+    assert facts.form == "packed"
 
 
 def test_facts_of_metadata_without_optional_properties_are_empty() -> None:

@@ -14,9 +14,9 @@ from onnx.external_data_helper import convert_model_to_external_data
 import vitc
 from vitc.cli.main import app
 from vitc.errors import VitcError
-from vitc.exporter import external_data, load_onnx, session
-from vitc.exporter.external_data import tensors
 from vitc.models import save
+from vitc.onnx_files import external_data, load_onnx, session
+from vitc.onnx_files.external_data import tensors
 
 DATA = "weights.bin"
 

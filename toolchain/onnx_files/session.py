@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from vitc.dialect.metadata import TAP_KEY
 from vitc.errors import VitcError
-from vitc.exporter.confined import ConfinedSession
-from vitc.exporter.external_data import is_external, tensors
+from vitc.onnx_files.confined import ConfinedSession
+from vitc.onnx_files.external_data import is_external, tensors
 
 __all__ = ["run_with_taps", "session", "tap_names"]
 
@@ -70,8 +70,8 @@ def session(
         model: A file, or a model in memory (which is not changed).
         outputs: Names of values to compute; None for the outputs of the model.
         threads: Threads inside an operator.
-        confined: Whether to open it in a process with limits (`vitc.exporter.confined`), as befits
-            a graph that is not known to be of this vitc.
+        confined: Whether to open it in a process with limits (`vitc.onnx_files.confined`), as
+            befits a graph that is not known to be of this vitc.
 
     Returns:
         A session on the CPU.
@@ -114,7 +114,7 @@ def run_with_taps(
         threads: Threads inside an operator, if a session has to be opened.
 
     Returns:
-        Arrays by name: bits uint8, scores int32 (both fp32 in scheme float), floats fp32.
+        Arrays by name: bits uint8, scores int32 (both fp32 in format float), floats fp32.
 
     Raises:
         VitcError: As in `session`; or the images do not fit the model, or its shapes each other.
@@ -163,7 +163,7 @@ def _proto(model: str | os.PathLike[str] | ir.Model) -> onnx.ModelProto:
         raise VitcError(f"{model} is truncated or no ONNX file.") from error
     if any(is_external(tensor) for tensor in tensors(proto)):
         raise VitcError(
-            f"{model} keeps weights in other files.", "Read it with vitc.exporter.load_onnx."
+            f"{model} keeps weights in other files.", "Read it with vitc.onnx_files.load_onnx."
         )
     return proto
 
@@ -175,7 +175,7 @@ def _set_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
     for name in names:
         if name not in made:
             raise VitcError(
-                f"The model has no value {name}.", "vitc.exporter.tap_names lists its taps."
+                f"The model has no value {name}.", "vitc.onnx_files.tap_names lists its taps."
             )
     chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in names]
     del graph.output[:]
