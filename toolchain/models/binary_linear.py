@@ -16,7 +16,6 @@ from vitc.models import ops, straight_through
 from vitc.models.layers.named import settle_names
 from vitc.models.layers.signs import are_bits
 from vitc.models.schemes import Scheme, find_scheme
-from vitc.models.taps import UNDERFLOW
 
 __all__ = [
     "BinaryLinear",
@@ -36,24 +35,14 @@ class LinearOutput:
     Attributes:
         product: [.., O], scale times integer; with 32-bit weights a sum of floats.
         bias: [O]; None where it is in the product already.
-        terms: Of that sum of floats; 0 if the sum is an integer, which is exact.
-        largest: [O], the sum of the absolute values of those terms; None for an integer.
     """
 
     product: Tensor
     bias: Tensor | None = None
-    terms: int = 0
-    largest: Tensor | None = None
 
     def value(self) -> Tensor:
         """The output [.., O]."""
         return self.product if self.bias is None else self.product + self.bias
-
-    def magnitude(self) -> Tensor:
-        """Sum of the absolute values of the terms [.., O], not below `UNDERFLOW`."""
-        largest = self.product.abs() if self.largest is None else self.largest
-        terms = largest.expand_as(self.product) + UNDERFLOW
-        return terms if self.bias is None else terms + self.bias.abs()
 
 
 def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:
@@ -131,15 +120,7 @@ class BinaryLinear(nn.Module):
             return [LinearOutput(part) for part in parts]
         if self.weight_bits == 32:
             signs = bits.to(self.weight.dtype) * 2 - 1
-            return [
-                LinearOutput(
-                    F.linear(signs, self.weight[r]),
-                    self.bias[r],
-                    self.weight.shape[1],
-                    self.weight[r].abs().sum(dim=1),
-                )
-                for r in rows
-            ]
+            return [LinearOutput(F.linear(signs, self.weight[r]), self.bias[r]) for r in rows]
         sign_bits, scale = self.constants()
         return [_scaled(bits, sign_bits[r], scale[r], self.bias[r]) for r in rows]
 

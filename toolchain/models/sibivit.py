@@ -9,11 +9,9 @@ straight-through gradients (`vitc.models.layers.signs`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitc.models.architectures.deit import ModelConfig
 from vitc.models.layers.block import Block
@@ -25,8 +23,6 @@ from vitc.models.schemes import scheme
 from vitc.models.taps import tap
 
 __all__ = ["SIBiViT"]
-
-_NORM_TERMS: Final = 8
 
 
 class SIBiViT(Network):
@@ -81,27 +77,12 @@ class SIBiViT(Network):
         self.check_images(image)
         cls = self.cls_token.expand(image.shape[0], -1, -1)
         x = torch.cat((cls, self.patch_embed(image)), dim=1) + self.pos_embed
-        return tap(
-            "embedding",
-            x,
-            magnitude=lambda: (
-                torch.cat((cls.abs(), self.patch_embed.magnitude(image)), dim=1)
-                + self.pos_embed.abs()
-            ),
-            terms=3 * self.config.patch_size**2 + 3,
-        )
+        return tap("embedding", x)
 
     def classify(self, x: Tensor) -> Tensor:
         """Residual stream [B, N, C] to logits [B, classes]."""
         logits: Tensor = self.head(self.norm(x)[:, 0])
-        return tap(
-            "logits",
-            logits,
-            magnitude=lambda: F.linear(
-                self.norm.magnitude(x)[:, 0], self.head.weight.abs(), self.head.bias.abs()
-            ),
-            terms=self.config.width + _NORM_TERMS,
-        )
+        return tap("logits", logits)
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].

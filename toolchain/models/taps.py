@@ -19,7 +19,6 @@ from torch import Tensor
 from vitc.models import ops
 
 __all__ = [
-    "UNDERFLOW",
     "Kind",
     "Observer",
     "TapEvent",
@@ -30,13 +29,6 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["bits", "int", "float"]
-
-UNDERFLOW = 2.0**-86
-"""A magnitude below which fp32 is no longer relative: 2^-24 of it is 2^16 times 2^-126.
-
-A result below 2^-126 keeps fewer bits, or none where denormals are flushed, which costs up to
-2^-126 for each of at most 2^16 products.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +77,7 @@ def observe(observer: Observer) -> Iterator[None]:
         _observer.reset(token)
 
 
-def tap(name: str, value: Tensor, kind: Kind = "float", *_: object, **__: object) -> Tensor:
+def tap(name: str, value: Tensor, kind: Kind = "float") -> Tensor:
     """Name `value`.
 
     Args:

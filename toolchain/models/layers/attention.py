@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -21,9 +20,6 @@ __all__ = ["MASK_RATIO", "BinaryAttention"]
 
 MASK_RATIO: Final = 0.25
 """A key is attended from this share of the row's largest probability on."""
-
-_SUM_TERMS: Final = 4
-_NORM_TERMS: Final = 8
 
 
 class BinaryAttention(Named):
@@ -90,74 +86,7 @@ class BinaryAttention(Named):
             f"{self.name}.{name}",
             self._signs(pre).transpose(-3, -2),
             "bits",
-            lambda: pre.transpose(-3, -2),
-            lambda: (torch.unflatten(output.magnitude(), -1, heads) + shift.abs()).transpose(
-                -3, -2
-            ),
-            terms=_SUM_TERMS + output.terms,
         )
-
-    def sections(
-        self,
-        u: Tensor,
-        keys: Tensor | None = None,
-        magnitude: Callable[[], Tensor] | None = None,
-        keys_magnitude: Callable[[], Tensor] | None = None,
-    ) -> LinearOutput:
-        """What `forward` returns, as a sum whose terms are known.
-
-        Args:
-            u: As in `forward`.
-            keys: As in `forward`.
-            magnitude: Of `u`, as in `vitc.models.taps.TapEvent`.
-            keys_magnitude: Of `keys`, likewise.
-
-        Raises:
-            VitcError: As `forward`.
-        """
-        if (keys is not None) != self.crossed:
-            raise VitcError(
-                f"The attention {self.name} was made for "
-                + (
-                    "keys of another input, and got none."
-                    if self.crossed
-                    else "one input, got two."
-                ),
-                "Make it with keys=, the number of keys, if they come from another input.",
-            )
-        bits = tap(f"{self.name}.input", self._signs(u), "bits", u, magnitude, _NORM_TERMS)
-        if keys is None:
-            query, key, value = self.qkv.sections(bits)
-        else:
-            others = tap(
-                f"{self.name}.keys", self._signs(keys), "bits", keys, keys_magnitude, _NORM_TERMS
-            )
-            (query,) = self.q.sections(bits)
-            key, value = self.kv.sections(others)
-        q = self._by_head(query, self.moveq, "query")
-        k = self._by_head(key, self.movek, "key")
-        v = self._by_head(value, self.movev, "value")
-        scores = tap(f"{self.name}.scores", products(q, k), "int")
-        p = F.softmax(scores.to(u.dtype) * self.head_width**-0.5, dim=-1)
-        mask = tap(
-            f"{self.name}.mask",
-            softmax_mask(p, MASK_RATIO, bits=are_bits(q)),
-            "bits",
-            lambda: p - MASK_RATIO * p.amax(dim=-1, keepdim=True),
-            lambda: p + MASK_RATIO * p.amax(dim=-1, keepdim=True),
-            terms=8,
-        )
-        context = masked_sum(mask, v).transpose(-3, -2).flatten(-2)
-        pre = self.movefc(context.to(u.dtype))
-        out = tap(
-            f"{self.name}.context",
-            self._signs(pre),
-            "bits",
-            pre,
-            lambda: context.abs() + self.movefc.bias.abs(),
-            terms=2,
-        )
-        return self.proj.sections(out)[0]
 
     def forward(self, u: Tensor, keys: Tensor | None = None) -> Tensor:
         """Attend.
@@ -173,4 +102,34 @@ class BinaryAttention(Named):
         Raises:
             VitcError: If there are keys and the layer was made without, or the other way round.
         """
-        return self.sections(u, keys).value()
+        if (keys is not None) != self.crossed:
+            raise VitcError(
+                f"The attention {self.name} was made for "
+                + (
+                    "keys of another input, and got none."
+                    if self.crossed
+                    else "one input, got two."
+                ),
+                "Make it with keys=, the number of keys, if they come from another input.",
+            )
+        bits = tap(f"{self.name}.input", self._signs(u), "bits")
+        if keys is None:
+            query, key, value = self.qkv.sections(bits)
+        else:
+            others = tap(f"{self.name}.keys", self._signs(keys), "bits")
+            (query,) = self.q.sections(bits)
+            key, value = self.kv.sections(others)
+        q = self._by_head(query, self.moveq, "query")
+        k = self._by_head(key, self.movek, "key")
+        v = self._by_head(value, self.movev, "value")
+        scores = tap(f"{self.name}.scores", products(q, k), "int")
+        p = F.softmax(scores.to(u.dtype) * self.head_width**-0.5, dim=-1)
+        mask = tap(
+            f"{self.name}.mask",
+            softmax_mask(p, MASK_RATIO, bits=are_bits(q)),
+            "bits",
+        )
+        context = masked_sum(mask, v).transpose(-3, -2).flatten(-2)
+        pre = self.movefc(context.to(u.dtype))
+        out: Tensor = self.proj(tap(f"{self.name}.context", self._signs(pre), "bits"))
+        return out

@@ -25,4 +25,4 @@ class Binarize(Named):
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of `x` [B, ..]: bits (uint8, 1 for +1) in eval mode, floats in training."""
-        return tap(self.name, signs(x, self.window if self.training else None), "bits", x)
+        return tap(self.name, signs(x, self.window if self.training else None), "bits")

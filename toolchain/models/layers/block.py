@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +12,6 @@ from vitc.models.schemes import Scheme
 from vitc.models.taps import tap
 
 __all__ = ["Block"]
-
-_SUM_TERMS: Final = 4
 
 
 class Block(nn.Module):
@@ -66,28 +62,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual stream [B, N, C] to residual stream [B, N, C]."""
-        attended = self.attn.sections(self.norm1(x), magnitude=lambda: self.norm1.magnitude(x))
-        after = tap(
-            f"{self.name}.attn.output",
-            x + attended.value(),
-            magnitude=lambda: x.abs() + attended.magnitude(),
-            terms=_SUM_TERMS + attended.terms,
-        )
-        mixed = self.mlp.sections(self.norm2(after), lambda: self.norm2.magnitude(after))
-        out = tap(
-            f"{self.name}.mlp.output",
-            after + mixed.value(),
-            magnitude=lambda: after.abs() + mixed.magnitude(),
-            terms=_SUM_TERMS + mixed.terms,
-        )
+        after = tap(f"{self.name}.attn.output", x + self.attn(self.norm1(x)))
+        out = tap(f"{self.name}.mlp.output", after + self.mlp(self.norm2(after)))
         if not self.has_si:
             return out
-        columns = after.transpose(1, 2)
-        spatial = self.mlp2.sections(self.norm3(columns), lambda: self.norm3.magnitude(columns))
-        gain = self.learnablescaling
-        return tap(
-            f"{self.name}.si.output",
-            out + gain * spatial.value().transpose(1, 2),
-            magnitude=lambda: out.abs() + gain.abs() * spatial.magnitude().transpose(1, 2),
-            terms=6 + spatial.terms,
-        )
+        spatial = self.mlp2(self.norm3(after.transpose(1, 2))).transpose(1, 2)
+        return tap(f"{self.name}.si.output", out + self.learnablescaling * spatial)

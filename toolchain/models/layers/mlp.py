@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
-import torch
 from torch import Tensor, nn
 
-from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.binary_linear import BinaryLinear
 from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import signs
@@ -16,11 +12,6 @@ from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
 __all__ = ["BinaryMLP"]
-
-_NORM_TERMS: Final = 8
-_HIDDEN_TERMS: Final = 8
-_FAR: Final = 2.0**-12
-"""More than any rounding error, as a share of the magnitude that it is bounded by."""
 
 
 class BinaryMLP(Named):
@@ -59,46 +50,10 @@ class BinaryMLP(Named):
         self.movefc1 = Shift(1, rows, 1)
         self.movefc2 = Shift(1, rows, 1)
 
-    def sections(self, u: Tensor, magnitude: Callable[[], Tensor] | None = None) -> LinearOutput:
-        """What `forward` returns, as a sum whose terms are known.
-
-        Args:
-            u: As in `forward`.
-            magnitude: Of `u`, as in `vitc.models.taps.TapEvent`.
-        """
-        window = self.window if self.training else None
-        moved = self.movefc1(u)
-        bits = tap(
-            f"{self.name}.input",
-            signs(moved, window),
-            "bits",
-            moved,
-            None if magnitude is None else lambda: magnitude() + self.movefc1.bias.abs(),
-            _NORM_TERMS,
-        )
-        first = self.fc1.sections(bits)[0]
-        pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(first.value()))))
-        hidden = tap(
-            f"{self.name}.hidden",
-            signs(pre, window),
-            "bits",
-            pre,
-            lambda: self._hidden_magnitude(first),
-            _HIDDEN_TERMS + first.terms,
-        )
-        return self.fc2.sections(hidden)[0]
-
-    def _hidden_magnitude(self, first: LinearOutput) -> Tensor:
-        before = first.magnitude() + self.moveact1.bias.abs()
-        u = self.moveact1(first.value())
-        # A rounding error before the PReLU leaves it times the slope on its side of zero; of both
-        # slopes the larger one where it could carry u across.
-        slope = self.prelu.weight.abs()[:, None].expand_as(u)
-        certain = u.abs() > _FAR * before
-        factor = torch.where(certain & (u >= 0), 1.0, slope)
-        factor = torch.where(certain, factor, slope.clamp(min=1))
-        return before * factor + self.moveact2.bias.abs() + self.movefc2.bias.abs()
-
     def forward(self, u: Tensor) -> Tensor:
         """Normalised [B, rows, features] to [B, rows, features], fp32."""
-        return self.sections(u).value()
+        window = self.window if self.training else None
+        bits = tap(f"{self.name}.input", signs(self.movefc1(u), window), "bits")
+        pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(self.fc1(bits)))))
+        out: Tensor = self.fc2(tap(f"{self.name}.hidden", signs(pre, window), "bits"))
+        return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 __all__ = ["PatchEmbed"]
 
@@ -25,10 +24,3 @@ class PatchEmbed(nn.Module):
         """Images [B, 3, H, W] to patches [B, N, C], row-major."""
         patches: Tensor = self.proj(image)
         return patches.flatten(2).transpose(1, 2)
-
-    def magnitude(self, image: Tensor) -> Tensor:
-        """Sum of the absolute values of the terms [B, N, C]."""
-        weight, bias = self.proj.weight.abs(), self.proj.bias
-        size = self.proj.stride[0]
-        terms = F.conv2d(image.abs(), weight, None if bias is None else bias.abs(), stride=size)
-        return terms.flatten(2).transpose(1, 2)
