@@ -43,13 +43,14 @@ def test_dump_ir_writes_one_file_a_phase(compiled, tmp_path):
         "00-read.txt",
         "01-orders.txt",
         "02-fuse.txt",
-        "03-choose.txt",
-        "04-emit.txt",
-        "05-relax-planned.txt",
-        "06-tir-kernels.txt",
-        "07-tir-lowered.txt",
-        "08-assembly.s",
-        "09-tables.c",
+        "03-gather.txt",
+        "04-choose.txt",
+        "05-emit.txt",
+        "06-relax-planned.txt",
+        "07-tir-kernels.txt",
+        "08-tir-lowered.txt",
+        "09-assembly.s",
+        "10-tables.c",
     ]
 
 

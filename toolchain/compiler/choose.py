@@ -1,4 +1,4 @@
-"""Phase 4: a rule for every operator, and a form for every value.
+"""Phase 5: a rule for every operator, and a form for every value.
 
 Each operator has the rule of its type. Backward, readers ask and writers serve: what an operator is
 asked for decides what it asks for in turn. It writes the first form that it can of those that its

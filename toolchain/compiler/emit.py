@@ -1,4 +1,4 @@
-"""Phase 5: one walk over the operators, in which rules build steps."""
+"""Phase 6: one walk over the operators, in which rules build steps."""
 
 from __future__ import annotations
 

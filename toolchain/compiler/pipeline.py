@@ -11,6 +11,7 @@ import onnx_ir as ir
 from vitc.compiler import choose as choosing
 from vitc.compiler.emit import emit
 from vitc.compiler.fuse import fuse
+from vitc.compiler.gather import gather
 from vitc.compiler.graph import Graph
 from vitc.compiler.orders import orders
 from vitc.compiler.plan import Plan, describe
@@ -74,6 +75,10 @@ def _fuse(middle: Middle) -> None:
     middle.graph = fuse(middle.graph)
 
 
+def _gather(middle: Middle) -> None:
+    middle.graph = gather(middle.graph)
+
+
 def _choose(middle: Middle) -> None:
     middle.choices = choosing.choose(middle.graph, middle.isa)
 
@@ -91,6 +96,7 @@ PHASES = (
     Phase("read", _read, _graph_text),
     Phase("orders", _orders, _graph_text),
     Phase("fuse", _fuse, _graph_text),
+    Phase("gather", _gather, _graph_text),
     Phase("choose", _choose, lambda middle: choosing.describe(middle.choices)),
     Phase("emit", _emit, lambda middle: describe(middle.plan)),
 )

@@ -426,6 +426,7 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _convolution,
+    "Copy": _unary(lambda value: value),
     "Div": _binary(relax.op.divide),
     "Erf": _unary(relax.op.erf),
     "Exp": _unary(relax.op.exp),

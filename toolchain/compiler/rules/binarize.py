@@ -42,15 +42,22 @@ class Binarize(Rule):
         columns = _columns(value.rows, value.channels, isa)
         return not _turned(op) and turned and order.windows == 1 and form.layout == columns
 
+    def unread(self, op: Op) -> list[int]:
+        """Floats that are not all there, or not in place."""
+        order = op.use(0).order
+        if order is None or not order.in_place or order.heads != 1 or order.together != 1:
+            return [0]
+        whole = order.rows.size == op.use(0).value.rows
+        return [] if whole and (order.along == "channels" or order.windows == 1) else [0]
+
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Floats as they lie."""
         del form, isa
         use = op.use(0)
-        order = use.order
-        if order is None or not order.in_place or order.heads != 1 or order.together != 1:
+        if use.value.kind != "float":
+            raise refused(op, f"it reads {use.value.kind}, and floats are binarized")
+        if self.unread(op):
             raise refused(op, "it reads floats in an order that no kernel reads")
-        if order.along == "rows" and order.windows != 1:
-            raise refused(op, "it reads windows of floats along their rows")
         return [(use, floats_of(use.value))]
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:

@@ -27,11 +27,15 @@ _RESIDUAL = 5
 class LinearResidual(Rule):
     """Inputs are bits, weight, scale [O], bias [O], gain [1|N, 1] and the residual."""
 
+    def unread(self, op: Op) -> list[int]:
+        """A residual that is not as it lies."""
+        return [] if op.use(_RESIDUAL).whole else [_RESIDUAL]
+
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Rows, or columns where the product is turned as it is written; and the residual."""
         del form
         residual = op.use(_RESIDUAL)
-        if not residual.whole:
+        if self.unread(op):
             raise refused(op, "it adds to floats in an order that no kernel reads")
         bits = ask(op, isa, transposed=_transposed(op))
         return [bits, (residual, floats_of(residual.value))]

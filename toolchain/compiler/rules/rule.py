@@ -28,6 +28,11 @@ class Rule(ABC):
         """Whether it can write a form."""
         return form == self.form(op, isa)
 
+    def unread(self, op: Op) -> list[int]:
+        """Numbers of inputs that are floats in an order that no kernel of it reads."""
+        del op
+        return []
+
     @abstractmethod
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """The forms in which it reads, given the form that it writes.

@@ -1,0 +1,90 @@
+"""Phase `gather`: floats in an order that a kernel does not read are copied into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.compiler.graphs import onnx_graph
+from tests.compiler.programs import check_program
+from vitc.compiler.fuse import fuse
+from vitc.compiler.gather import gather
+from vitc.compiler.orders import orders
+from vitc.compiler.read import read
+from vitc.dialect.packing import pack_bits
+from vitc.targets.table import find
+
+RNG = np.random.default_rng(11)
+
+
+def whole(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+WINDOWS: list[Any] = [
+    ("Reshape", ["x", "split"], "r", {}),
+    ("Transpose", ["r"], "t", {"perm": [0, 1, 3, 2, 4, 5]}),
+    ("Reshape", ["t", "join"], "v", {}),
+]
+SHIFTED: list[Any] = [
+    ("Gather", ["x", "shift"], "s", {"axis": 1}),
+    ("Gather", ["s", "shift"], "u", {"axis": 2}),
+    ("Reshape", ["u", "split"], "r", {}),
+    *WINDOWS[1:],
+]
+MERGED: list[Any] = [
+    ("Reshape", ["x", "split"], "r", {}),
+    ("Transpose", ["r"], "t", {"perm": [0, 1, 3, 4, 2, 5]}),
+    ("Reshape", ["t", "merge"], "v", {}),
+]
+SOME: list[Any] = [("Slice", ["x", "first", "last", "axis"], "r", {}),
+                   ("Reshape", ["r", "few"], "v", {})]  # fmt: skip
+# 4 x 4 tokens of 33 channels, as windows of 2 x 2, as quads, or the first half.
+NETWORKS = {
+    "windows": (WINDOWS, (4, 4, 33)),
+    "shifted windows": (SHIFTED, (4, 4, 33)),
+    "merged tokens": (MERGED, (4, 132)),
+    "some tokens": (SOME, (8, 33)),
+}
+
+
+def network(views: list[Any], shape: tuple[int, ...]) -> Any:
+    k = shape[-1]
+    nodes = [
+        *views,
+        ("vitc.Binarize", ["v", "theta", "flip"], "bits", {}),
+        ("vitc.PackBits", ["bits"], "packed", {"k": k}),
+        ("vitc.BinaryLinear", ["packed", "w"], "ints", {"k": k}),
+        ("Cast", ["ints"], "y", {"to": 1}),
+    ]
+    rows = (1, *shape[:-1], 1)
+    constants = {
+        "split": whole(1, 2, 2, 2, 2, 33), "join": whole(1, 4, 4, 33), "merge": whole(1, 4, 132),
+        "shift": whole(1, 2, 3, 0), "first": whole(0), "last": whole(2), "axis": whole(1),
+        "few": whole(1, 8, 33), "theta": RNG.standard_normal(rows).astype(np.float32),
+        "flip": RNG.random(rows) < 0.5,
+        "w": pack_bits(RNG.integers(0, 2, (40, k), dtype=np.uint8)),
+    }  # fmt: skip
+    return onnx_graph([1, 4, 4, 33], nodes, constants)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bits_of_gathered_floats_are_those_of_onnx_runtime(name, tmp_path):
+    x = RNG.standard_normal((4, 4, 33)).astype(np.float32)
+    plan = check_program(network(*NETWORKS[name]), x, find("native"), tmp_path, atol=0)
+    assert len(plan.steps) == 3, "a copy, a binarization, a product"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_copy_stands_before_the_reader(name):
+    graph = gather(fuse(orders(read(network(*NETWORKS[name]), []))))
+    assert [op.kind for op in graph.ops] == ["Copy", "Binarize", "LinearFloat"]
+    assert graph.ops[0].output.shape == NETWORKS[name][1]
+    assert graph.ops[1].use(0).whole
+
+
+def test_floats_as_they_lie_are_not_copied():
+    graph = gather(fuse(orders(read(network([("Identity", ["x"], "v", {})], (4, 4, 33)), []))))
+    assert [op.kind for op in graph.ops] == ["Binarize", "LinearFloat"]
