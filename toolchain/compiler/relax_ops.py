@@ -16,7 +16,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from vitc.compiler.graph import EPSILON, Array, Op, Use, Value, affine_of_norm, refused
-from vitc.targets.layouts.views import View
+from vitc.targets.layouts.views import View, simplified
 
 __all__ = ["RELAX_OPS", "RelaxCall", "viewed"]
 
@@ -41,7 +41,8 @@ class RelaxCall:
         """An input; a constant is without the axis of images."""
         read = self.op.inputs[index]
         if isinstance(read, Use):
-            return viewed(self.builder, self.values[read.value], read.views)
+            views = simplified(read.value.shape, read.views)
+            return viewed(self.builder, self.values[read.value], views)
         if read is None:
             raise refused(self.op, f"it lacks its input {index}")
         rank = len(self.op.output.shape)
@@ -191,7 +192,16 @@ def _reduction(operator: Callable[..., Any]) -> Row:
         given = call.op.constant(1) if call.given(1) else call.get("axes", None)
         rank = len(call.shape(0))
         axes = range(1, rank + 1) if given is None else np.asarray(given).reshape(-1)
-        own = [call.axis(int(axis)) for axis in axes]
+        own = sorted(call.axis(int(axis)) for axis in axes)
+        use = call.op.use(0)
+        views = simplified(use.value.shape, use.views)
+        if len(views) == 1 and views[0][0] == "transpose":
+            order = views[0][1]
+            left = [axis for i, axis in enumerate(order) if i not in own]
+            if left == sorted(left):
+                # What is left lies as in the value before, which need not be turned.
+                before = [order[axis] for axis in own]
+                return operator(call.values[use.value], axis=before, keepdims=False)
         return operator(call.operand(0), axis=own, keepdims=bool(call.get("keepdims", 1)))
 
     return emitted
