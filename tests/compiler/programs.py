@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from vitc.compiler.plan import Buffer, Constant, Plan
 from vitc.dialect.bodies import set_functions
 from vitc.dialect.ops import IR_VERSION, OPSET
 from vitc.dialect.proto import to_proto
+from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.layouts.views import apply_views
 from vitc.targets.table import Target
 
-__all__ = ["check_program", "reference", "run_plan"]
+__all__ = ["check_program", "compare", "load_kernels", "reference", "run_plan", "with_symbols"]
 
 Array = np.ndarray
 STALE = 0xA5
@@ -48,11 +50,24 @@ def _aligned(size: int) -> Array:
     return memory[start : start + size]
 
 
-def run_plan(plan: Plan, x: Array, target: Target, folder: Path) -> dict[str, Array]:
-    """Every tap and output of a plan, each step computed in two uneven parts."""
-    emit_object(lower(plan.kernels, target), target, folder / "k.o")
+def load_kernels(kernels: Sequence[Kernel], target: Target, folder: Path) -> ctypes.CDLL:
+    """Kernels in a library of their own."""
+    emit_object(lower(kernels, target), target, folder / "k.o")
     run_zig(["-shared", "-o", "k.so", "k.o"], folder)
-    library = ctypes.CDLL(str(folder / "k.so"))
+    return ctypes.CDLL(str(folder / "k.so"))
+
+
+def with_symbols(plan: Plan, prefix: str) -> Plan:
+    """A plan whose kernels are called otherwise, to share a library with others."""
+    steps = [
+        replace(step, kernel=replace(step.kernel, symbol=f"{prefix}_{step.kernel.symbol}"))
+        for step in plan.steps
+    ]
+    return replace(plan, steps=steps)
+
+
+def run_plan(plan: Plan, x: Array, library: ctypes.CDLL) -> dict[str, Array]:
+    """Every tap and output of a plan, each step computed in two uneven parts."""
     image = _aligned(x.nbytes + 64)
     image[: x.nbytes] = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint8)
     held: dict[str, Array] = {}
@@ -97,10 +112,24 @@ def check_program(
     atol: float = 1e-5,
 ) -> Plan:
     """Compare every value that a plan shows with ONNX Runtime: bits exactly, floats to rounding."""
+    plan = make_plan(model, target, taps)
+    compare(model, plan, x, load_kernels(plan.kernels, target, folder), taps=taps, atol=atol)
+    return plan
+
+
+def compare(
+    model: ir.Model,
+    plan: Plan,
+    x: Array,
+    library: ctypes.CDLL,
+    *,
+    taps: Sequence[str] = (),
+    atol: float = 1e-5,
+) -> None:
+    """Compare what a plan shows with ONNX Runtime."""
     output = str(model.graph.outputs[0].name)
     known = {str(v.name) for node in model.graph for v in node.outputs}
-    plan = make_plan(model, target, taps)
-    found = run_plan(plan, x, target, folder)
+    found = run_plan(plan, x, library)
     names = [name for name in found if name in known]
     assert {output, *taps} <= set(names)
     for name, wanted in reference(model, x, names).items():
@@ -110,4 +139,3 @@ def check_program(
             np.testing.assert_allclose(found[name], wanted, rtol=0, atol=atol * scale, err_msg=name)
         else:
             assert np.array_equal(found[name], wanted), name
-    return plan

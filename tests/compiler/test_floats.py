@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from typing import Any
 
@@ -10,9 +11,10 @@ import onnx_ir as ir
 import pytest
 
 from tests.compiler.graphs import onnx_graph
-from tests.compiler.programs import check_program
+from tests.compiler.programs import check_program, compare, load_kernels, with_symbols
 from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
+from vitc.compiler.plan import Plan
 from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.dialect.packing import pack_bits
 from vitc.errors import VitcError
@@ -173,11 +175,23 @@ def graph(case: Case) -> ir.Model:
     return onnx_graph([1, *shape], nodes, {k: np.asarray(v) for k, v in constants.items()})
 
 
+@pytest.fixture(scope="module")
+def operators(tmp_path_factory) -> tuple[ctypes.CDLL, dict[str, Plan]]:
+    """The plans of all cases, and their kernels in one library: linking takes seconds."""
+    plans = {
+        name: with_symbols(make_plan(graph(case), find("native"), []), f"case{i}")
+        for i, (name, case) in enumerate(CASES.items())
+    }
+    kernels = [kernel for plan in plans.values() for kernel in plan.kernels]
+    folder = tmp_path_factory.mktemp("operators")
+    return load_kernels(kernels, find("native"), folder), plans
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_an_operator_gives_what_onnx_runtime_gives(name, tmp_path):
-    shape = CASES[name][0]
-    x = 2 * np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    check_program(graph(CASES[name]), x, find("native"), tmp_path, atol=2e-6)
+def test_an_operator_gives_what_onnx_runtime_gives(name, operators):
+    library, plans = operators
+    x = 2 * np.random.default_rng(1).standard_normal(CASES[name][0]).astype(np.float32)
+    compare(graph(CASES[name]), plans[name], x, library, atol=2e-6)
 
 
 def test_every_row_of_the_table_has_a_case():
