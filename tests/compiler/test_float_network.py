@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vitc import nn
 from vitc.compiler import compile_model
-from vitc.exporter import export, run_with_taps
+from vitc.exporter import export
+from vitc.onnx_files import run_with_taps
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
 shared = importlib.util.module_from_spec(_spec)
