@@ -32,7 +32,7 @@ def amx_table(workshop: Workshop, say: Callable[[str], None]) -> str:
                 name,
                 f"{found.cycles / 1e6:.1f} M",
                 f"{found.milliseconds:.2f} ms",
-                f"{artefact.manifest['workspace_bytes'] / 1e6:.2f} MB",
+                f"{artefact.manifest.workspace_bytes / 1e6:.2f} MB",
                 f"{artefact.library.stat().st_size / 1e6:.2f} MB",
             )
         )

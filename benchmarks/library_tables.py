@@ -81,11 +81,11 @@ def memory_table(workshop: Workshop, say: Say, *, quick: bool) -> str:
             starts = [
                 LocalDevice().run(artefact, image, RunRequest()).start_ns for _ in range(_STARTS)
             ]
-        sizes = artefact.manifest["sizes"]
+        sizes = artefact.manifest.sizes
         rows.append(
             (
                 network.name,
-                f"{artefact.manifest['workspace_bytes'] / 1e6:.2f} MB",
+                f"{artefact.manifest.workspace_bytes / 1e6:.2f} MB",
                 f"{sizes['weights'] / 1e6:.2f} MB",
                 f"{sizes['library'] / 1e6:.2f} MB",
                 f"{statistics.median(starts) / 1e6:.1f} ms",

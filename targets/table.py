@@ -49,6 +49,11 @@ class Target:
     machine: tuple[str, ...]
     flushes_denormals: bool = False
 
+    @property
+    def not_emulated(self) -> list[str]:
+        """CPU features that qemu has no translation for."""
+        return [name for name in self.features if name.startswith(("avx512", "amx"))]
+
 
 _X86_V2 = Target(
     name="x86-64-v2",

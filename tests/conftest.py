@@ -138,11 +138,11 @@ def amx_runner(tmp_path_factory) -> Path | None:
     """`vitc-run` with the emulator in it; None where the processor has AMX."""
     if HAS_AMX:
         return None
-    from vitc.compiler.link import run_zig, runtime_sources
+    from vitc.compiler.link import RUNNER_SOURCES, run_zig, runtime_sources
 
     folder = tmp_path_factory.mktemp("amx-runner")
     runtime = runtime_sources()
-    sources = [AMX_EMULATOR, runtime / "vitc_run.c", runtime / "vitc_loader.c"]
+    sources = [AMX_EMULATOR, *(runtime / name for name in RUNNER_SOURCES)]
     options = ["-target", TARGETS["x86-amx"].runner, "-static", "-Dsyscall=amx_syscall"]
     run_zig([*options, *_STRICT, f"-I{runtime}", *map(str, sources), "-o", "vitc-run"], folder)
     return folder / "vitc-run"

@@ -196,7 +196,9 @@ def compile(  # noqa: A001 - named like the command
             return f"skipped: {error.message}"
         say(f"comparing the library with the ONNX file on {device.name}")
         image = settle_self_test(
-            artefact.path, lambda images: device.run(artefact, images, RunRequest()).logits
+            artefact.path,
+            artefact.manifest.entries[0],
+            lambda inputs: device.run(artefact, inputs, RunRequest()).outputs,
         )
         report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES, also=image)
         if not report.equal:

@@ -59,7 +59,7 @@ def test_every_kernel_with_macs_is_modelled_and_scaled_by_executed_instructions(
     once = estimate(artefact, "cortex-a72", 1_000_000)
     twice = estimate(artefact, "cortex-a72", 2_000_000)
 
-    kernels = {step["kernel"] for step in artefact.manifest["steps"] if step["macs"]["binary"]}
+    kernels = {step.kernel for step in artefact.manifest.steps if step.binary}
     assert {k.kernel for k in once.kernels if k.unit == "popcount"} == kernels
     assert {k.unit for k in once.kernels} == {"popcount", "fma"}
     assert twice.milliseconds == pytest.approx(2 * once.milliseconds)

@@ -5,12 +5,12 @@ import pytest
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Cost
-from vitc.errors import VitcError
 from vitc.exporter import export
 from vitc.models import PRESETS
 from vitc.models.account import account
 from vitc.models.initialise import random_model
 from vitc.onnx_files import load_onnx, tap_names
+from vitc.runtime.manifest import StepFacts
 from vitc.targets import find
 
 
@@ -46,20 +46,6 @@ def test_deit_small_makes_its_macs_where_they_belong(cost) -> None:
     assert steps["logits"] == Cost(fp=1000 * 384)
 
 
-def step(**changes) -> dict:
-    return {"tap": "a", "macs": {"binary": 6, "fp": 7}, "unit": "popcount", **changes}
-
-
 def test_the_manifest_says_what_steps_make() -> None:
-    idle = step(macs={"binary": 0, "fp": 0}, unit=None)
-    assert step_macs([step(), idle]) == [StepMacs(6, 7, "popcount"), StepMacs(0, 0)]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"macs": 6}, {"macs": {"binary": 6}}, {"macs": {"binary": -6, "fp": 7}}, {"unit": "mill"},
-     {"macs": {"binary": 6.5, "fp": 7}}],
-)  # fmt: skip
-def test_steps_that_do_not_say_are_refused(changes) -> None:
-    with pytest.raises(VitcError, match="how much a computes"):
-        step_macs([step(**changes)])
+    busy = StepFacts("a", "a", "vitc_a", 4, 6, 7, "popcount", ())
+    assert step_macs([busy]) == [StepMacs(6, 7, "popcount")]

@@ -59,7 +59,7 @@ def test_a_step_counts_with_its_fastest_round_and_the_highest_peak(
     compiled: Callable[[str], Artefact], fake_peaks: None
 ) -> None:
     artefact = compiled("arm")
-    device: Device = FakeDevice(len(artefact.manifest["steps"]))
+    device: Device = FakeDevice(len(artefact.manifest.steps))
 
     found = profile(artefact, device, threads=2)
 
@@ -78,7 +78,7 @@ def test_layers_put_the_blocks_together_and_shares_add_up(
 ) -> None:
     artefact = compiled("arm")
 
-    found = profile(artefact, FakeDevice(len(artefact.manifest["steps"])), threads=1)
+    found = profile(artefact, FakeDevice(len(artefact.manifest.steps)), threads=1)
     document = found.to_dict()
 
     layers = {layer.name: layer for layer in found.layers()}
@@ -106,7 +106,7 @@ def test_steps_on_another_machine_have_times_and_no_peaks(
 ) -> None:
     monkeypatch.delattr(module, "PeakLoops")
     artefact = compiled("arm")
-    device = FakeDevice(len(artefact.manifest["steps"]), name="ssh://board", remote=True)
+    device = FakeDevice(len(artefact.manifest.steps), name="ssh://board", remote=True)
 
     found = profile(artefact, device, threads=1)
 
@@ -123,7 +123,7 @@ def test_an_artefact_of_this_machine_is_profiled_beside_measured_peaks(
 
     found = profile(artefact, LocalDevice(), threads=1)
 
-    assert [s.name for s in found.steps] == [s["tap"] for s in artefact.manifest["steps"]]
+    assert [s.name for s in found.steps] == [s.tap for s in artefact.manifest.steps]
     assert all(step.milliseconds > 0 for step in found.steps)
     assert found.peaks.isa == artefact.target.isa
     assert found.peaks.popcount_gmacs > found.peaks.fma_gmacs > 0
@@ -150,7 +150,7 @@ def test_tiles_have_a_peak_of_their_own(
     monkeypatch.setattr(module, "PeakLoops", Peak)
     artefact = compiled("x86-amx")
 
-    found = profile(artefact, FakeDevice(len(artefact.manifest["steps"])), threads=1)
+    found = profile(artefact, FakeDevice(len(artefact.manifest.steps)), threads=1)
 
     steps = {step.name: step for step in found.steps}
     key, context = steps["blocks.1.attn.key"], steps["blocks.1.attn.context"]

@@ -79,7 +79,7 @@ def test_threads_change_nothing(compiled, run, threads):
 def test_a_contraction_too_long_for_a_panel_is_counted_instead(compiled, run):
     cfg = shared.config(hidden=1600, depth=1)
     _, path, artefact = compiled(cfg, "x86-amx")
-    names = {step["tap"] for step in artefact.manifest["steps"]}
+    names = {step.tap for step in artefact.manifest.steps}
     assert "blocks.0.mlp.input.signs" in names
     assert "blocks.0.mlp.hidden.signs" not in names
     images = shared.images_for(cfg, 2)

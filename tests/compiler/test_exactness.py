@@ -43,8 +43,8 @@ def test_every_tap_agrees_with_onnx_runtime(compiled, run, shape, target):
     images = shared.images_for(cfg, 3)
     logits, taps = run(artefact, images)
     expected = run_with_taps(path, images, [*taps])
-    steps = artefact.manifest["steps"]
-    assert len(taps) == sum(len(step["taps"]) for step in steps)
+    steps = artefact.manifest.steps
+    assert len(taps) == sum(len(written.taps) for step in steps for written in step.writes)
     for name, value in taps.items():
         wanted = expected[name].astype(value.dtype)
         assert value.shape == wanted.shape, name

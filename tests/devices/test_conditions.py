@@ -6,9 +6,11 @@ import pytest
 
 from vitc.devices.conditions import conditions, throttling
 
+CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
+
 
 def around(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    return conditions({"conditions": {"before": before, "after": after}})
+    return {"conditions": {"before": before, "after": after}}
 
 
 def test_a_cool_machine_gives_no_warning() -> None:
@@ -37,6 +39,15 @@ def test_what_was_before_the_run_is_no_sign() -> None:
     assert list(throttling(around({}, {"firmware_throttled": 0x50000}))) == []
 
 
-@pytest.mark.parametrize("given", [None, 3, [], {"before": 1}, {"after": {"cooling": "x"}}])
+@pytest.mark.parametrize(
+    "given",
+    [None, 3, [], {"before": 1}, {"after": {f"{CPUFREQ}/scaling_governor": 3}}, {"after": [1]}],
+)
 def test_a_report_of_another_shape_says_nothing(given: Any) -> None:
-    assert list(throttling(conditions({"conditions": given}))) == []
+    assert list(throttling(conditions({"system_files": given}))) == []
+
+
+def test_files_that_a_machine_hands_out_are_cut_and_read() -> None:
+    files = {f"{CPUFREQ}/scaling_governor": "g" * 1000, f"{CPUFREQ}/scaling_cur_freq": "1800000"}
+    found = conditions({"system_files": {"before": {}, "after": files}})["conditions"]
+    assert found == {"before": {}, "after": {"governor": "g" * 64, "frequency_khz": 1800000}}

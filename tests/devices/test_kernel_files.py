@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitc.devices.kernel_files import Read, describe_machine, read_condition
+from vitc.devices.conditions import conditions
+from vitc.devices.kernel_files import Read, condition_files, describe_machine, read_condition
 from vitc.devices.machine import machine
 from vitc.runtime import Artefact
 
@@ -61,7 +62,9 @@ def test_conditions_are_those_that_the_runner_reads(
 
     found = read_condition(reads({f"/sys/{name}": text for name, text in state.items()}))
 
-    assert found == json.loads(done.stdout)["conditions"]["after"]
+    assert found == conditions(json.loads(done.stdout))["conditions"]["after"]
+    files = condition_files(reads({f"/sys/{name}": text for name, text in state.items()}))
+    assert files.items() <= json.loads(done.stdout)["system_files"]["before"].items()
     assert bool(found) == bool(state)
 
 

@@ -22,6 +22,8 @@ from vitc.bench.measure import BenchOptions, bench
 from vitc.devices import DeviceRun, LocalDevice, RunRequest, SshDevice, parse_device
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
+from vitc.runtime.manifest import TargetFacts
+from vitc.targets import TARGETS
 from vitc.verify.portable import check_against_onnx
 
 LONG = RunRequest(repeat=1_000_000, timeout_s=HANG_S)
@@ -45,7 +47,7 @@ def test_a_run_over_ssh_gives_the_bits_of_a_local_one_and_cleans_up(
         np.testing.assert_array_equal(done.trace[name], value)
     # Three images in batches of two are two runs.
     assert len(done.latencies_ns) == 2 * 3
-    assert len(done.step_ns or ()) == len(compiled.manifest["steps"])
+    assert len(done.step_ns or ()) == len(compiled.manifest.steps)
     for fact in ("architecture", "cpu", "cores", "system", "features"):
         assert done.facts[fact] == here.facts[fact]
     assert device.remote
@@ -258,7 +260,7 @@ def test_a_machine_of_another_architecture_is_refused_before_anything_is_copied(
     ssh_server: Server, compiled: Artefact
 ) -> None:
     foreign = "arm" if compiled.target.machine[0] == "x86_64" else "x86"
-    manifest = {**compiled.manifest, "target": {"name": foreign}}
+    manifest = replace(compiled.manifest, target=TargetFacts.of(TARGETS[foreign]))
     with pytest.raises(VitcError, match=f"the artefact is for {foreign}"):
         parse_device(ssh_server.url).supports(Artefact(compiled.path, manifest))
 

@@ -92,12 +92,12 @@ def _manifest(folder: Path) -> tuple[bytes, Body]:
         file.write_bytes(data)
         with suppress(VitcError):
             opened = Artefact.open(made.path)
-            size = sum(step["bytes"] for step in opened.manifest["steps"])
+            size = sum(step.bytes for step in opened.manifest.steps)
             if size < 1 << 20:
                 opened.decode_trace(bytes(size), 1)
 
     # Without its white space a manifest is half as long, and mutations meet its content.
-    return json.dumps(made.manifest, separators=(",", ":")).encode(), read
+    return json.dumps(made.manifest.to_dict(), separators=(",", ":")).encode(), read
 
 
 def _input(folder: Path, suffix: str) -> tuple[bytes, Body]:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 
 from tests.absent import unrandomised
+from vitc.compiler.link import RUNNER_SOURCES
 
 
 def _beside(name: str):
@@ -48,7 +49,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def runner(sanitized) -> Path:
-    return sanitized("vitc-run", shared.RUNTIME / "vitc_run.c", shared.RUNTIME / "vitc_loader.c")
+    return sanitized("vitc-run", *(shared.RUNTIME / name for name in RUNNER_SOURCES))
 
 
 @pytest.fixture(scope="session")

@@ -211,8 +211,9 @@ def test_a_manifest(artefact, data):
     if opened is not None:
         # What is read of an opened artefact is whole, whatever the manifest says.
         assert opened.batch > 0
-        assert len(opened.image_shape) == 3
-        size = sum(step["bytes"] for step in opened.manifest["steps"])
+        again = json.dumps(opened.manifest.to_dict(), sort_keys=True)
+        assert again == json.dumps(manifest, sort_keys=True)
+        size = sum(step.bytes for step in opened.manifest.steps)
         if size < 1 << 20:
             with suppress(VitcError):
                 opened.decode_trace(bytes(size), 1)

@@ -80,7 +80,13 @@ class Stale:
 
 
 def step(manifest: Manifest, tap: str) -> Manifest:
-    return next(entry for entry in manifest["steps"] if entry["tap"] == f"blocks.1.{tap}")
+    """What the step of a tap writes."""
+    steps = manifest["entries"][0]["steps"]
+    return next(s["writes"][0] for s in steps if s["tap"] == f"blocks.1.{tap}")
+
+
+def port(manifest: Manifest, kind: str) -> Manifest:
+    return manifest["entries"][0][kind][0]
 
 
 def layout(tap: str, **changes: Any) -> Callable[[Manifest], object]:
@@ -117,10 +123,10 @@ STALE = [
     Stale("no rows", layout("attn.query", rows=-1), "attn.query"),
     Stale("exchanged taps", swap_steps, "blocks.1.attn.query"),
     Stale("another size of a buffer", lambda m: step(m, "attn.query").update(bytes=4), "trace"),
-    Stale("a step less", lambda m: m["steps"].pop(3), "trace"),
-    Stale("no steps", lambda m: m.update(steps=[]), "steps"),
+    Stale("a step less", lambda m: m["entries"][0]["steps"].pop(3), "trace"),
+    Stale("no steps", lambda m: m["entries"][0].update(steps=[]), "steps"),
     Stale("another tap name", rename, "blocks.1.mlp.input"),
-    Stale("another image size", lambda m: m.update(image=[3, 16, 16]), "image"),
+    Stale("another image size", lambda m: port(m, "inputs").update(shape=[3, 16, 16]), "image"),
     Stale("another target", lambda m: m["target"].update(name="armv7"), "armv7"),
     Stale("another width", lambda m: m["config"].update(width=44), "width 44"),
     Stale("other heads in the configuration", lambda m: m["config"].update(heads=3), "heads 3"),
@@ -143,18 +149,23 @@ def test_a_stale_manifest_is_refused_or_named(world, artefact, stale):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("change", "says"),
     [
-        ({"batch": 2}, "batch 1"),
-        ({"image": [1, 12, 12]}, "channels 3"),
-        ({"image": [3, 8, 8], "config": {}}, "height 12"),
-        ({"classes": 4, "config": {}}, "classes 5"),
+        (lambda m: m.update(batch=2), "batch 1"),
+        (lambda m: port(m, "inputs").update(shape=[1, 12, 12]), r"N, 3, 12, 12\] \(not"),
+        (lambda m: (port(m, "inputs").update(shape=[3, 8, 8]), m.update(config={})), "3, 12, 12"),
+        (lambda m: (port(m, "outputs").update(shape=[4]), m.update(config={})), r"\[N, 5\]"),
+        (lambda m: port(m, "inputs").update(name="other"), "input float32"),
+        (lambda m: port(m, "inputs").update(dtype="int32"), "input float32"),
+        (lambda m: port(m, "inputs").update(per_image=False), "input float32"),
+        (lambda m: m["entries"][0].update(name="other"), "run with"),
+        (lambda m: m["entries"][0]["steps"].pop(), "steps"),
     ],
 )
-def test_sizes_that_are_not_the_library_s_are_refused_before_it_runs(artefact, changes, says):
+def test_sizes_that_are_not_the_library_s_are_refused_before_it_runs(artefact, change, says):
     # Memory is made by the manifest and touched by the library.
     manifest = read(artefact)
-    manifest.update(changes)
+    change(manifest)
     write(artefact, manifest, sealed=True)
     with pytest.raises(VitcError, match=says):
         Artefact.open(artefact).load()

@@ -47,10 +47,10 @@ def test_it_prints_one_latency_for_every_batch_and_repeat(original, source, imag
     report = json.loads(done.stdout)
     # Three images in batches of two are two runs.
     assert len(report["latency_ns"]) == 2 * 4
-    assert len(report["step_ns"]) == len(original.manifest["steps"])
+    assert len(report["step_ns"]) == len(original.manifest.steps)
     assert report["images"] == 3
     assert report["threads"] == 2
-    assert report["workspace_bytes"] == original.manifest["workspace_bytes"]
+    assert report["workspace_bytes"] == original.manifest.workspace_bytes
     assert np.array_equal(np.load(tmp_path / "y.npy"), original(images))
 
 

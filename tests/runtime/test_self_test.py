@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vitc.compiler.self_test import EXPECTED, SELF_TEST, TAPS, settle_self_test
+from vitc.devices.conditions import conditions
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
 
@@ -30,7 +31,7 @@ def test_an_artefact_passes_its_own_test(original):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["self_test"] == "passed"
-    assert report["taps"] == len(original.manifest["steps"])
+    assert report["taps"] == len(original.manifest.steps)
     assert 0 <= report["max_logit_difference"] <= 1e-4
 
 
@@ -47,7 +48,7 @@ def test_it_passes_from_another_folder(original, tmp_path):
 
 
 def test_the_vector_is_sealed_by_the_manifest(artefact):
-    assert {SELF_TEST, EXPECTED, TAPS} <= artefact.manifest["files"].keys()
+    assert {SELF_TEST, EXPECTED, TAPS} <= artefact.manifest.digests.keys()
     expected = np.load(artefact.path / EXPECTED)
     np.save(artefact.path / EXPECTED, expected + np.float32(1e-3))
     with pytest.raises(VitcError, match=EXPECTED):
@@ -75,7 +76,7 @@ def test_a_changed_byte_anywhere_in_the_library_is_refused_before_it_runs(artefa
 
 
 def test_a_layer_that_differs_is_named_though_the_logits_agree(artefact):
-    tap = artefact.manifest["steps"][4]["tap"]
+    tap = artefact.manifest.steps[4].tap
 
     def other_digest(text: str) -> str:
         lines = text.splitlines(keepends=True)
@@ -90,8 +91,8 @@ def test_a_layer_that_differs_is_named_though_the_logits_agree(artefact):
 
 def test_a_library_of_other_weights_with_a_mended_hash_fails(artefact, another):
     shutil.copy(another.library, artefact.library)
-    digest = artefact.manifest["files"]["libvitc_model.so"]
-    mended = another.manifest["files"]["libvitc_model.so"]
+    digest = artefact.manifest.digests["libvitc_model.so"]
+    mended = another.manifest.digests["libvitc_model.so"]
     edit(artefact.path / "manifest.json", lambda text: text.replace(digest, mended))
     done = run(artefact, "--self-test")
     assert done.returncode == 1
@@ -137,7 +138,7 @@ def test_other_logits_are_a_sentence_and_exit_code_1(artefact, change):
     [
         (lambda folder: (folder / SELF_TEST).unlink(), "No such file"),
         (lambda folder: (folder / EXPECTED).unlink(), "No such file"),
-        (lambda folder: np.save(folder / EXPECTED, np.zeros((1, 6), np.float32)), "belong"),
+        (lambda folder: np.save(folder / EXPECTED, np.zeros((1, 6), np.float32)), "another size"),
         (lambda folder: np.save(folder / EXPECTED, np.zeros(5, np.float32)), "two dimensions"),
         (lambda folder: np.save(folder / SELF_TEST, np.zeros((1, 3, 8, 8), np.float32)), "wants"),
         (lambda folder: (folder / TAPS).unlink(), "No such file"),
@@ -163,15 +164,20 @@ def test_a_damaged_vector_is_a_sentence(artefact, make, message):
 def test_a_vector_on_which_the_device_disagrees_is_replaced_and_dropped_if_none_will_do(artefact):
     first = np.load(artefact.path / SELF_TEST)
 
-    def moved(images):
-        # As if a bit of the first image lay within rounding of its threshold.
-        return artefact(images) + np.float32(np.array_equal(images, first))
+    entry = artefact.manifest.entries[0]
 
-    settled = settle_self_test(artefact.path, moved)
-    assert np.array_equal(settled, np.load(artefact.path / SELF_TEST))
+    def moved(inputs):
+        # As if a bit of the first image lay within rounding of its threshold.
+        return {"logits": artefact(inputs) + np.float32(np.array_equal(inputs["input"], first))}
+
+    def wrong(inputs):
+        return {"logits": artefact(inputs) + np.float32(1)}
+
+    settled = settle_self_test(artefact.path, entry, moved)
+    assert np.array_equal(settled["input"], np.load(artefact.path / SELF_TEST))
     assert not np.array_equal(np.load(artefact.path / SELF_TEST), first)
 
-    assert settle_self_test(artefact.path, lambda images: artefact(images) + np.float32(1)) is None
+    assert settle_self_test(artefact.path, entry, wrong) is None
     assert not (artefact.path / SELF_TEST).exists()
     assert not (artefact.path / EXPECTED).exists()
 
@@ -204,7 +210,7 @@ def test_the_report_has_the_state_of_the_machine(original, images, tmp_path):
         },
     )
     done = run(original, tmp_path / "x.npy", tmp_path / "y.npy", "--sys", system)
-    found = json.loads(done.stdout)["conditions"]
+    found = conditions(json.loads(done.stdout))["conditions"]
     assert found["before"] == found["after"]
     assert found["after"] == {
         "temperature_c": 63.7,
@@ -219,4 +225,4 @@ def test_the_report_has_the_state_of_the_machine(original, images, tmp_path):
 def test_a_system_that_says_nothing_leaves_it_empty(original, images, tmp_path):
     np.save(tmp_path / "x.npy", images)
     done = run(original, tmp_path / "x.npy", tmp_path / "y.npy", "--sys", tmp_path)
-    assert json.loads(done.stdout)["conditions"] == {"before": {}, "after": {}}
+    assert json.loads(done.stdout)["system_files"] == {"before": {}, "after": {}}

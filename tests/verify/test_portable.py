@@ -41,7 +41,8 @@ class Faulty:
         value = done.trace[self.tap].copy()
         self.change(value.reshape(-1))
         if self.tap == "logits":
-            return replace(done, logits=value, trace={**done.trace, "logits": value})
+            outputs, trace = {"logits": value}, {**done.trace, "logits": value}
+            return replace(done, logits=value, outputs=outputs, trace=trace)
         return replace(done, trace={**done.trace, self.tap: value})
 
 
@@ -52,7 +53,7 @@ def test_an_artefact_equals_its_own_onnx_file_with_every_bit(artefact: Artefact)
     kinds = {layer.name: layer.kind for layer in report.layers}
     assert kinds["blocks.0.attn.context"] == "bits"
     assert kinds["blocks.0.si.output"] == "float"
-    assert len(report.layers) == len(artefact.manifest["steps"])
+    assert len(report.layers) == len(artefact.manifest.steps)
 
 
 @pytest.mark.parametrize("tap", ["blocks.0.attn.value", "blocks.0.mlp.hidden", "blocks.0.si.input"])
@@ -85,7 +86,7 @@ def test_a_compilation_that_fails_its_check_leaves_nothing_and_is_exit_code_3(
 
     def wrong(self: LocalDevice, *arguments: Any) -> DeviceRun:
         done = honest(self, *arguments)
-        return replace(done, logits=done.logits + np.float32(0.5))
+        return replace(done, outputs={"logits": done.logits + np.float32(0.5)})
 
     monkeypatch.setattr(LocalDevice, "run", wrong)
     with pytest.raises(CheckFailedError, match="logits") as caught:

@@ -75,12 +75,12 @@ class Baseline:
 
     def open(self, artefact: Artefact, threads: int) -> BaselineSession:
         """A session with the artefact's image size and batch."""
-        shape = int(artefact.manifest["batch"]), *_config(artefact).input_shape
+        shape = artefact.batch, *_config(artefact).input_shape
         return BaselineSession(self.build(artefact), shape, threads)
 
 
 def _config(artefact: Artefact) -> NetworkConfig:
-    return config_from_dict(artefact.manifest["config"])
+    return config_from_dict(artefact.manifest.config)
 
 
 def _twin(artefact: Artefact) -> bytes:
@@ -90,7 +90,7 @@ def _twin(artefact: Artefact) -> bytes:
 
 def _twin_model(artefact: Artefact) -> onnx.ModelProto:
     config = _config(artefact)
-    return architecture(config.arch).twin(config, int(artefact.manifest["batch"]), 0)
+    return architecture(config.arch).twin(config, artefact.batch, 0)
 
 
 def _quantized_twin(artefact: Artefact) -> bytes:

@@ -240,12 +240,12 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
     supports_estimate(target, processor)
     kernels = _kernels(artefact)
     assembly = emit_assembly(list(kernels.values()), target)
-    steps = artefact.manifest["steps"]
+    steps = artefact.manifest.steps
     macs = step_macs(steps)
     loops: dict[Unit, dict[str, list[HotLoop]]] = {}
     found = []
     for symbol, kernel in kernels.items():
-        mine = [m for step, m in zip(steps, macs, strict=True) if step["kernel"] == symbol]
+        mine = [m for step, m in zip(steps, macs, strict=True) if step.kernel == symbol]
         work = _work(mine) if chosen.counted else _padded_work(kernel, mine)
         for unit, amount in work.items():
             if unit not in loops:

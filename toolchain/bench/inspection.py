@@ -111,7 +111,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
 
 
 def _kernels(artefact: Artefact, cost: Account) -> dict[str, str]:
-    made_by = {str(step["tap"]): str(step["kernel"]) for step in artefact.manifest["steps"]}
+    made_by = {step.tap: step.kernel for step in artefact.manifest.steps}
     found = {
         layer.name: dict.fromkeys(made_by[tap] for tap in layer.taps if tap in made_by)
         for layer in cost.layers

@@ -251,11 +251,11 @@ def bench(
         modelled = estimate(opened, chosen.estimate, instructions)
     return BenchReport(
         artefact=str(opened.path),
-        target=str(opened.manifest["target"]["name"]),
+        target=opened.manifest.target.name,
         device=device.name,
         emulated=emulated,
         threads=threads,
-        batch=int(opened.manifest["batch"]),
+        batch=opened.batch,
         runs=len(own),
         latency=Latency.of(own),
         load_ms=float(np.median(loads)) / 1e6,
@@ -288,8 +288,8 @@ def _time(
     *,
     pin: bool,
 ) -> DeviceRun:
-    config = config_from_dict(artefact.manifest["config"])
-    shape = (int(artefact.manifest["batch"]), *config.input_shape)
+    config = config_from_dict(artefact.manifest.config)
+    shape = (artefact.batch, *config.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     warmup = 0 if device.emulated else options.warmup
     request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)

@@ -150,8 +150,8 @@ def profile(
     images = np.random.default_rng(0).standard_normal(
         (artefact.batch, *artefact.image_shape), dtype=np.float32
     )
-    taps = [step["tap"] for step in artefact.manifest["steps"]]
-    macs = step_macs(artefact.manifest["steps"])
+    taps = [step.tap for step in artefact.manifest.steps]
+    macs = step_macs(artefact.manifest.steps)
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")

@@ -198,7 +198,7 @@ class _Search:
         shape = (artefact.batch, *artefact.image_shape)
         self._images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         self.identities = kernel_identities(artefact.onnx, artefact.target)
-        self._calls = [str(step["kernel"]) for step in artefact.manifest["steps"]]
+        self._calls = [step.kernel for step in artefact.manifest.steps]
         facts = device.run(artefact, self._images, RunRequest()).facts
         self.cpu = str(facts.get("cpu") or "unknown")
         self._cache = TileCache.of(facts, artefact.target)

@@ -77,6 +77,6 @@ def compile_(
         artefact = compile_file(onnx_file, out, options, say=say)
     library = megabytes(artefact.library.stat().st_size)
     output.note(f"wrote {artefact.path} ({library} library)")
-    checked = artefact.manifest["check"]
+    checked = artefact.manifest.check
     if isinstance(checked, str):
         output.note(f"check: {checked}")

@@ -62,7 +62,7 @@ def artefact_sizes(path: Path) -> Mapping[str, Any]:
         return {}
     from vitc.runtime.artefact import Artefact
 
-    sizes = Artefact.open(path, verify=False).manifest.get("sizes")
+    sizes = Artefact.open(path, verify=False).manifest.sizes
     return sizes if isinstance(sizes, Mapping) else {}
 
 

@@ -25,6 +25,7 @@ from vitc.cli.tables import Lines, table
 
 if TYPE_CHECKING:
     from vitc.devices.prediction import Prediction, PredictionStream
+    from vitc.outputs import FileOutput
 
 __all__ = ["run"]
 
@@ -47,11 +48,17 @@ def run(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Images and folders of images, or one .npy [B,3,H,W] fp32, already normalised.",
+            help="Images and folders of images, or one .npy [B,3,H,W] fp32, already normalised; "
+            "NAME=FILE.npy for each input of a network that has others.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="LOGITS.npy", help="Write the logits.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="LOGITS.npy",
+            help="Write the logits; of a network with other outputs, all as .npz.",
+        ),
     ] = None,
     topk: Annotated[
         int | None,
@@ -76,6 +83,11 @@ def run(
     """
     output = Output(json_to, force=force)
     logits_file = None if out is None else claimed(out, force=force)
+    from vitc.devices.named import needs_names
+
+    if needs_names(model):
+        _run_named(model, inputs, logits_file, output, device, threads)
+        return
     from vitc.devices.prediction import PredictOptions, stream, write_logits
     from vitc.models.picture import parse_colour
     from vitc.models.picture_files import counted
@@ -110,6 +122,37 @@ def run(
             add(part.entries(topk or _SHOWN))
             done += len(part.names)
             say(f"running {model}: {done} of {total} images")
+
+
+def _run_named(
+    model: Path,
+    inputs: list[Path],
+    file: FileOutput | None,
+    output: Output,
+    device: str,
+    threads: int,
+) -> None:
+    """Run a network of other ports, and say what came out."""
+    import numpy as np
+
+    from vitc.devices.named import run_named
+
+    with ExitStack() as stack:
+        stack.enter_context(output.working(f"running {model}"))
+        done = run_named(model, inputs, device=device, threads=threads)
+        if file is not None:
+            with stack.enter_context(file.aside()).open("wb") as target:
+                np.savez(target, **done.outputs)  # type: ignore[arg-type]
+    rows = [
+        (name, str(array.dtype), " x ".join(map(str, array.shape)))
+        for name, array in done.outputs.items()
+    ]
+    output.show(table(("output", "type", "shape"), rows))
+    listed = [
+        {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in done.outputs.items()
+    ]
+    output.result({"outputs": listed})
 
 
 _Show: TypeAlias = "Callable[[Prediction, int, bool], None]"

@@ -20,7 +20,6 @@ def targets(json_to: JsonTo = None, force: Force = False) -> None:
     """List what vitc compiles for, and what of it runs on this machine."""
     from dataclasses import asdict
 
-    from vitc.devices.qemu import not_emulated
     from vitc.errors import VitcError
     from vitc.targets import TARGETS, find
     from vitc.targets.table import host_features
@@ -44,7 +43,7 @@ def targets(json_to: JsonTo = None, force: Force = False) -> None:
                     target.name + (" (native)" if target.name == native else ""),
                     target.description,
                     " ".join(target.features),
-                    _how(target, here, not_emulated(target)),
+                    _how(target, here, target.not_emulated),
                 )
                 for target in TARGETS.values()
             ],

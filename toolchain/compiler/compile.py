@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -16,15 +17,16 @@ from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.fingerprint import compiler_fingerprint
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
 from vitc.compiler.pipeline import Dump, make_plan
-from vitc.compiler.plan import Plan, plan_workspace
+from vitc.compiler.plan import Buffer, Plan, Port, Step, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
-from vitc.onnx_files import is_inlined, load_onnx, tap_names
+from vitc.onnx_files import ModelFacts, is_inlined, load_onnx, tap_names
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
-from vitc.runtime.artefact import FORMAT, MANIFEST, Artefact, file_sha256
+from vitc.runtime.artefact import MANIFEST, Artefact, file_sha256
+from vitc.runtime.manifest import EntryFacts, Manifest, StepFacts, TargetFacts, Written
 from vitc.targets import Target, find
 from vitc.targets.tiles import Tile
 
@@ -106,23 +108,49 @@ def compile_model(
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
     with claim_folder(out, marker=MANIFEST, force=force) as output:
         dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
-        _compile(source, machine, output, batch, dump, allow_external_data, check, tiles, progress)
+        request = _Request(
+            source, machine, batch, allow_external_data, check, tiles or {}, progress, dump
+        )
+        _compile(request, output)
     return Artefact.open(Path(out).absolute())
 
 
-def _compile(
-    source: Path,
-    machine: Target,
-    output: FolderOutput,
-    batch: int,
-    dump: _Dump,
-    allow_external_data: bool,
-    check: Check | None,
-    tiles: Mapping[str, Tile] | None,
-    progress: Progress,
-) -> None:
-    progress("reading the graph")
-    model, facts = load_onnx(source, allow_external_data=allow_external_data)
+@dataclass(frozen=True)
+class _Request:
+    """What `compile_model` was asked for."""
+
+    source: Path
+    machine: Target
+    batch: int
+    allow_external_data: bool
+    check: Check | None
+    tiles: Mapping[str, Tile]
+    progress: Progress
+    dump: _Dump
+
+
+def _compile(request: _Request, output: FolderOutput) -> None:
+    request.progress("reading the graph")
+    model, facts = _read(request)
+    with output.scratch() as scratch:
+        making = _Making(request, model, facts, scratch)
+        # The first runner of a target takes long: zig builds a C library for it.
+        runner = linking_runner(making.work / "runner", making.built / RUNNER, request.machine)
+        with runner as wait_for_runner:
+            for said, phase in _PHASES:
+                request.progress(said)
+                phase(making)
+            wait_for_runner()
+        making.seal(making.manifest())
+        if request.check is not None:
+            artefact = Artefact.open(making.built)
+            making.seal(artefact.manifest.with_check(request.check(artefact)))
+        output.publish(making.built)
+
+
+def _read(request: _Request) -> tuple[ir.Model, ModelFacts]:
+    source = request.source
+    model, facts = load_onnx(source, allow_external_data=request.allow_external_data)
     if facts.form != "packed":
         raise VitcError(
             f"{source} was exported with format {facts.form}; only packed files are compiled.",
@@ -142,73 +170,109 @@ def _compile(
             "Export the checkpoint again without it, and compile that: "
             "`vitc export CKPT --out M.onnx`.",
         )
-    with output.scratch() as scratch:
-        built, work = scratch / "artefact", scratch / "work"
-        built.mkdir()
-        work.mkdir()
+    return model, facts
+
+
+class _Making:
+    """An artefact in the making: what each phase needs of those before it.
+
+    Attributes:
+        built: The folder that becomes the artefact.
+        work: A folder for what does not stay.
+        program: Plans of the entries, after the first phase.
+    """
+
+    def __init__(
+        self, request: _Request, model: ir.Model, facts: ModelFacts, scratch: Path
+    ) -> None:
+        self.built, self.work = scratch / "artefact", scratch / "work"
+        self.program: dict[str, Plan] = {}
+        self._request, self._model, self._facts = request, model, facts
+        self._weights = Weights(b"", {})
+        for folder in (self.built, self.work):
+            folder.mkdir()
         # Not the file again, which may be another one by now.
-        (built / ONNX).write_bytes(to_proto(model).SerializeToString(deterministic=True))
-        # The first runner of a target takes long: zig builds a C library for it.
-        with linking_runner(work / "runner", built / RUNNER, machine) as wait_for_runner:
-            progress("choosing kernels")
-            plan = _plan(source, model, machine, tiles or {}, dump)
-            progress("planning memory")
-            planned = plan_workspace(plan)
-            dump("relax-planned", planned.script())
-            progress("generating code")
-            lowered = lower(plan.kernels, machine, dump)
-            emit_object(lowered, machine, work / "kernels.o", dump)
-            progress("linking")
-            program = {ENTRY: plan}
-            weights = collect_weights(program)
-            shape = model.graph.inputs[0].shape
-            assert shape is not None  # noqa: S101 - the first phase has checked it
-            channels, height, width = (int(d) for d in list(shape)[1:])  # type: ignore[arg-type]
-            classes = plan.outputs[0].port.values
-            tables = write_tables(program, weights, batch, machine)
-            dump("tables", tables)
-            link_library(work, built / LIBRARY, work / "kernels.o", tables, weights.data, machine)
-            header = Path(__file__).parents[1] / "runtime" / HEADER
-            shutil.copyfile(header, built / HEADER)
-            progress("choosing the self-test")
-            write_self_test(built, model)
-            wait_for_runner()
-        manifest = {
-            "format": FORMAT,
-            "vitc": version("vitc"),
-            "tvm": version("apache-tvm"),
-            "compiler": compiler_fingerprint(),
-            "dialect": facts.dialect,
-            "source_sha256": facts.source_sha256,
-            "config": facts.config,
-            "preprocessing": facts.preprocessing,
-            "labels": facts.labels,
-            "passes": [*facts.passes, f"choose_kernels({machine.isa})"],
-            "target": {
-                "name": machine.name,
-                "triple": machine.triple,
-                "cpu": machine.cpu,
-                "features": list(machine.features),
-                "isa": machine.isa,
+        (self.built / ONNX).write_bytes(to_proto(model).SerializeToString(deterministic=True))
+
+    def plan(self) -> None:
+        """Choose kernels."""
+        asked = self._request
+        plan = _plan(asked.source, self._model, asked.machine, asked.tiles, asked.dump)
+        self.program[ENTRY] = plan
+
+    def place(self) -> None:
+        """Give buffers their places in the workspace."""
+        for plan in self.program.values():
+            self._request.dump("relax-planned", plan_workspace(plan).script())
+
+    def generate(self) -> None:
+        """Make objects of the kernels."""
+        machine, dump = self._request.machine, self._request.dump
+        kernels = [kernel for plan in self.program.values() for kernel in plan.kernels]
+        emit_object(lower(kernels, machine, dump), machine, self.work / "kernels.o", dump)
+
+    def link(self) -> None:
+        """Write tables and link the library."""
+        asked = self._request
+        self._weights = collect_weights(self.program)
+        tables = write_tables(self.program, self._weights, asked.batch, asked.machine)
+        asked.dump("tables", tables)
+        library, kernels = self.built / LIBRARY, self.work / "kernels.o"
+        link_library(self.work, library, kernels, tables, self._weights.data, asked.machine)
+        shutil.copyfile(Path(__file__).parents[1] / "runtime" / HEADER, self.built / HEADER)
+
+    def choose_self_test(self) -> None:
+        """Write inputs and outputs that a device can verify the library with."""
+        write_self_test(self.built, self._model, self._entries()[0])
+
+    def manifest(self) -> Manifest:
+        """What was made, without the check."""
+        asked, facts = self._request, self._facts
+        identities = [name for plan in self.program.values() for name in plan.identities.values()]
+        return Manifest(
+            vitc=version("vitc"),
+            tvm=version("apache-tvm"),
+            compiler=compiler_fingerprint(),
+            dialect=facts.dialect,
+            source_sha256=facts.source_sha256,
+            config=facts.config,
+            preprocessing=facts.preprocessing,
+            labels=facts.labels,
+            passes=(*facts.passes, f"choose_kernels({asked.machine.isa})"),
+            target=TargetFacts.of(asked.machine),
+            batch=asked.batch,
+            workspace_bytes=max(plan.workspace for plan in self.program.values()),
+            sizes={
+                "library": (self.built / LIBRARY).stat().st_size,
+                "weights": len(self._weights.data),
+                "runner": (self.built / RUNNER).stat().st_size,
+                "onnx": (self.built / ONNX).stat().st_size,
             },
-            "batch": batch,
-            "image": [channels, height, width],
-            "classes": classes,
-            "workspace_bytes": plan.workspace,
-            "sizes": _sizes(built, weights),
-            "tiles": {
-                identity: tiles[identity].to_dict()
-                for identity in plan.identities.values()
-                if tiles and identity in tiles
-            },
-            "steps": [_step_facts(step) for step in plan.steps],
-            "check": "skipped",
-        }
-        _seal(built, manifest)
-        if check is not None:
-            manifest["check"] = check(Artefact.open(built))
-            _seal(built, manifest)
-        output.publish(built)
+            tiles={name: asked.tiles[name] for name in identities if name in asked.tiles},
+            entries=self._entries(),
+        )
+
+    def _entries(self) -> tuple[EntryFacts, ...]:
+        return tuple(
+            EntryFacts(name, plan.inputs, plan.written, tuple(map(_step_facts, plan.steps)))
+            for name, plan in self.program.items()
+        )
+
+    def seal(self, manifest: Manifest) -> None:
+        """Write the manifest with the digest of every other file."""
+        files = [path for path in sorted(self.built.iterdir()) if path.name != MANIFEST]
+        sealed = manifest.with_files({path.name: file_sha256(path) for path in files})
+        text = json.dumps(sealed.to_dict(), indent=1)
+        (self.built / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+_PHASES: Final[tuple[tuple[str, Callable[[_Making], None]], ...]] = (
+    ("choosing kernels", _Making.plan),
+    ("planning memory", _Making.place),
+    ("generating code", _Making.generate),
+    ("linking", _Making.link),
+    ("choosing the self-test", _Making.choose_self_test),
+)
 
 
 def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
@@ -243,32 +307,21 @@ def _plan(
         ) from error
 
 
-def _sizes(built: Path, weights: Weights) -> dict[str, int]:
-    return {
-        "library": (built / LIBRARY).stat().st_size,
-        "weights": len(weights.data),
-        "runner": (built / RUNNER).stat().st_size,
-        "onnx": (built / ONNX).stat().st_size,
-    }
+def _step_facts(step: Step) -> StepFacts:
+    return StepFacts(
+        tap=step.tap,
+        layer=step.layer,
+        kernel=step.kernel.symbol,
+        tasks=step.kernel.tasks if step.over is None else None,
+        binary=step.cost.binary,
+        fp=step.cost.fp,
+        unit=step.cost.unit,
+        writes=tuple(map(_written, step.outputs)),
+    )
 
 
-def _step_facts(step: Any) -> dict[str, Any]:
-    return {
-        "tap": step.tap,
-        "layer": step.layer,
-        "kernel": step.kernel.symbol,
-        "tasks": step.kernel.tasks,
-        "bytes": step.output.size,
-        "macs": {"binary": step.cost.binary, "fp": step.cost.fp},
-        "unit": step.cost.unit,
-        "layout": step.output.layout.to_dict(),
-        "taps": [{"name": name, "views": views} for name, views in step.output.taps],
-    }
-
-
-def _seal(built: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the digest of every other file."""
-    manifest["files"] = {
-        p.name: file_sha256(p) for p in sorted(built.iterdir()) if p.name != MANIFEST
-    }
-    (built / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+def _written(output: Buffer | Port) -> Written:
+    if isinstance(output, Port):
+        return Written(output.name, 0, None, (), output.name)
+    taps = tuple({"name": name, "views": [list(v) for v in views]} for name, views in output.taps)
+    return Written(output.tap, output.size, output.layout.to_dict(), taps)

@@ -19,10 +19,12 @@ from vitc.errors import VitcError
 from vitc.places import find_cache
 from vitc.targets.table import Target
 
-__all__ = ["LIBRARY", "RUNNER", "link_library", "linking_runner", "run_zig"]
+__all__ = ["LIBRARY", "RUNNER", "RUNNER_SOURCES", "link_library", "linking_runner", "run_zig"]
 
 LIBRARY = "libvitc_model.so"
 RUNNER = "vitc-run"
+RUNNER_SOURCES = ("vitc_run.c", "vitc_arrays.c", "vitc_self_test.c", "vitc_loader.c")
+"""What the runner is linked of, below `runtime_sources`."""
 
 _STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
 _LIMIT_S = 1800
@@ -194,8 +196,7 @@ def linking_runner(folder: Path, out: Path, target: Target) -> Iterator[Callable
         *_STRICT,
         "-static",
         f"-I{sources}",
-        str(sources / "vitc_run.c"),
-        str(sources / "vitc_loader.c"),
+        *(str(sources / name) for name in RUNNER_SOURCES),
         "-s",
         "-o",
         RUNNER,

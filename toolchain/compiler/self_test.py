@@ -1,7 +1,7 @@
-"""The check vector that an artefact carries: one image and the logits of ONNX Runtime for it.
+"""The check vector that an artefact carries: inputs, and the outputs of ONNX Runtime for them.
 
-Beside them stands the digest of every buffer that the artefact makes of the image, recorded where
-all values were checked.
+Beside them stands the digest of every buffer that the artefact makes of them, recorded where all
+values were checked.
 
 A value that lies within rounding of a threshold may become another bit in another order of
 summation, and a bit moves the logits by more than rounding does. So the image is one whose logits
@@ -11,15 +11,21 @@ is made, one on which it agrees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitc.onnx_files import run_with_taps, session
+from vitc.runtime.arrays import probe_inputs
+from vitc.runtime.manifest import EntryFacts
+from vitc.runtime.port import Port
+
+if TYPE_CHECKING:
+    from vitc.onnx_files.confined import ConfinedSession
 
 __all__ = [
     "EXPECTED",
@@ -43,78 +49,118 @@ _CANDIDATES: Final = 8
 _DISTURBANCES: Final = 2
 _DISTURBANCE: Final = 1e-6
 
-Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+Run = Callable[[Arrays], Arrays]
+
+_LOGITS_AXES: Final = 2
+"""Of logits, with the axis of images."""
 
 
-def write_self_test(folder: Path, model: ir.Model) -> None:
-    """Write the image that stands still best, and its logits.
+def write_self_test(folder: Path, model: ir.Model, entry: EntryFacts) -> None:
+    """Write the inputs that stand still best, and the outputs for them.
 
     Args:
         folder: Of the artefact.
-        model: The ONNX graph that was compiled, with inputs of a known image size.
+        model: The ONNX graph that was compiled.
+        entry: Its ports.
     """
-    opened = session(model, ["logits"], confined=True)
-    shape = [int(str(size)) for size in opened.get_inputs()[0].shape[1:]]
-
-    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return run_with_taps(opened, images)["logits"].astype(np.float32)
-
+    opened = session(model, [port.name for port in entry.outputs], confined=True)
     best = np.inf
-    for image in _candidates(shape):
-        expected = logits(image)
+    for given in _candidates(entry):
+        expected = _run(opened, entry, given)
         moved = max(
-            float(np.abs(logits(disturbed) - expected).max()) for disturbed in _disturbed(image)
+            float(np.abs(value - expected[name]).max())
+            for disturbed in _disturbed(given)
+            for name, value in _run(opened, entry, disturbed).items()
         )
         if moved < best:
             best = moved
-            _write(folder, image, expected)
+            _write(folder, entry, given, expected)
         if moved < TOLERANCE / 4:
             return
 
 
-def settle_self_test(folder: Path, run: Logits) -> NDArray[np.float32] | None:
-    """Make sure that an artefact agrees on its image, and drop the test if no image will do.
+def settle_self_test(folder: Path, entry: EntryFacts, run: Run) -> Arrays | None:
+    """Make sure that an artefact agrees on its inputs, and drop the test if none will do.
 
     Args:
         folder: Of the artefact.
-        run: Runs it.
+        entry: Its ports.
+        run: Runs it: arrays by the names of its inputs to arrays by the names of its outputs.
 
     Returns:
-        The image, float32 [1, 3, H, W], or None if it has no test.
+        The inputs, of one image; None if it has no test.
     """
-    image, expected = (np.load(folder / name, allow_pickle=False) for name in (SELF_TEST, EXPECTED))
-    if agrees(run(image), expected):
-        return np.asarray(image, np.float32)
+    given = _read(folder, SELF_TEST, entry.inputs)
+    if agrees(run(given), _read(folder, EXPECTED, entry.outputs)):
+        return given
     from vitc.onnx_files import load_onnx
 
-    opened = session(load_onnx(folder / "model.onnx")[0], ["logits"], confined=True)
-    for other in _candidates(list(image.shape[1:])):
-        expected = run_with_taps(opened, other)["logits"].astype(np.float32)
+    names = [port.name for port in entry.outputs]
+    opened = session(load_onnx(folder / "model.onnx")[0], names, confined=True)
+    for other in _candidates(entry):
+        expected = _run(opened, entry, other)
         if agrees(run(other), expected):
-            _write(folder, other, expected)
+            _write(folder, entry, other, expected)
             return other
-    for name in (SELF_TEST, EXPECTED):
-        (folder / name).unlink()
+    for kind, ports in ((SELF_TEST, entry.inputs), (EXPECTED, entry.outputs)):
+        for i in range(len(ports)):
+            (folder / _file(kind, i, len(ports))).unlink()
     return None
 
 
-def agrees(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-    """Whether logits are what the test accepts."""
-    near = bool(np.abs(found - expected).max() <= TOLERANCE)
-    return near and bool((found.argmax(axis=1) == expected.argmax(axis=1)).all())
+def agrees(found: Arrays, expected: Arrays) -> bool:
+    """Whether outputs are what the test accepts: floats close, rows of logits of one class."""
+    return all(_agrees(found[name], value) for name, value in expected.items())
 
 
-def _candidates(shape: list[int]) -> Iterator[NDArray[np.float32]]:
+def _agrees(found: Array, expected: Array) -> bool:
+    if expected.dtype.kind != "f":
+        return bool(np.array_equal(found, expected))
+    apart = float(np.abs(found - expected).max())
+    if expected.ndim != _LOGITS_AXES:
+        return apart <= TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    return apart <= TOLERANCE and bool((found.argmax(axis=1) == expected.argmax(axis=1)).all())
+
+
+def _run(opened: ConfinedSession, entry: EntryFacts, given: Arrays) -> dict[str, Array]:
+    made = run_with_taps(opened, given)
+    return {port.name: made[port.name].astype(port.dtype) for port in entry.outputs}
+
+
+def _candidates(entry: EntryFacts) -> Iterator[dict[str, Array]]:
     for seed in range(_CANDIDATES):
-        yield np.random.default_rng(seed).standard_normal((1, *shape), dtype=np.float32)
+        yield probe_inputs(entry.inputs, 1, seed)
 
 
-def _disturbed(image: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def _disturbed(given: Arrays) -> Iterator[dict[str, Array]]:
     for seed in range(_DISTURBANCES):
-        noise = np.random.default_rng(100 + seed).standard_normal(image.shape, dtype=np.float32)
-        yield image + np.float32(_DISTURBANCE) * noise
+        rng = np.random.default_rng(100 + seed)
+        yield {
+            name: value + np.float32(_DISTURBANCE) * rng.standard_normal(value.shape, np.float32)
+            if value.dtype == np.float32
+            else value
+            for name, value in given.items()
+        }
 
 
-def _write(folder: Path, image: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    np.save(folder / SELF_TEST, image)
-    np.save(folder / EXPECTED, expected)
+def _file(kind: str, number: int, count: int) -> str:
+    """Name of the array of a port: with its number, where there are several."""
+    return kind if count == 1 else f"{kind.removesuffix('.npy')}.{number}.npy"
+
+
+def _read(folder: Path, kind: str, ports: tuple[Port, ...]) -> dict[str, Array]:
+    return {
+        port.name: np.load(folder / _file(kind, i, len(ports)), allow_pickle=False)
+        for i, port in enumerate(ports)
+    }
+
+
+def _write(folder: Path, entry: EntryFacts, given: Arrays, expected: Arrays) -> None:
+    for kind, ports, arrays in (
+        (SELF_TEST, entry.inputs, given),
+        (EXPECTED, entry.outputs, expected),
+    ):
+        for i, port in enumerate(ports):
+            np.save(folder / _file(kind, i, len(ports)), arrays[port.name])

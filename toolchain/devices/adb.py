@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.remote import run_remotely, supports_remotely
 from vitc.errors import VitcError
 
@@ -64,9 +61,7 @@ class AdbDevice:
         """Connect, and raise if the device is of another architecture."""
         supports_remotely(self, artefact)
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`."""
         return run_remotely(self, artefact, inputs, request)
 

@@ -1,7 +1,9 @@
-"""Temperature, clock and throttling around a run, as the runner reads them from /sys.
+"""Temperature, clock and throttling around a run.
 
-The runner prints what it finds under ``conditions``: ``before`` and ``after``, each with
-``temperature_c`` (the hottest zone), ``governor`` and ``frequency_khz`` (of the first core),
+What ran hands out files of its machine, before and after: ``vitc-run`` prints them as
+``system_files``, over RPC they are read one by one. What they mean is for
+`vitc.devices.kernel_files` to say: ``temperature_c`` (the hottest zone), ``governor`` and
+``frequency_khz`` (of the first core),
 ``cooling`` (the sum of the states of the cooling devices that slow a processor down),
 ``throttle_events`` (a counter of x86) and ``firmware_throttled`` (flags of a Raspberry Pi). What a
 system does not offer is absent.
@@ -12,15 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from vitc.devices.kernel_files import read_condition
+
 __all__ = ["conditions", "throttling"]
 
-_NUMBERS: Final = (
-    "temperature_c",
-    "frequency_khz",
-    "cooling",
-    "throttle_events",
-    "firmware_throttled",
-)
+_LONGEST: Final = 64
 # Of `vcgencmd get_throttled`: what is so now; the bits from 16 on say what was since the start.
 _FIRMWARE: Final = {
     1: "its supply voltage is too low",
@@ -35,23 +33,21 @@ def conditions(report: Mapping[str, Any]) -> dict[str, Any]:
 
     Anything of another type than expected is left out: the report may come from another machine.
     """
-    found = report.get("conditions")
+    found = report.get("system_files")
     if not isinstance(found, Mapping):
         return {}
     return {"conditions": {when: _state(found.get(when)) for when in ("before", "after")}}
 
 
-def _state(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
+def _state(files: Any) -> dict[str, Any]:
+    if not isinstance(files, Mapping):
         return {}
-    state: dict[str, Any] = {
-        name: given[name]
-        for name in _NUMBERS
-        if isinstance(given.get(name), int | float) and not isinstance(given[name], bool)
-    }
-    if isinstance(given.get("governor"), str):
-        state["governor"] = given["governor"][:64]
-    return state
+
+    def read(path: str) -> str:
+        text = files.get(path)
+        return text[:_LONGEST] if isinstance(text, str) else ""
+
+    return read_condition(read)
 
 
 def throttling(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["Device", "DeviceRun", "RunRequest"]
+__all__ = ["Device", "DeviceRun", "Inputs", "RunRequest"]
 
 DEFAULT_TIMEOUT_S = 900.0
+
+Inputs: TypeAlias = NDArray[np.float32] | Mapping[str, NDArray[Any]]
+"""The images of a classifier, or arrays by the names of input ports."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class DeviceRun:
     """What came back from a device.
 
     Attributes:
-        logits: float32 [B, classes].
+        logits: float32 [B, classes]; of a network with other outputs, the first of them.
         latencies_ns: One entry a timed run of one batch, nanoseconds.
         load_ns: From the start of the library to ready, nanoseconds.
         start_ns: The same and the first batch, nanoseconds.
@@ -56,6 +59,7 @@ class DeviceRun:
         facts: What the device says about itself.
         threads: Threads that there were, no more than it has processors; None if it does not say.
         digests: Lines of `vitc-run --digests`; None unless asked for.
+        outputs: Arrays by the names of the output ports.
     """
 
     logits: NDArray[np.float32]
@@ -67,6 +71,7 @@ class DeviceRun:
     facts: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     digests: str | None = None
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Device(Protocol):
@@ -93,14 +98,12 @@ class Device(Protocol):
     def supports(self, artefact: Artefact) -> None:
         """Raise the `VitcError` that `run` would raise for lack of something on this machine."""
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
-        """Run an artefact on images.
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
+        """Run the first entry of an artefact.
 
         Args:
             artefact: An opened artefact folder.
-            inputs: float32 [B, 3, H, W], any B; normalised.
+            inputs: float32 [B, 3, H, W], any B; normalised. Arrays by name for other ports.
             request: Threads, repeats, trace, timeout.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from vitc.devices.machine import Machine, describe_cpu
 
-__all__ = ["Read", "describe_machine", "read_condition"]
+__all__ = ["Read", "condition_files", "describe_machine", "read_condition"]
 
 Read: TypeAlias = Callable[[str], str]
 """From the path of a file to its text, which is empty if there is none."""
@@ -44,8 +44,22 @@ def describe_machine(read: Read, architecture: str) -> dict[str, Any]:
     return found.to_dict() | ({"emulator": emulator} if emulated else {})
 
 
+def condition_files(read: Read) -> dict[str, str]:
+    """The files that `read_condition` looks at, those that there are: what ``vitc-run`` prints."""
+    found: dict[str, str] = {}
+
+    def keep(path: str) -> str:
+        text = read(path)
+        if text:
+            found[path] = text.partition("\n")[0]
+        return text
+
+    read_condition(keep)
+    return found
+
+
 def read_condition(read: Read) -> dict[str, Any]:
-    """Temperature, clock and throttling now, as ``vitc-run`` reads and names them."""
+    """Temperature, clock and throttling now."""
     zones = _numbers(read, "/sys/class/thermal/thermal_zone{}/temp")
     found: dict[str, Any] = {
         "temperature_c": max((zone // 100 / 10 for zone in zones), default=None),

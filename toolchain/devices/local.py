@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.machine import machine
 from vitc.devices.qemu import where_else
 from vitc.devices.runner import run_runner
@@ -38,9 +35,7 @@ class LocalDevice:
                 where_else(artefact),
             )
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`."""
         self.supports(artefact)
         done = run_runner(artefact, inputs, request)

@@ -6,26 +6,19 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.machine import machine
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
-    from vitc.targets import Target
 
-__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator", "not_emulated", "where_else"]
+__all__ = ["INSTALL_HINT", "QemuDevice", "find_emulator", "where_else"]
 
 INSTALL_HINT = "Install it, on Debian or Ubuntu with `sudo apt-get install qemu-user`."
-
-# Prefixes of CPU features that TCG has no translation for.
-_NOT_EMULATED: Final = ("avx512", "amx")
 
 
 def find_emulator(name: str) -> str | None:
@@ -40,14 +33,9 @@ def find_emulator(name: str) -> str | None:
     )
 
 
-def not_emulated(target: Target) -> list[str]:
-    """CPU features of a target that qemu does not have."""
-    return [f for f in target.features if f.startswith(_NOT_EMULATED)]
-
-
 def where_else(artefact: Artefact) -> str:
     """What to do with an artefact that this machine does not run."""
-    beyond = not_emulated(artefact.target)
+    beyond = artefact.target.not_emulated
     native = "compile with `--target native`"
     if beyond:
         return f"Run it on a machine that has {', '.join(beyond)}, or {native}."
@@ -66,7 +54,7 @@ class QemuDevice:
 
     def supports(self, artefact: Artefact) -> None:
         """Raise if the emulator is not installed, or emulates no such instructions."""
-        beyond = not_emulated(artefact.target)
+        beyond = artefact.target.not_emulated
         if beyond:
             raise VitcError(
                 f"qemu-{artefact.target.emulator} does not emulate {', '.join(beyond)}.",
@@ -74,9 +62,7 @@ class QemuDevice:
             )
         self.emulator(artefact)
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`; the latencies are those of the emulation."""
         self.supports(artefact)
         emulator = self.emulator(artefact)

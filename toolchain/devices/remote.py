@@ -28,14 +28,20 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.machine import Machine, describe_cpu
-from vitc.devices.runner import INPUT, OUTPUT, TRACE, raise_failure, read_run, runner_arguments
+from vitc.devices.runner import (
+    TRACE,
+    input_files,
+    output_files,
+    raise_failure,
+    read_run,
+    runner_arguments,
+    save_inputs,
+)
 from vitc.errors import VitcError
 from vitc.places import scratch_folder
+from vitc.runtime.arrays import bind_inputs
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -263,15 +269,13 @@ class _Session:
         return done.returncode, said, done.stderr.decode(errors="replace")
 
 
-def run_remotely(
-    link: Link, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-) -> DeviceRun:
+def run_remotely(link: Link, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
     """Copy runner, library and images to a temporary folder of another machine, and run there.
 
     Args:
         link: The way there.
         artefact: The artefact.
-        inputs: float32 [B, 3, H, W].
+        inputs: As for `vitc.devices.Device.run`.
         request: Threads, repeats, trace; the timeout is that of the run, without the copying.
 
     Raises:
@@ -283,14 +287,18 @@ def run_remotely(
         _leased(link, scratch, seconds + 2 * TRANSFER_S) as session,
     ):
         folder = session.scratch
-        np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
+        arrays = bind_inputs(inputs, artefact.manifest.entries[0].inputs)
+        save_inputs(artefact, arrays, folder)
         _refuse_another(link, artefact, session.facts)
-        for path in (artefact.runner, artefact.library, folder / INPUT):
+        given = [folder / name for name in input_files(artefact)]
+        for path in (artefact.runner, artefact.library, *given):
             session.push(path)
         script = "; ".join(_RUN).format(
             folder=quote_remotely(str(session.folder)),
             seconds=seconds,
-            arguments=" ".join(map(quote_remotely, runner_arguments(request, PurePosixPath()))),
+            arguments=" ".join(
+                map(quote_remotely, runner_arguments(artefact, request, PurePosixPath()))
+            ),
         )
         started = time.monotonic()
         code, output, errors = session.execute(script, request.timeout_s)
@@ -307,10 +315,11 @@ def run_remotely(
             )
         if code:
             raise_failure(_SIGNAL - code if code > _SIGNAL else code, errors)
-        session.pull(OUTPUT, folder)
+        for name in output_files(artefact):
+            session.pull(name, folder)
         if request.trace:
             session.pull(TRACE, folder)
-        done = read_run(artefact, request, len(inputs), output, folder)
+        done = read_run(artefact, request, arrays, output, folder)
     return replace(done, facts={**session.facts.to_dict(), **done.facts})
 
 

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.remote import TRANSFER_S
 from vitc.devices.rpc_client import CONNECTED, REQUEST
-from vitc.devices.runner import INPUT, read_run
+from vitc.devices.runner import input_files, output_files, read_run, save_inputs
 from vitc.errors import VitcError
 from vitc.places import scratch_folder
+from vitc.runtime.arrays import bind_inputs
+from vitc.runtime.trace import traced_bytes
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -98,9 +97,7 @@ class RpcDevice:
         del artefact
         self._is_tracker()
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`; the time is that of TVM's time_evaluator there."""
         if request.profile:
             raise no_profile()
@@ -111,7 +108,9 @@ class RpcDevice:
             )
         seconds = ceil(request.timeout_s)
         with scratch_folder("rpc") as folder:
-            np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
+            entry = artefact.manifest.entries[0]
+            arrays = bind_inputs(inputs, entry.inputs)
+            save_inputs(artefact, arrays, folder)
             wanted = {
                 "host": self.host,
                 "port": self.port,
@@ -121,8 +120,21 @@ class RpcDevice:
                 "library": str(artefact.library.resolve()),
                 "architecture": artefact.target.machine[0],
                 "batch": artefact.batch,
-                "classes": artefact.classes,
-                "bytes": sum(step["bytes"] for step in artefact.manifest["steps"]),
+                "images": arrays.images,
+                "inputs": [
+                    {"file": name, "per_image": port.per_image}
+                    for name, port in zip(input_files(artefact), entry.inputs, strict=True)
+                ],
+                "outputs": [
+                    {
+                        "file": name,
+                        "shape": port.sizes(artefact.batch, arrays.n),
+                        "dtype": port.dtype,
+                        "per_image": port.per_image,
+                    }
+                    for name, port in zip(output_files(artefact), entry.outputs, strict=True)
+                ],
+                "bytes": traced_bytes(entry, arrays.n),
                 "threads": request.threads,
                 "repeat": request.repeat,
                 "warmup": request.warmup,
@@ -130,7 +142,7 @@ class RpcDevice:
             }
             (folder / REQUEST).write_text(json.dumps(wanted))
             output = self._talk(folder, seconds)
-            done = read_run(artefact, request, len(inputs), output, folder)
+            done = read_run(artefact, request, arrays, output, folder)
         machine = json.loads(output.strip().splitlines()[-1])["machine"]
         return replace(done, facts={**machine, **done.facts})
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vitc.devices.kernel_files import Read, describe_machine, read_condition
-from vitc.devices.runner import INPUT, OUTPUT, TRACE
+from vitc.devices.kernel_files import Read, condition_files, describe_machine
+from vitc.devices.runner import TRACE
 
 __all__ = ["CONNECTED", "REQUEST"]
 
@@ -52,10 +52,10 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     session = _connect(request)
     sys.stdout.write(f"{CONNECTED}\n")
     sys.stdout.flush()
-    images: NDArray[np.float32] = np.load(folder / INPUT, allow_pickle=False)
-    batch, count = int(request["batch"]), len(images)
-    padding = -count % batch
-    images = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
+    batch, count = int(request["batch"]), int(request["images"])
+    given = [
+        (np.load(folder / e["file"], allow_pickle=False), e["per_image"]) for e in request["inputs"]
+    ]
     # The server keeps files by name for as long as the session.
     name = f"vitc-{uuid.uuid4().hex}.so"
     session.upload(request["library"], name)
@@ -63,25 +63,34 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     module = session.load_module(name)
     load_ns = time.monotonic_ns() - started
     device, threads = session.cpu(0), int(request["threads"])
-    output = tvm.runtime.empty((batch, int(request["classes"])), "float32", device)
+    outputs = [tvm.runtime.empty(tuple(e["shape"]), e["dtype"], device) for e in request["outputs"]]
     run = module["vitc_run"]
     read = _reader(module, device)
-    before = read_condition(read)
-    logits, latencies = [], []
+    before = condition_files(read)
+    found: list[list[NDArray[Any]]] = [[] for _ in outputs]
+    latencies = []
     trace = module["vitc_trace"] if request["trace"] else None
     buffers = tvm.runtime.empty((batch, int(request["bytes"])), "uint8", device)
     with (folder / TRACE).open("wb") as traced:
-        for start in range(0, len(images), batch):
-            source = tvm.runtime.tensor(images[start : start + batch], device)
+        for start in range(0, count, batch):
+            # The last image fills up what is missing.
+            places = np.minimum(np.arange(start, start + batch), count - 1)
+            tensors = [
+                tvm.runtime.tensor(np.ascontiguousarray(array[places] if each else array), device)
+                for array, each in given
+            ] + outputs
             for _ in range(int(request["warmup"]) - 1):
-                run(source, output, threads)
-            times = _timed(module, device, int(request["repeat"]), source, output, threads)
+                run(*tensors, threads)
+            times = _timed(module, device, int(request["repeat"]), *tensors, threads)
             latencies.append(times)
             if trace is not None:
-                trace(source, output, buffers, threads)
+                trace(*tensors, buffers, threads)
                 traced.write(buffers.numpy()[: count - start].tobytes())
-            logits.append(output.numpy())
-    np.save(folder / OUTPUT, np.concatenate(logits)[:count])
+            for parts, output in zip(found, outputs, strict=True):
+                parts.append(output.numpy())
+    for entry, parts in zip(request["outputs"], found, strict=True):
+        whole = np.concatenate(parts)[:count] if entry["per_image"] else parts[-1]
+        np.save(folder / entry["file"], whole)
     # By repeat, then by batch, as the runner has it.
     ordered = np.asarray(latencies).T.ravel() * 1e9
     machine = describe_machine(read, str(request["architecture"]))
@@ -89,7 +98,7 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         "threads": min(threads, machine["cores"] or threads),
         "latency_ns": [round(value) for value in ordered.tolist()],
         "load_ns": load_ns,
-        "conditions": {"before": before, "after": read_condition(read)},
+        "system_files": {"before": before, "after": condition_files(read)},
         "machine": machine,
     }
 

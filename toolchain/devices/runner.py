@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.devices.conditions import conditions
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.errors import VitcError
 from vitc.places import scratch_folder
+from vitc.runtime.arrays import Bound, bind_inputs
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -27,10 +28,13 @@ __all__ = [
     "INPUT",
     "OUTPUT",
     "TRACE",
+    "input_files",
+    "output_files",
     "raise_failure",
     "read_run",
     "run_runner",
     "runner_arguments",
+    "save_inputs",
 ]
 
 INPUT: Final = "in.npy"
@@ -41,7 +45,7 @@ DIGESTS: Final = "digests"
 
 def run_runner(
     artefact: Artefact,
-    inputs: NDArray[np.float32],
+    inputs: Inputs,
     request: RunRequest,
     *,
     prefix: Sequence[str] = (),
@@ -50,7 +54,7 @@ def run_runner(
 
     Args:
         artefact: The artefact.
-        inputs: float32 [B, 3, H, W].
+        inputs: As for `vitc.devices.Device.run`.
         request: Threads, repeats, trace, timeout.
         prefix: Command before the runner, such as an emulator.
 
@@ -58,18 +62,55 @@ def run_runner(
         VitcError: If the runner cannot start, fails, or takes longer than the timeout.
     """
     with scratch_folder("run") as folder:
-        np.save(folder / INPUT, np.ascontiguousarray(inputs, dtype=np.float32))
-        command = [*prefix, str(artefact.runner), *runner_arguments(request, folder)]
+        arrays = bind_inputs(inputs, artefact.manifest.entries[0].inputs)
+        save_inputs(artefact, arrays, folder)
+        command = [*prefix, str(artefact.runner), *runner_arguments(artefact, request, folder)]
         if request.digests:
             command += ["--digests", str(folder / DIGESTS)]
         output = _output(command, request.timeout_s)
-        done = read_run(artefact, request, len(inputs), output, folder)
+        done = read_run(artefact, request, arrays, output, folder)
         return replace(done, digests=(folder / DIGESTS).read_text()) if request.digests else done
 
 
-def runner_arguments(request: RunRequest, folder: PurePath) -> list[str]:
+def input_files(artefact: Artefact) -> list[str]:
+    """Names of the files of the inputs, in the order of the ports."""
+    return _files(INPUT, len(artefact.manifest.entries[0].inputs))
+
+
+def output_files(artefact: Artefact) -> list[str]:
+    """Names of the files of the outputs, in the order of the ports."""
+    return _files(OUTPUT, len(artefact.manifest.entries[0].outputs))
+
+
+def _files(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{i}.{name}" for i in range(count)]
+
+
+def save_inputs(artefact: Artefact, arrays: Bound, folder: Path) -> None:
+    """Write the files of the inputs."""
+    entry = artefact.manifest.entries[0]
+    for port, name in zip(entry.inputs, input_files(artefact), strict=True):
+        np.save(folder / name, arrays[port.name])
+
+
+def runner_arguments(artefact: Artefact, request: RunRequest, folder: PurePath) -> list[str]:
     """Arguments of ``vitc-run`` for files in a folder of the machine that runs it."""
-    arguments = [str(folder / INPUT), str(folder / OUTPUT), "--threads", str(request.threads)]
+    entry, inputs, outputs = (
+        artefact.manifest.entries[0],
+        input_files(artefact),
+        output_files(artefact),
+    )
+    if len(inputs) == len(outputs) == 1:
+        arguments = [str(folder / inputs[0]), str(folder / outputs[0])]
+    else:
+        arguments = []
+        for option, ports, files in (
+            ("--input", entry.inputs, inputs),
+            ("--output", entry.outputs, outputs),
+        ):
+            for port, name in zip(ports, files, strict=True):
+                arguments += [option, f"{port.name}={folder / name}"]
+    arguments += ["--threads", str(request.threads)]
     arguments += ["--repeat", str(request.repeat), "--warmup", str(request.warmup)]
     if request.trace:
         arguments += ["--trace", str(folder / TRACE)]
@@ -81,14 +122,14 @@ def runner_arguments(request: RunRequest, folder: PurePath) -> list[str]:
 
 
 def read_run(
-    artefact: Artefact, request: RunRequest, images: int, output: str, folder: Path
+    artefact: Artefact, request: RunRequest, arrays: Bound, output: str, folder: Path
 ) -> DeviceRun:
     """Read what a run left.
 
     Args:
         artefact: What ran.
         request: How it was run.
-        images: How many images.
+        arrays: What it was given.
         output: What the runner printed.
         folder: A folder of this machine with logits and trace.
 
@@ -97,7 +138,11 @@ def read_run(
     """
     report = _timings(output, artefact)
     try:
-        logits = np.load(folder / OUTPUT, allow_pickle=False).astype(np.float32, copy=False)
+        ports = artefact.manifest.entries[0].outputs
+        outputs: dict[str, NDArray[Any]] = {
+            port.name: np.load(folder / name, allow_pickle=False).astype(port.dtype, copy=False)
+            for port, name in zip(ports, output_files(artefact), strict=True)
+        }
         raw = (folder / TRACE).read_bytes() if request.trace else b""
     except (OSError, ValueError) as error:
         raise VitcError(
@@ -105,14 +150,15 @@ def read_run(
             "Compile the artefact again.",
         ) from error
     return DeviceRun(
-        logits=logits,
+        logits=next(iter(outputs.values())),
         latencies_ns=tuple(int(value) for value in report["latency_ns"]),
         load_ns=int(report.get("load_ns", 0)),
-        trace=artefact.decode_trace(raw, images) if request.trace else None,
+        trace=artefact.decode_trace(raw, arrays.images, arrays.n) if request.trace else None,
         step_ns=tuple(int(value) for value in report.get("step_ns", ())) or None,
         start_ns=int(report.get("start_ns", 0)),
         facts=conditions(report),
         threads=_count(report.get("threads")),
+        outputs=outputs,
     )
 
 

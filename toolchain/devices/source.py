@@ -54,9 +54,7 @@ class Description:
             VitcError: If it does not hold together.
         """
         facts = artefact.manifest
-        return cls._read(
-            artefact.path, facts.get("config"), facts.get("preprocessing"), facts.get("labels")
-        )
+        return cls._read(artefact.path, facts.config, facts.preprocessing, facts.labels)
 
     @classmethod
     def of_onnx(cls, path: Path, facts: ModelFacts) -> Description:

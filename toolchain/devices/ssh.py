@@ -10,10 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.device import DeviceRun, Inputs, RunRequest
 from vitc.devices.remote import quote_remotely, run_remotely, supports_remotely
 from vitc.errors import VitcError
 
@@ -105,9 +102,7 @@ class SshDevice:
         """Connect, and raise if the machine is of another architecture."""
         supports_remotely(self, artefact)
 
-    def run(
-        self, artefact: Artefact, inputs: NDArray[np.float32], request: RunRequest
-    ) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`."""
         return run_remotely(self, artefact, inputs, request)
 

@@ -57,6 +57,7 @@ _WAIT: Final = 4
 class _Value:
     name: str
     shape: list[int | str | None]
+    type: str = ""
 
 
 class _Worker:
@@ -150,11 +151,11 @@ class ConfinedSession:
             MEMORY + MEMORY_MODEL * self._bytes,
             SECONDS + self._bytes // MODEL_BYTES_SECOND,
         )
-        self._inputs = [_Value(name, shape) for name, shape in reply["inputs"]]
+        self._inputs = [_Value(*entry) for entry in reply["inputs"]]
         self._outputs = [_Value(name, []) for name in reply["outputs"]]
 
     def get_inputs(self) -> list[_Value]:
-        """The inputs, each with `name` and `shape`."""
+        """The inputs, each with `name`, `shape` and `type`."""
         return self._inputs
 
     def get_outputs(self) -> list[_Value]:

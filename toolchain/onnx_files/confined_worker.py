@@ -89,7 +89,7 @@ def _answer(
     )
     sessions[header["session"]] = opened
     return {
-        "inputs": [[entry.name, entry.shape] for entry in opened.get_inputs()],
+        "inputs": [[entry.name, entry.shape, entry.type] for entry in opened.get_inputs()],
         "outputs": [entry.name for entry in opened.get_outputs()],
     }, []
 

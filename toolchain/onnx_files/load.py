@@ -49,6 +49,7 @@ __all__ = ["ModelFacts", "is_inlined", "load_onnx", "read_facts"]
 
 _EXPORT = "Write it with `vitc export CKPT --out M.onnx`."
 _STANDARD = ("", "ai.onnx")
+_INPUT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _UNBOUNDED = frozenset({"Loop", "Scan", "SequenceMap"})
 """What can run for ever on no input at all."""
 
@@ -123,13 +124,20 @@ def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
     inputs, outputs = (
         [v.name for v in values] for values in (proto.graph.input, proto.graph.output)
     )
-    if inputs != ["input"] or "logits" not in outputs:
+    # A file that states sizes of an image classifier has its ports; others have any.
+    classifier = "image_size" in facts.config
+    if (
+        not inputs
+        or not outputs
+        or (classifier and (inputs != ["input"] or "logits" not in outputs))
+    ):
         raise VitcError(
             f"{file} maps {', '.join(inputs) or 'nothing'} to {', '.join(outputs) or 'nothing'}; "
-            "a vitc model maps input to logits.",
+            f"a vitc model maps {'input to logits' if classifier else 'inputs to outputs'}.",
             _EXPORT,
         )
-    _check_input(file, proto.graph.input[0])
+    for value in proto.graph.input:
+        _check_input(file, value)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
@@ -307,14 +315,16 @@ def _check_input(file: Path, image: onnx.ValueInfoProto) -> None:
     sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim[1:]]
     known = [size for size in sizes if size is not None]
     fits = (
-        kind.elem_type == onnx.TensorProto.FLOAT
+        kind.elem_type in _INPUT_TYPES
         and len(kind.shape.dim) > 1
         and all(size > 0 for size in known)
         and math.prod(known) <= LARGEST_IMAGE
     )
     if not fits:
         raise VitcError(
-            f"{file}: the input is no fp32 batch of at most {LARGEST_IMAGE} values each.", _EXPORT
+            f"{file}: the input {image.name} is no batch of at most {LARGEST_IMAGE} values each, "
+            "of fp32 or integers.",
+            _EXPORT,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -22,6 +22,8 @@ from vitc.onnx_files.external_data import is_external, tensors
 __all__ = ["run_with_taps", "session", "tap_names"]
 
 Array = npt.NDArray[Any]
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 # Where somebody loaded ONNX Runtime before vitc said so (`vitc.__init__`).
 onnxruntime.disable_telemetry_events()
@@ -101,7 +103,7 @@ def session(
 
 def run_with_taps(
     model: str | os.PathLike[str] | ir.Model | onnxruntime.InferenceSession | ConfinedSession,
-    images: Array,
+    images: Array | Mapping[str, Array],
     names: Sequence[str] | None = None,
     threads: int = 1,
 ) -> dict[str, Array]:
@@ -109,7 +111,7 @@ def run_with_taps(
 
     Args:
         model: A file, a model in memory, or an open session whose outputs are wanted.
-        images: fp32 [B, 3, H, W], normalised.
+        images: fp32 [B, 3, H, W], normalised; arrays by name for other inputs.
         names: Values to return; None for all taps and the logits (or all of the session's outputs).
         threads: Threads inside an operator, if a session has to be opened.
 
@@ -124,20 +126,33 @@ def run_with_taps(
         wanted = [output.name for output in opened.get_outputs()] if names is None else list(names)
     else:
         loaded = model if isinstance(model, ir.Model) else ir.from_proto(_proto(model))
-        wanted = list(dict.fromkeys((*tap_names(loaded), "logits") if names is None else names))
+        outputs = [str(value.name) for value in loaded.graph.outputs]
+        wanted = list(dict.fromkeys((*tap_names(loaded), *outputs) if names is None else names))
         opened = session(loaded, wanted, threads)
-    feed = opened.get_inputs()[0]
-    fits = images.ndim == len(feed.shape) and all(
-        not isinstance(want, int) or want == size
-        for want, size in zip(feed.shape, images.shape, strict=True)
-    )
-    if not fits:
+    feeds = opened.get_inputs()
+    given = images if isinstance(images, Mapping) else {feeds[0].name: images}
+    if {feed.name for feed in feeds} != set(given):
+        names = ", ".join(feed.name for feed in feeds)
         raise VitcError(
-            f"The model takes images {feed.shape}, {list(images.shape)} was given.",
-            "Preprocess images as the model says.",
+            f"The model takes {names}, {', '.join(given)} was given.", "Name each input."
         )
+    for feed in feeds:
+        found = given[feed.name].shape
+        fits = len(found) == len(feed.shape) and all(
+            not isinstance(want, int) or want == size
+            for want, size in zip(feed.shape, found, strict=True)
+        )
+        if not fits:
+            raise VitcError(
+                f"The model takes images {feed.shape}, {list(found)} was given.",
+                "Preprocess images as the model says.",
+            )
+    arrays_in = {
+        feed.name: np.ascontiguousarray(given[feed.name], dtype=_DTYPES[feed.type])
+        for feed in feeds
+    }
     try:
-        arrays = opened.run(wanted, {feed.name: np.ascontiguousarray(images, dtype=np.float32)})
+        arrays = opened.run(wanted, arrays_in)
     except VitcError:
         raise
     except Exception as error:  # as above

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vitc.errors import VitcError
 
-__all__ = ["as_images"]
+__all__ = ["as_images", "plain_array"]
 
 _NORMALISE: Final = "Normalise images as the network was trained, and give them as float32."
 _EXTENDED: Final = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -37,7 +37,7 @@ def as_images(
     """
     wanted = " x ".join(str(size) for size in shape)
     try:
-        array = _array(given)
+        array = plain_array(given)
     except Exception as error:  # whatever the type at hand makes of it
         said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise VitcError(
@@ -70,9 +70,14 @@ def as_images(
     return images
 
 
-def _array(given: object) -> npt.NDArray[Any]:
+def plain_array(given: object) -> npt.NDArray[Any]:
+    """Return an array, a tensor or nested lists as an array, of whatever type it is.
+
+    Raises:
+        Exception: Whatever the type at hand makes of it.
+    """
     if isinstance(given, list | tuple) and any(_is_tensor(part) for part in given):
-        return np.stack([_array(part) for part in given])
+        return np.stack([plain_array(part) for part in given])
     if _is_tensor(given):
         return _of_tensor(given)
     if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):

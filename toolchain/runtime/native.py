@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
+from vitc.runtime.arrays import bind_inputs
+from vitc.runtime.manifest import EntryFacts, Manifest
+from vitc.runtime.port import DTYPES, MOST_AXES
+from vitc.runtime.sealed_library import SealedLibrary
+from vitc.runtime.trace import decode_trace
 
-if TYPE_CHECKING:
-    from vitc.runtime.artefact import Artefact
-    from vitc.runtime.sealed_library import SealedLibrary
-
-__all__ = ["NativeModel"]
+__all__ = ["Loadable", "NativeModel"]
 
 _OBSERVER = ctypes.CFUNCTYPE(
     None,
@@ -33,9 +36,10 @@ _ABI_VERSION = 2
 _FUNCTIONS = (
     "vitc_create_with",
     "vitc_destroy",
+    "vitc_get_entry",
     "vitc_get_info",
-    "vitc_run",
-    "vitc_run_observed",
+    "vitc_get_port",
+    "vitc_run_ports",
     "vitc_status_text",
     "vitc_threads",
 )
@@ -70,6 +74,80 @@ class _Info(ctypes.Structure):
     )
 
 
+class _Entry(ctypes.Structure):
+    """`vitc_entry` of vitc_model.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("ports", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+    )
+
+
+class _Port(ctypes.Structure):
+    """`vitc_port` of vitc_model.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_int32),
+        ("per_image", ctypes.c_int32),
+        ("limit", ctypes.c_int32),
+        ("axes", ctypes.c_int32),
+        ("shape", ctypes.c_int64 * MOST_AXES),
+    )
+
+
+class _Array(ctypes.Structure):
+    """`vitc_array` of vitc_model.h."""
+
+    _fields_ = (
+        ("port", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+class _Call(ctypes.Structure):
+    """`vitc_call` of vitc_model.h."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("entry", ctypes.c_char_p),
+        ("arrays", ctypes.POINTER(_Array)),
+        ("count", ctypes.c_int32),
+        ("n", ctypes.c_int64),
+        ("observer", _OBSERVER),
+        ("user", ctypes.c_void_p),
+    )
+
+
+class Loadable(Protocol):
+    """What a model is loaded from: an artefact."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    @property
+    def library(self) -> Path:
+        """The library, for errors."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the library is."""
+
+    @property
+    def sealed(self) -> SealedLibrary:
+        """A private copy of the library."""
+
+    def missing_features(self) -> list[str]:
+        """What the library needs and this machine lacks."""
+
+    def where_else(self) -> str:
+        """What to do where this machine does not run the library."""
+
+
 class NativeModel:
     """A handle of the library: workspace and threads. Not for two Python threads at once.
 
@@ -91,7 +169,7 @@ class NativeModel:
         VitcError: If this machine cannot run the library, or the library cannot be loaded.
     """
 
-    def __init__(self, artefact: Artefact, threads: int = 1, *, pin: bool = False) -> None:
+    def __init__(self, artefact: Loadable, threads: int = 1, *, pin: bool = False) -> None:
         self._handle = ctypes.c_void_p()
         self._asked = (threads, pin)
         self.artefact = artefact
@@ -105,7 +183,7 @@ class NativeModel:
         if missing:
             raise VitcError(
                 f"This machine cannot run {artefact.path}; missing: {', '.join(missing)}.",
-                "Run it with `--device qemu`, or compile with `--target native`.",
+                artefact.where_else(),
             )
         self._library = artefact.sealed.functions
         absent = [name for name in _FUNCTIONS if not hasattr(self._library, name)]
@@ -129,7 +207,7 @@ class NativeModel:
         self._destroy.atexit = False
         self.threads = int(self._library.vitc_threads(self._handle))
 
-    def __reduce__(self) -> tuple[Callable[..., NativeModel], tuple[Artefact, int, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., NativeModel], tuple[Loadable, int, bool]]:
         return _load, (self.artefact, *self._asked)
 
     def _check_info(self) -> None:
@@ -137,26 +215,42 @@ class NativeModel:
         info = _Info()
         self._library.vitc_get_info(ctypes.byref(info))
         artefact = self.artefact
-        own = (info.batch, info.channels, info.height, info.width, info.classes, info.steps)
-        steps = len(artefact.manifest["steps"])
-        stated = (artefact.batch, *artefact.image_shape, artefact.classes, steps)
-        names = ("batch", "channels", "height", "width", "classes", "steps")
+        manifest = artefact.manifest
         if info.abi_version != _ABI_VERSION:
             raise VitcError(
                 f"{artefact.library} has interface version {info.abi_version}, this vitc knows "
                 f"{_ABI_VERSION}.",
                 "Compile the model again.",
             )
-        differing = [
-            f"{name} {found} (not {wanted})"
-            for name, found, wanted in zip(names, own, stated, strict=True)
-            if found != wanted
-        ]
+        differing = []
+        if (info.batch, info.entries) != (manifest.batch, len(manifest.entries)):
+            wanted = f"batch {manifest.batch}, {len(manifest.entries)} entries"
+            differing = [f"batch {info.batch}, {info.entries} entries (not {wanted})"]
+        for number, entry in enumerate(manifest.entries if not differing else ()):
+            differing += [
+                f"{one} (not {other})"
+                for one, other in zip_longest(self._described(number), _described(entry))
+                if one != other
+            ]
         if differing:
             raise VitcError(
                 f"{artefact.library} is not the library of its manifest: {', '.join(differing)}.",
                 "Compile the model again, or copy the whole folder again.",
             )
+
+    def _described(self, number: int) -> list[str]:
+        """An entry of the library and its ports, in the words of `_described`."""
+        entry, port = _Entry(), _Port()
+        self._check(self._library.vitc_get_entry(number, ctypes.byref(entry)))
+        said = [f"{entry.name.decode()} with {entry.inputs} inputs and {entry.steps} steps"]
+        for i in range(entry.ports):
+            self._check(self._library.vitc_get_port(number, i, ctypes.byref(port)))
+            shape = ["n" if size < 0 else str(size) for size in port.shape[: port.axes]]
+            axes = ["N", *shape] if port.per_image else shape
+            limit = f" below {port.limit}" if port.limit else ""
+            name = f"{port.name.decode()} {DTYPES[port.dtype]} [{', '.join(axes)}]"
+            said.append(name + limit)
+        return said
 
     def _check(self, status: int) -> None:
         if status:
@@ -176,7 +270,7 @@ class NativeModel:
         self.close()
 
     def __call__(self, images: object) -> npt.NDArray[np.float32]:
-        """Run images.
+        """Run images through a network of one input and one output.
 
         Args:
             images: [any number, channels, height, width], float, normalised: an array, a tensor or
@@ -186,52 +280,101 @@ class NativeModel:
             Logits, fp32 [number, classes].
 
         Raises:
-            VitcError: If they are no such images, or the model was closed.
+            VitcError: If they are no such images, the network has other ports, or it was closed.
         """
-        return self._run(self.artefact.check_images(images), None)
+        entry = self.artefact.manifest.entries[0]
+        if len(entry.outputs) != 1:
+            raise VitcError(
+                f"{self.artefact.path} has several outputs: "
+                f"{', '.join(port.name for port in entry.outputs)}.",
+                "Call `run`, which gives each by its name.",
+            )
+        result: npt.NDArray[np.float32] = self._run(entry, images, None)[entry.outputs[0].name]
+        return result
 
-    def trace(self, images: object) -> dict[str, npt.NDArray[np.generic]]:
-        """Run images and return every tap: name to array [number, ...], bits as uint8."""
-        checked = self.artefact.check_images(images)
+    def run(self, inputs: object, entry: str | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Run an entry.
+
+        Args:
+            inputs: Arrays by the names of the input ports, or for an entry of one input its array.
+                Those that each image has are of one number of images, which is any.
+            entry: Its name; None for the first.
+
+        Returns:
+            Arrays by the names of the output ports.
+
+        Raises:
+            VitcError: If there is no such entry, an input does not fit, or the model was closed.
+        """
+        return self._run(self._entry(entry), inputs, None)
+
+    def trace(self, inputs: object, entry: str | None = None) -> dict[str, npt.NDArray[np.generic]]:
+        """Run an entry and return every tap: name to array [number, ...], bits as uint8."""
+        chosen = self._entry(entry)
+        bound = bind_inputs(inputs, chosen.inputs)
         chunks: list[bytes] = []
-        batch = self.artefact.batch
-        count = len(checked)
+        batch = self.artefact.manifest.batch
+        state = {"start": 0, "calls": 0}
+        calls = sum(len(step.writes) for step in chosen.steps) * batch
 
         def observe(_user: int, image: int, _step: int, _name: bytes, data: int, size: int) -> None:
-            if observe_state["start"] + image < count:
+            if state["start"] + image < bound.images:
                 chunks.append(ctypes.string_at(data, size))
-            if _step == last and image == batch - 1:
-                observe_state["start"] += batch
+            state["calls"] += 1
+            if state["calls"] % calls == 0:
+                state["start"] += batch
 
-        observe_state = {"start": 0}
-        last = len(self.artefact.manifest["steps"]) - 1
-        self._run(checked, _OBSERVER(observe))
-        return self.artefact.decode_trace(b"".join(chunks), count)
+        self._run(chosen, bound, _OBSERVER(observe))
+        return decode_trace(chosen, b"".join(chunks), bound.images, bound.n)
 
-    def _run(self, images: npt.NDArray[np.float32], observer: Any) -> npt.NDArray[np.float32]:
+    def _entry(self, name: str | None) -> EntryFacts:
+        found = self.artefact.manifest.entry(name)
+        if found is None:
+            known = ", ".join(entry.name for entry in self.artefact.manifest.entries)
+            raise VitcError(f"There is no entry {name!r}; there is {known}.", "Name one of them.")
+        return found
+
+    def _run(self, entry: EntryFacts, inputs: object, observer: Any) -> dict[str, npt.NDArray[Any]]:
         if not self._handle:
             raise VitcError("The model was closed.", "Load the artefact again.")
-        batch = self.artefact.batch
-        padding = -len(images) % batch
-        padded = images
-        if padding:
-            padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-        logits = np.empty((len(padded), self.artefact.classes), np.float32)
-        for start in range(0, len(padded), batch):
-            source = padded[start : start + batch].ctypes.data_as(ctypes.c_void_p)
-            target = logits[start : start + batch].ctypes.data_as(ctypes.c_void_p)
-            if observer is None:
-                self._check(self._library.vitc_run(self._handle, source, target))
-            else:
-                self._check(
-                    self._library.vitc_run_observed(self._handle, source, target, observer, None)
-                )
-        return logits[: len(images)]
+        bound = bind_inputs(inputs, entry.inputs)
+        batch = self.artefact.manifest.batch
+        total = -(-bound.images // batch) * batch
+        outputs = {p.name: np.empty(p.sizes(total, bound.n), p.dtype) for p in entry.outputs}
+        for start in range(0, total, batch):
+            arrays: dict[str, npt.NDArray[Any]] = bound.part(entry.inputs, start, batch)
+            for port in entry.outputs:
+                whole = outputs[port.name]
+                arrays[port.name] = whole[start : start + batch] if port.per_image else whole
+            self._call(entry.name, arrays, bound.n, observer)
+        return {
+            port.name: outputs[port.name][: bound.images] if port.per_image else outputs[port.name]
+            for port in entry.outputs
+        }
+
+    def _call(
+        self, entry: str, arrays: Mapping[str, npt.NDArray[Any]], n: int, observer: Any
+    ) -> None:
+        made = (_Array * len(arrays))(
+            *(_Array(name.encode(), a.ctypes.data, a.nbytes) for name, a in arrays.items())
+        )
+        call = _Call(
+            ctypes.sizeof(_Call), entry.encode(), made, len(made), n, observer or _OBSERVER(), None
+        )
+        self._check(self._library.vitc_run_ports(self._handle, ctypes.byref(call)))
+
+
+def _described(entry: EntryFacts) -> list[str]:
+    """An entry of the manifest and its ports, in words."""
+    said = [f"{entry.name} with {len(entry.inputs)} inputs and {len(entry.steps)} steps"]
+    return said + [
+        f"{port}" + (f" below {port.limit}" if port.limit else "") for port in entry.ports
+    ]
 
 
 def _destroy(library: SealedLibrary, handle: ctypes.c_void_p) -> None:
     library.functions.vitc_destroy(handle)
 
 
-def _load(artefact: Artefact, threads: int, pin: bool) -> NativeModel:
+def _load(artefact: Loadable, threads: int, pin: bool) -> NativeModel:
     return NativeModel(artefact, threads, pin=pin)

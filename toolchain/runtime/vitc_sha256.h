@@ -8,9 +8,9 @@
 
 enum { SHA256_TEXT = 65 }; /* 64 hexadecimal digits and a zero */
 
-static uint32_t sha256_rotate(uint32_t value, int bits) { return value >> bits | value << (32 - bits); }
+static inline uint32_t sha256_rotate(uint32_t value, int bits) { return value >> bits | value << (32 - bits); }
 
-static void sha256_block(uint32_t state[8], const unsigned char *block) {
+static inline void sha256_block(uint32_t state[8], const unsigned char *block) {
   static const uint32_t constants[64] = {
       0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
       0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -43,7 +43,7 @@ static void sha256_block(uint32_t state[8], const unsigned char *block) {
 }
 
 /* Write the digest of `bytes` bytes in hexadecimal. */
-static void sha256(const void *data, size_t bytes, char text[SHA256_TEXT]) {
+static inline void sha256(const void *data, size_t bytes, char text[SHA256_TEXT]) {
   uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   const unsigned char *at = data;
   size_t left = bytes;

@@ -168,7 +168,7 @@ def _check(
     if inner is not None and report.equal:
         say("comparing the artefact with its ONNX file")
         report = _strict(report, check_against_onnx(artefact, device, images=chosen.images))
-    return replace(report, library=library), str(artefact.manifest.get("source_sha256") or "")
+    return replace(report, library=library), artefact.manifest.source_sha256 or ""
 
 
 def _strict(report: CheckReport, own: CheckReport) -> CheckReport:

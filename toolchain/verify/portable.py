@@ -21,13 +21,16 @@ from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
 from vitc.onnx_files import load_onnx
 from vitc.onnx_files.confined import ConfinedSession
+from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
+from vitc.runtime.manifest import EntryFacts
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import CheckReport, LayerReport
 
 __all__ = ["check_against_onnx", "forced"]
 
 _SUFFIX: Final = "/forced"
+_COLOURS: Final = 3
 _FLOAT_TOLERANCE: Final = 2e-5
 """Of the largest value of a tap: sums of 768 products stay below 1e-6, a wrong term does not."""
 
@@ -38,7 +41,7 @@ def check_against_onnx(
     *,
     images: int = 2,
     seed: int = 0,
-    also: NDArray[np.float32] | None = None,
+    also: Mapping[str, NDArray[Any]] | None = None,
 ) -> CheckReport:
     """Compare an artefact with its ONNX file, layer by layer.
 
@@ -47,7 +50,7 @@ def check_against_onnx(
         device: Where it runs.
         images: How many probe images.
         seed: Of the images.
-        also: float32 [B, 3, H, W], images to compare on as well.
+        also: Inputs by name, of images to compare on as well.
 
     Returns:
         A report without parameters and accuracy; its logits are those of the last layer, fed by
@@ -56,13 +59,15 @@ def check_against_onnx(
     Raises:
         VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
-    pixels = probe_images(images, artefact.image_shape[1], seed=seed)
+    entry = artefact.manifest.entries[0]
+    given = _probes(entry, images, seed)
     if also is not None:
-        pixels = np.concatenate([pixels, also])
-    done = device.run(artefact, pixels, RunRequest(trace=True))
-    trace = {**(done.trace or {}), "logits": done.logits}
+        given = {name: np.concatenate([part, also[name]]) for name, part in given.items()}
+    count = images if also is None else images + len(next(iter(also.values())))
+    done = device.run(artefact, given, RunRequest(trace=True))
+    trace = {**(done.trace or {}), **done.outputs}
     model = ir.to_proto(load_onnx(artefact.onnx)[0])
-    expected = _run(forced(model, trace), pixels, trace)
+    expected = _run(forced(model, trace), given, trace)
     layers = tuple(
         _compare(name, expected[name], trace[name])
         for name in (output for node in model.graph.node for output in node.output)
@@ -70,19 +75,32 @@ def check_against_onnx(
     )
     silent = sorted(set(trace) - set(expected))
     wrong = [layer.name for layer in layers if not layer.equal]
-    logits = expected["logits"].argmax(axis=1) == done.logits.argmax(axis=1)
+    outputs = {port.name: expected[port.name] for port in entry.outputs}
+    agreement = 1.0
+    if entry.classifier is not None:
+        (logits,) = outputs.values()
+        agreement = float((logits.argmax(axis=1) == done.logits.argmax(axis=1)).mean())
+    largest = max(float(np.abs(value).max()) for value in outputs.values())
     return CheckReport(
         candidate=str(artefact.path),
         device=device.name,
-        images=len(pixels),
-        layer_images=len(pixels),
+        images=count,
+        layer_images=count,
         layers=layers,
-        max_logit_difference=next(entry.max_error for entry in layers if entry.name == "logits"),
-        top1_agreement=float(logits.mean()),
-        logit_tolerance=_FLOAT_TOLERANCE * float(np.abs(expected["logits"]).max()),
+        max_logit_difference=max(layer.max_error for layer in layers if layer.name in outputs),
+        top1_agreement=agreement,
+        logit_tolerance=_FLOAT_TOLERANCE * largest,
         faults=tuple(f"the ONNX file has no value named {name}" for name in silent),
         first_difference=wrong[0] if wrong else None,
     )
+
+
+def _probes(entry: EntryFacts, images: int, seed: int) -> dict[str, NDArray[Any]]:
+    if entry.classifier is not None:
+        (channels, height, width), _ = entry.classifier
+        if channels == _COLOURS and height == width:
+            return {entry.inputs[0].name: probe_images(images, height, seed=seed)}
+    return probe_inputs(entry.inputs, images, seed)
 
 
 def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
@@ -111,13 +129,17 @@ def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.Mod
 
 
 def _run(
-    model: onnx.ModelProto, pixels: NDArray[np.float32], taps: Mapping[str, NDArray[Any]]
+    model: onnx.ModelProto, given: Mapping[str, NDArray[Any]], taps: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     try:
         opened = ConfinedSession(model.SerializeToString())
         inputs = [entry.name for entry in opened.get_inputs()]
         feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
-        feed |= {name: pixels for name in inputs if not name.endswith(_SUFFIX)}
+        types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+        feed |= {
+            name: value.astype(helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
+            for name, value in given.items()
+        }
         names = [entry.name for entry in opened.get_outputs()]
         return dict(zip(names, opened.run(names, feed), strict=True))
     except VitcError as error:

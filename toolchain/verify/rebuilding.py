@@ -59,7 +59,7 @@ def compare_with_rebuilt(
     Returns:
         What is known of the library's bytes, and a sentence for each fault.
     """
-    if artefact.manifest.get("compiler") != compiler_fingerprint():
+    if artefact.manifest.compiler != compiler_fingerprint():
         return OTHER_COMPILER, []
     with tempfile.TemporaryDirectory(prefix="vitc-check-") as name:
         try:
@@ -92,13 +92,17 @@ def _file_faults(artefact: Artefact, again: Artefact) -> Iterator[str]:
 
 def _manifest_faults(artefact: Artefact, again: Artefact) -> Iterator[str]:
     own, made = (
-        {key: value for key, value in each.manifest.items() if key not in _JUDGED_ELSEWHERE}
+        {
+            key: value
+            for key, value in each.manifest.to_dict().items()
+            if key not in _JUDGED_ELSEWHERE
+        }
         for each in (artefact, again)
     )
     for place, found, wanted in _differences("", own, made):
         yield f"manifest.json: {place} is {found!r}, and model.onnx compiles to {wanted!r}"
-    listed = set(artefact.manifest["files"])
-    for name in sorted(set(again.manifest["files"]) - _SELF_TEST - listed):
+    listed = set(artefact.manifest.digests)
+    for name in sorted(set(again.manifest.digests) - _SELF_TEST - listed):
         yield f"manifest.json has no digest of {name}"
 
 

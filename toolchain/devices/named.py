@@ -1,0 +1,55 @@
+"""Networks of other ports than one image and logits: arrays by name, from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.devices.device import DeviceRun, RunRequest
+from vitc.devices.table import parse_device
+from vitc.errors import VitcError
+from vitc.runtime.artefact import Artefact
+
+__all__ = ["needs_names", "run_named"]
+
+
+def needs_names(model: Path) -> bool:
+    """Whether something is an artefact whose inputs have to be named."""
+    return (
+        model.is_dir() and Artefact.open(model, verify=False).manifest.entries[0].classifier is None
+    )
+
+
+def run_named(
+    model: Path, inputs: Sequence[Path], *, device: str = "local", threads: int = 1
+) -> DeviceRun:
+    """Run an artefact on arrays of files.
+
+    Args:
+        model: An artefact folder.
+        inputs: ``NAME=FILE.npy``, one for each input.
+        device: Where, as behind ``--device``.
+        threads: Threads of the library.
+
+    Raises:
+        VitcError: If a file is no array, an input is missing or does not fit, or the device fails.
+    """
+    artefact = Artefact.open(model)
+    ports = "; ".join(map(str, artefact.manifest.entries[0].inputs))
+    hint = f"Write NAME=FILE.npy for each input: {ports}."
+    arrays: dict[str, NDArray[Any]] = {}
+    for given in map(str, inputs):
+        name, found, file = given.partition("=")
+        if not found:
+            raise VitcError(f"{given} does not say which input it is.", hint)
+        if name in arrays:
+            raise VitcError(f"The input {name} is given twice.", hint)
+        try:
+            arrays[name] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise VitcError(f"{file} is no .npy file ({error}).", hint) from error
+    return parse_device(device).run(artefact, arrays, RunRequest(threads=threads))
