@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from vitc.devices import Device
     from vitc.exporter import ExportResult
+    from vitc.exporter.example import Example
     from vitc.models.network import Network
     from vitc.runtime.artefact import Artefact
     from vitc.targets.tiles import Tile
@@ -113,18 +116,21 @@ def new(
 
 
 def export(
-    model: Network | str | os.PathLike[str],
+    model: nn.Module | str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: ExportOptions | None = None,
     *,
+    example: Example | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
     """Export a model to an ONNX file that any ONNX Runtime runs.
 
     Args:
-        model: A model, or a checkpoint.
+        model: A checkpoint, or a model: a `Network`, or any module built of `vitc.nn`.
         out: The file to write; it gets its name only when it is whole and passes its check.
         options: Format and check.
+        example: What a model takes that is no `Network`: a tensor [B, ..], or several by the names
+            of its forward method; types and sizes count.
         say: Told what is being done.
 
     Raises:
@@ -133,11 +139,10 @@ def export(
     """
     from vitc.exporter import export as write_onnx
     from vitc.models.checkpoint import load
-    from vitc.models.network import Network
     from vitc.verify import CheckFailedError, check_fresh_export
 
     chosen = options or ExportOptions()
-    source = model if isinstance(model, Network) else load(model)
+    source = load(model) if isinstance(model, str | os.PathLike) else model
 
     def check(file: Path) -> None:
         say("comparing the file with the model")
@@ -150,6 +155,7 @@ def export(
         source,
         out,
         form=chosen.form,
+        example=example,
         dump=chosen.dump,
         allow_float=chosen.allow_float,
         inline=chosen.inline,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
@@ -24,7 +26,7 @@ from vitc.runtime.artefact import Artefact
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Images, compare
 from vitc.verify.forcing import Reference
-from vitc.verify.inputs import probe_images
+from vitc.verify.inputs import probe_inputs
 from vitc.verify.portable import check_against_onnx
 from vitc.verify.rebuilding import compare_with_rebuilt
 from vitc.verify.report import CheckReport, ConstantDifference
@@ -81,7 +83,7 @@ class CheckOptions:
 
 def check(
     candidate: str | os.PathLike[str],
-    reference: Network | Traced | str | os.PathLike[str],
+    reference: nn.Module | Traced | str | os.PathLike[str],
     options: CheckOptions | None = None,
     *,
     say: Callable[[str], None] = _NOTHING,
@@ -94,7 +96,8 @@ def check(
 
     Args:
         candidate: An artefact folder, or an exported ``.onnx`` file.
-        reference: The checkpoint it was made from, or that model, traced or not.
+        reference: The checkpoint it was made from, or that model, traced or not. A model without a
+            configuration is run on the inputs that the candidate takes.
         options: Images, device.
         say: Told what is being done.
         note: Told in a sentence what a person should know about the images.
@@ -104,15 +107,15 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    source = reference if isinstance(reference, Network | Traced) else load(reference)
+    source = reference if isinstance(reference, nn.Module | Traced) else load(reference)
     report, made_from = _check(Path(candidate), source, chosen, say, note)
-    stated = _module(source).source_sha256
+    stated = getattr(_module(source), "source_sha256", None)
     return replace(report, made_from=made_from or None, reference_sha256=stated)
 
 
 def _check(
     path: Path,
-    source: Network | Traced,
+    source: nn.Module | Traced,
     chosen: CheckOptions,
     say: Callable[[str], None],
     note: Callable[[str], None],
@@ -126,15 +129,17 @@ def _check(
                 "Compile it, and check the artefact there.",
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        report = _check_onnx(path, loaded, source, _images(model, chosen, note), say)
+        images = _images(model, _input_shape(loaded[0]), chosen, note)
+        report = _check_onnx(path, loaded, source, images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
     changed = artefact.changed_files()
-    _same_network(artefact.path, Description.of_artefact(artefact), model)
+    if isinstance(model, Network):
+        _same_network(artefact.path, Description.of_artefact(artefact), model)
     device = parse_device(chosen.device)
     device.supports(artefact)
-    images = _images(model, chosen, note)
+    images = _images(model, artefact.image_shape, chosen, note)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
@@ -186,7 +191,7 @@ def _strict(report: CheckReport, own: CheckReport) -> CheckReport:
     )
 
 
-def check_fresh_export(path: Path, model: Network, *, images: int) -> CheckReport:
+def check_fresh_export(path: Path, model: nn.Module, *, images: int) -> CheckReport:
     """Compare a file that was exported a moment ago with its model, on probe images.
 
     Parameters are not compared: that would be a second export of the same model.
@@ -195,24 +200,29 @@ def check_fresh_export(path: Path, model: Network, *, images: int) -> CheckRepor
         VitcError: If the file cannot be read or run, or holds another network.
     """
     loaded, _ = load_onnx(path)
-    probes = _images(model, CheckOptions(images=images))
+    probes = _images(model, _input_shape(loaded), CheckOptions(images=images))
     return compare(OnnxCandidate(path, loaded), Reference(model), probes)
 
 
 def _check_onnx(
     path: Path,
     found: tuple[ir.Model, ModelFacts],
-    source: Network | Traced,
+    source: nn.Module | Traced,
     images: Images,
     say: Callable[[str], None],
 ) -> CheckReport:
     loaded, facts = found
     model = _module(source)
-    _same_network(path, Description.of_onnx(path, facts), model)
+    example = None
+    if isinstance(model, Network):
+        _same_network(path, Description.of_onnx(path, facts), model)
+    elif not isinstance(source, Traced):
+        example = torch.zeros(2, *_input_shape(loaded))
     say("comparing every parameter")
     again, _ = build(
         source,
         form=facts.form,
+        example=example,
         allow_float=tuple(facts.float_layers),
         inline=is_inlined(loaded, facts.form),
     )
@@ -237,13 +247,28 @@ def _check_onnx(
         ) from error
 
 
-def _module(source: Network | Traced) -> Network:
-    model = source.model if isinstance(source, Traced) else source
-    if not isinstance(model, Network):
+def _module(source: nn.Module | Traced) -> nn.Module:
+    return source.model if isinstance(source, Traced) else source
+
+
+def _input_shape(loaded: ir.Model) -> tuple[int, ...]:
+    """Of one image, as an exported file states it.
+
+    Raises:
+        VitcError: If the file has several inputs or outputs.
+    """
+    inputs, outputs = (
+        [str(value.name) for value in values]
+        for values in (loaded.graph.inputs, loaded.graph.outputs)
+    )
+    if len(inputs) != 1 or outputs != ["logits"]:
         raise VitcError(
-            f"A {type(model).__name__} is no reference for a check.", "Give a vitc.Network."
+            f"A network that maps {', '.join(inputs)} to {', '.join(outputs)} is not compared "
+            "with its module yet, only one that maps one input to logits.",
+            "Export it with ExportOptions(check=False); compiling compares it with its file.",
         )
-    return model
+    shape = loaded.graph.inputs[0].shape
+    return () if shape is None else tuple(size for size in shape[1:] if isinstance(size, int))
 
 
 def _same_network(path: Path, found: Description, model: Network) -> None:
@@ -271,11 +296,18 @@ class _Pictures:
 
 
 def _images(
-    model: Network, options: CheckOptions, note: Callable[[str], None] = _NOTHING
+    model: nn.Module,
+    shape: tuple[int, ...],
+    options: CheckOptions,
+    note: Callable[[str], None] = _NOTHING,
 ) -> Images:
     if options.data is None:
-        size = model.config.image_size
-        return Images(probe_images(options.images, size, seed=options.seed), options.images)
+        return Images(probe_inputs(options.images, shape, seed=options.seed), options.images)
+    if not isinstance(model, Network):
+        raise VitcError(
+            f"A {type(model).__name__} does not say how pictures become its input.",
+            "Leave --data away.",
+        )
     # The training package is slow to import and only wanted with data.
     from vitc.training.data import load_dataset
 

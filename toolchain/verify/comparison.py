@@ -137,6 +137,7 @@ def compare(
     found += [f"the candidate does not hand out {name}" for name in lacking]
 
     first = _first_difference(comparison, parameters)
+    read = getattr(reference.model, "load_report", None)
     own, theirs = ends.own, ends.theirs
     described = tuple(
         DifferingImage(
@@ -170,9 +171,7 @@ def compare(
             float((own == images.labels).mean()), float((theirs == images.labels).mean())
         ),
         differing_images=described,
-        zero_weights={}
-        if reference.model.load_report is None
-        else reference.model.load_report.zero_weights,
+        zero_weights={} if read is None else read.zero_weights,
         faults=tuple(found),
         onnx=onnx,
         first_difference=_earlier(first, onnx, [layer.name for layer in comparison.layers]),

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitc.errors import VitcError
 from vitc.exporter.coverage import wide_layers
@@ -28,9 +28,6 @@ from vitc.models.binary_linear import freeze
 from vitc.models.taps import TapEvent, observe
 from vitc.verify.bounds import Origin, RoundingErrors
 from vitc.verify.report import LayerReport, NearTie
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["OPTIONAL_TAPS", "Reference", "TapComparison"]
 
@@ -50,7 +47,7 @@ class Reference:
             were rounded to fp32 once.
     """
 
-    def __init__(self, model: Network) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._double = freeze(model, keep=wide_layers(model)).double()
 
