@@ -16,10 +16,10 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
 demo: $(READY) qemu
 	vitc demo --force
 
-# Tests of one file share what they export, so a file stays with one worker; each worker computes on one thread. Files and
-# tests run in the order of the files; the last line says what was skipped and why.
+# Tests of one file share what they export, so a file stays with one worker; each worker computes on one thread. The order is
+# random: `make test TESTS=--randomly-seed=N` repeats that of a run; the last line says what was skipped and why.
 test: $(READY) qemu
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -p no:randomly $(TESTS)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
 
 dev: $(READY)
 

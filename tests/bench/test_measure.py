@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.manifests import classifier_manifest
 from vitc.bench import measure
 from vitc.bench.baselines import BASELINES
 from vitc.bench.measure import BenchOptions, Latency, bench
@@ -17,13 +18,9 @@ from vitc.errors import VitcError
 from vitc.models import PRESETS
 from vitc.runtime.artefact import Artefact
 
+CONFIG = PRESETS["micro"].config.to_dict()
 ARTEFACT = Artefact(
-    Path("somewhere"),
-    {
-        "config": PRESETS["micro"].config.to_dict(),
-        "batch": 2,
-        "target": {"name": "arm"},
-    },
+    Path("somewhere"), classifier_manifest((3, 32, 32), 10, target="arm", batch=2, config=CONFIG)
 )
 
 

@@ -11,7 +11,7 @@ def test_the_demo_ends_in_a_table_and_says_what_an_absent_emulator_costs(
     vitc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_module, "_QUICK_EPOCHS", 1)
-    monkeypatch.setattr(demo_module, "SCHEMES", ("packed",))
+    monkeypatch.setattr(demo_module, "FORMS", ("packed",))
     monkeypatch.setattr(demo_module, "find_emulator", lambda _: None)
     monkeypatch.setattr(demo_module.platform, "machine", lambda: "x86_64")
 

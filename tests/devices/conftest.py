@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -36,3 +39,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
 def images() -> NDArray[np.float32]:
     pixels: NDArray[np.float32] = random_images(CONFIG, 3, seed=4).numpy()
     return pixels
+
+
+@pytest.fixture
+def failing(compiled: Artefact, tmp_path: Path) -> Artefact:
+    """An artefact whose runner fails."""
+    folder = shutil.copytree(compiled.path, tmp_path / "failing")
+    (folder / "vitc-run").write_text("#!/bin/sh\necho 'vitc-run: no more paper' >&2\nexit 1\n")
+    return Artefact(folder, compiled.manifest)

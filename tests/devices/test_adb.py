@@ -61,10 +61,12 @@ def test_a_run_that_takes_too_long_is_stopped_there(
     assert wait_for(cleaned(adb_data))
 
 
-def test_a_failing_runner_gives_its_message(adb_data: Path, compiled: Artefact) -> None:
-    wrong = np.zeros((1, 3, 8, 8), np.float32)
-    with pytest.raises(VitcError, match="the model wants 3 x 12 x 12"):
-        parse_device("adb://SERIAL-1").run(compiled, wrong, RunRequest())
+def test_a_failing_runner_gives_its_message(
+    adb_data: Path, failing: Artefact, images: NDArray[np.float32]
+) -> None:
+    with pytest.raises(VitcError, match="The runner failed: no more paper"):
+        parse_device("adb://SERIAL-1").run(failing, images, RunRequest())
+    assert cleaned(adb_data)()
 
 
 @pytest.mark.parametrize(

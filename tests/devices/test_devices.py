@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.manifests import classifier_manifest
 from vitc.devices import DEVICES, RunRequest, parse_device
 from vitc.devices.machine import machine
 from vitc.devices.qemu import find_emulator
 from vitc.errors import VitcError
+from vitc.runtime.manifest import Manifest
 from vitc.targets import Target, find
 
 IMAGES = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
@@ -41,11 +43,12 @@ class FakeArtefact:
     path: Path
     runner: Path
     target: Target
+    manifest: Manifest
 
     def missing_features(self) -> list[str]:
         return [] if platform.machine() in self.target.machine else ["a processor"]
 
-    def decode_trace(self, raw: bytes, images: int) -> dict[str, Any]:
+    def decode_trace(self, raw: bytes, images: int, _: int) -> dict[str, Any]:
         return {"input": np.frombuffer(raw, np.float32).reshape(images, 3, 2, 2)}
 
 
@@ -55,7 +58,8 @@ def artefact(folder: Path, body: str = "", target: str = "native") -> Any:
     # A line that names the interpreter cannot hold a path with a space.
     runner.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(program)])} "$@"\n')
     runner.chmod(0o755)
-    return FakeArtefact(folder, runner, find(target))
+    manifest = classifier_manifest((3, 2, 2), 3, target=target)
+    return FakeArtefact(folder, runner, find(target), manifest)
 
 
 def test_local_gives_back_the_logits_and_one_latency_per_repeat(tmp_path: Path) -> None:

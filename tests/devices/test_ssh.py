@@ -180,10 +180,11 @@ def test_a_run_that_takes_too_long_is_stopped_there(
     assert ssh_server.leftovers() == []
 
 
-def test_a_failing_runner_gives_its_message(ssh_server: Server, compiled: Artefact) -> None:
-    wrong = np.zeros((1, 3, 8, 8), np.float32)
-    with pytest.raises(VitcError, match="the model wants 3 x 12 x 12"):
-        parse_device(ssh_server.url).run(compiled, wrong, RunRequest())
+def test_a_failing_runner_gives_its_message(
+    ssh_server: Server, failing: Artefact, images: NDArray[np.float32]
+) -> None:
+    with pytest.raises(VitcError, match="The runner failed: no more paper"):
+        parse_device(ssh_server.url).run(failing, images, RunRequest())
     assert ssh_server.leftovers() == []
 
 

@@ -19,7 +19,6 @@ from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
-from vitc.models.architectures import config_from_dict
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["BenchOptions", "BenchReport", "Latency", "bench"]
@@ -288,8 +287,7 @@ def _time(
     *,
     pin: bool,
 ) -> DeviceRun:
-    config = config_from_dict(artefact.manifest.config)
-    shape = (artefact.batch, *config.input_shape)
+    shape = (artefact.batch, *artefact.image_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     warmup = 0 if device.emulated else options.warmup
     request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)
