@@ -144,6 +144,11 @@ def test_an_existing_artefact_is_kept_unless_forced(compiled, build, tmp_path):
         compile_model(path, "native", artefact.path)
     assert (artefact.path / "manifest.json").read_bytes() == before
     other = build(shared.config(classes=7))[1]
+    notes = artefact.path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(VitcError, match=r"also holds notes\.txt"):
+        compile_model(other, "native", artefact.path, force=True)
+    notes.unlink()
     assert compile_model(other, "native", artefact.path, force=True).classes == 7
 
 

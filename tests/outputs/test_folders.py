@@ -53,6 +53,22 @@ def test_an_artefact_is_kept_unless_forced(
     assert names(tmp_path) == ["out"]
 
 
+def test_what_somebody_put_into_an_artefact_is_not_lost(tmp_path: Path) -> None:
+    make(tmp_path / "out", "old")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    def claim(*known: str) -> None:
+        with claim_folder(tmp_path / "out", marker=MARKER, force=True, parts=lambda _: known):
+            pass
+
+    with pytest.raises(VitcError, match=r"also holds notes\.txt and 1 more, which vitc did not"):
+        claim(MARKER)
+    with pytest.raises(VitcError, match=r"also holds notes\.txt, which"):
+        claim(MARKER, "sub")
+    claim(MARKER, "sub", "notes.txt")
+    assert names(tmp_path / "out") == [MARKER, "notes.txt", "sub"]
+
+
 @pytest.mark.parametrize("force", [True, False])
 def test_a_foreign_folder_or_file_is_never_replaced(tmp_path: Path, force: bool) -> None:
     (tmp_path / "photos").mkdir()

@@ -26,8 +26,8 @@ if kind == "file":
 else:
     with claim_folder(path, marker="m") as output, output.scratch() as scratch:
         (scratch / "half").write_text("half")
-        if kind == "forked" and os.fork() == 0:
-            time.sleep(3600)
+        if kind == "forked" and os.fork():
+            time.sleep(3600)  # it is the child that is ready
         print("ready", flush=True)
         time.sleep(3600)
 """

@@ -25,7 +25,7 @@ from vitc.devices import Device, RunRequest, parse_device
 from vitc.errors import VitcError
 from vitc.outputs import FolderOutput, claim_folder
 from vitc.places import scratch_folder
-from vitc.runtime.artefact import MANIFEST, Artefact
+from vitc.runtime.artefact import MANIFEST, Artefact, own_files
 from vitc.targets.isa import ISAS
 from vitc.targets.tiles import Tile, other_tiles
 
@@ -155,7 +155,7 @@ def tune(
             "Tune on the machine itself, or through --device ssh://, where it is.",
         )
     device.supports(opened)
-    with claim_folder(opened.path, marker=MANIFEST, force=True) as output:
+    with claim_folder(opened.path, marker=MANIFEST, force=True, parts=own_files) as output:
         return _tune(opened, device, chosen, output, say)
 
 

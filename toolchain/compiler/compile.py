@@ -25,7 +25,7 @@ from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.onnx_files import ModelFacts, is_inlined, load_onnx, tap_names
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
-from vitc.runtime.artefact import MANIFEST, Artefact, file_sha256
+from vitc.runtime.artefact import MANIFEST, Artefact, file_sha256, own_files
 from vitc.runtime.manifest import EntryFacts, Manifest, StepFacts, TargetFacts, Written
 from vitc.targets import Target, find
 from vitc.targets.tiles import Tile
@@ -106,7 +106,7 @@ def compile_model(
     source = Path(onnx)
     if not 1 <= batch <= MAX_BATCH:
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
-    with claim_folder(out, marker=MANIFEST, force=force) as output:
+    with claim_folder(out, marker=MANIFEST, force=force, parts=own_files) as output:
         dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
         request = _Request(
             source, machine, batch, allow_external_data, check, tiles or {}, progress, dump

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -85,7 +85,11 @@ class FolderOutput:
 
 @contextmanager
 def claim_folder(
-    named: str | os.PathLike[str], *, marker: str, force: bool = False
+    named: str | os.PathLike[str],
+    *,
+    marker: str,
+    force: bool = False,
+    parts: Callable[[Path], Collection[str]] | None = None,
 ) -> Iterator[FolderOutput]:
     """Make sure that a folder can be made, before the work whose result goes there.
 
@@ -96,6 +100,8 @@ def claim_folder(
         named: The folder.
         marker: A file that such a folder holds: no other one is ever replaced, unless it is empty.
         force: Whether an existing one may be replaced; it is when the new one is whole.
+        parts: Names of what such a folder holds of its own. One with more is not replaced, since
+            somebody put that there; anything goes without it.
 
     Raises:
         VitcError: If it exists, cannot be made there, or another run is making it.
@@ -104,13 +110,13 @@ def claim_folder(
         place = find_place(named)
         place.path.parent.mkdir(parents=True, exist_ok=True)
         place.check()
-    _refuse(place, marker, force)
+    _refuse(place, marker, force, parts)
     with ExitStack() as stack:
         with explained(named):
             if stack.enter_context(locked(place.path, place.named)):
                 _put_back(place.path)
                 sweep(place.path)
-        _refuse(place, marker, force)
+        _refuse(place, marker, force, parts)
         yield FolderOutput(place, force)
 
 
@@ -137,7 +143,9 @@ def prepare_folder(named: str | os.PathLike[str], *, force: bool = False) -> Non
             raise VitcError(f"{folder} is not empty.", "Write into it with --force.")
 
 
-def _refuse(place: Place, marker: str, force: bool) -> None:
+def _refuse(
+    place: Place, marker: str, force: bool, parts: Callable[[Path], Collection[str]] | None
+) -> None:
     if place.special or (place.mode is not None and not place.path.is_dir()):
         raise VitcError(f"{place.named} exists and is no folder.", "Choose another name.")
     with explained(place.named):
@@ -151,6 +159,16 @@ def _refuse(place: Place, marker: str, force: bool) -> None:
         )
     if not force:
         raise refuse_taken(place.named)
+    if parts is not None:
+        with explained(place.named):
+            known = parts(place.path)
+            more = sorted(entry.name for entry in place.path.iterdir() if entry.name not in known)
+        if more:
+            rest = f" and {len(more) - 1} more" if more[1:] else ""
+            raise VitcError(
+                f"{place.named} also holds {more[0]}{rest}, which vitc did not write.",
+                "It would go with the old artefact: move it elsewhere, or choose another name.",
+            )
 
 
 def _put_back(path: Path) -> None:

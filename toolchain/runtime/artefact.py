@@ -22,7 +22,7 @@ from vitc.runtime.trace import decode_trace
 from vitc.targets.table import TARGETS, Target, host_features
 from vitc.targets.tiles import Tile
 
-__all__ = ["FORMAT", "MANIFEST", "Artefact", "file_sha256"]
+__all__ = ["FORMAT", "MANIFEST", "Artefact", "file_sha256", "own_files"]
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST = 16 << 20
@@ -42,6 +42,17 @@ def _reopen(path: str, identity: str) -> Artefact:
             "Open the folder itself, in the process that is to run it.",
         )
     return artefact
+
+
+def own_files(folder: Path) -> set[str]:
+    """Names of the files of an artefact, of any version, damaged or not."""
+    names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
+    names |= {"self_test.npy", "self_test.expected.npy", "self_test.taps"}
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        return names | set(map(str, files))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return names
 
 
 def file_sha256(path: Path) -> str:
