@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.randomised import randomised
 from vitc import api, nn
 from vitc.devices import LocalDevice, RunRequest
 from vitc.errors import VitcError
@@ -47,15 +48,9 @@ def given(seed: int, images: int) -> dict[str, np.ndarray]:
 def crossed(tmp_path_factory) -> tuple[Path, Artefact]:
     folder = tmp_path_factory.mktemp("crossed")
     torch.manual_seed(3)
-    model = Crossed()
-    with torch.no_grad():
-        for name, value in (*model.named_parameters(), *model.named_buffers()):
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 1.5)
-            elif value.is_floating_point():
-                value.add_(0.3 * torch.randn(value.shape))
+    model = randomised(Crossed(), 3)
     example = {name: torch.from_numpy(array) for name, array in given(1, 2).items()}
-    export(model.eval(), folder / "m.onnx", example=example)
+    export(model, folder / "m.onnx", example=example)
     return folder / "m.onnx", api.compile(
         folder / "m.onnx", folder / "out", api.CompileOptions(batch=2)
     )

@@ -13,22 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.randomised import randomised
 from vitc import nn
 from vitc.errors import VitcError
 from vitc.exporter import export
 from vitc.models import freeze, observe
-
-
-def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Every parameter and statistic non-trivial, some gains and slopes negative."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in (*model.named_parameters(), *model.named_buffers()):
-            if name.endswith("running_var"):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-            elif value.is_floating_point():
-                value.add_(0.3 * torch.randn(value.shape, generator=generator))
-    return model.eval()
 
 
 class Crossed(torch.nn.Module):
@@ -172,6 +161,22 @@ def test_windows_on_an_axis_of_their_own_are_exported(tmp_path: Path) -> None:
     (found,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"input": x.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(found, model(x).numpy(), rtol=0, atol=1e-5)
+
+
+class Rolled(torch.nn.Module):
+    """Tokens that move on by one, the last to the front."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.tap("logits", x.roll(1, 1) * 2.0)
+
+
+def test_a_slice_without_steps_is_exported(tmp_path: Path) -> None:
+    export(Rolled(), tmp_path / "m.onnx", example=torch.zeros(2, 5, 3))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(1))
+    (given,) = session.get_inputs()
+    (found,) = session.run(None, {given.name: x.numpy()})
+    np.testing.assert_array_equal(found, (x.roll(1, 1) * 2.0).numpy())
 
 
 def test_the_layers_are_imported_when_they_are_used() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import vitc
+from tests.randomised import randomised
 from vitc import nn
 from vitc.compiler import compile_model
 from vitc.verify import CheckOptions, check
@@ -110,17 +111,6 @@ class Random(torch.nn.Module):
             x = nn.tap(f"stream.{index}", x)
         x = self.last(x)
         return nn.tap("logits", self.head(x.mean(dim=1) if self.mean else x[:, 0]))
-
-
-@torch.no_grad()
-def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if name.endswith("running_var"):
-            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-        elif value.is_floating_point():
-            value.add_(0.3 * torch.randn(value.shape, generator=generator))
-    return model.eval()
 
 
 @shared.examples(4)

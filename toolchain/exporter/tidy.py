@@ -43,7 +43,9 @@ def fold_constants(model: ir.Model) -> None:
 
 
 def _takes_everything(node: ir.Node) -> bool:
-    starts, ends, steps = (constant(node.inputs[i]) for i in (1, 2, 4))
+    starts, ends = (constant(node.inputs[i]) for i in (1, 2))
+    stepped = len(node.inputs) > 4 and node.inputs[4] is not None
+    steps = constant(node.inputs[4]) if stepped else np.ones(1, np.int64)
     return (
         starts is not None
         and ends is not None
