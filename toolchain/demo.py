@@ -14,7 +14,7 @@ from vitc.devices.qemu import INSTALL_HINT, find_emulator
 from vitc.dialect.metadata import FORMS
 from vitc.models.checkpoint import load
 from vitc.outputs import check_file, check_folder, explained
-from vitc.runtime.artefact import MANIFEST
+from vitc.runtime.artefact import MANIFEST, own_files
 from vitc.targets import find
 from vitc.training import TrainOptions, train
 from vitc.training.run_outputs import check_outputs
@@ -145,7 +145,7 @@ def demo(
     for file in files.values():
         check_file(file, force=options.force)
     for name in _TARGETS:
-        check_folder(options.out / name, marker=MANIFEST, force=options.force)
+        check_folder(options.out / name, marker=MANIFEST, force=options.force, parts=own_files)
     say("training micro on the digits")
     training = train(options.training, trained)
     checkpoint = training.checkpoint

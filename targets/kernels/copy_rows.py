@@ -11,7 +11,7 @@ from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
 __all__ = ["copy_rows_kernel"]
 
 
-def copy_rows_kernel(symbol: str, *, rows: int, columns: int, source: int, stride: int) -> Kernel:
+def copy_rows_kernel(symbol: str, *, rows: int, columns: int, stride: int) -> Kernel:
     """Build the copy of `x [rows, columns]`.
 
     Arguments of the C function: x, out, begin, end.
@@ -19,8 +19,7 @@ def copy_rows_kernel(symbol: str, *, rows: int, columns: int, source: int, strid
     Args:
         symbol: Name of the C function.
         rows: Rows.
-        columns: Floats of a row.
-        source: Floats from one row of x to the next.
+        columns: Floats of a row; those of x lie one behind the other.
         stride: Floats from one row of the output to the next.
 
     Returns:
@@ -31,10 +30,10 @@ def copy_rows_kernel(symbol: str, *, rows: int, columns: int, source: int, strid
         x, out = e.pointers(x="float32", out="float32")
         with e.loop(e.begin, e.end) as row:
             with e.loop(0, columns // HALF) as part:
-                values = e.load(x, row * source + part * HALF, HALF)
+                values = e.load(x, row * columns + part * HALF, HALF)
                 e.store(out, row * stride + part * HALF, values, HALF)
             for column in range(columns // HALF * HALF, columns):
-                e.store(out, row * stride + column, x[row * source + column])
+                e.store(out, row * stride + column, x[row * columns + column])
             for column in range(columns, stride):
                 e.store(out, row * stride + column, e.constant("float32", 0))
     return emitter.kernel(rows)

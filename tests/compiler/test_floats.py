@@ -83,6 +83,7 @@ CASES: dict[str, Case] = {
     "LayerNormalization of windows": one((2, 3, 33), "LayerNormalization", normal(33)),
     "LeakyRelu": one(ODD, "LeakyRelu", alpha=0.3),
     "MatMul": one(ODD, "MatMul", normal(71, 37)),
+    "MatMul of a vector": one((71,), "MatMul", normal(71, 37)),
     "MatMul of windows": one((2, 3, 33), "MatMul", normal(33, 8)),
     "Max": one(ODD, "Max", normal(71)),
     "MaxPool": one(PICTURE, "MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
@@ -200,7 +201,7 @@ def test_every_row_of_the_table_has_a_case():
     assert set(RELAX_OPS) - {"Affine", "Copy"} <= kinds
 
 
-def binary(inputs: list[str], name: str, k: int, tail: str = "") -> list[Any]:
+def binary(inputs: list[str], name: str, k: int) -> list[Any]:
     """Binarization, a binary product, and its scales and biases."""
     return [
         ("vitc.Binarize", [inputs[0], f"{name}t", f"{name}f"], f"{name}bits", {}),

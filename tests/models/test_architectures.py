@@ -117,13 +117,12 @@ def _layers(config: _TilesConfig) -> Iterator[LayerAccount]:
 
 
 def _no_twin(config: _TilesConfig, batch: int, seed: int) -> onnx.ModelProto:
-    raise NotImplementedError
+    raise AssertionError("nothing here asks for a twin")
 
 
 CONFIG = _TilesConfig(image_size=8, classes=3)
 TILES = Architecture(
     name="tiles",
-    title="Tiles",
     config=_TilesConfig,
     presets=(Preset("tiles", CONFIG, Preprocessing(resize=8, crop=8), "tiles"),),
     tensors=("tiles.weight",),

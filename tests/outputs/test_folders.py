@@ -65,6 +65,8 @@ def test_what_somebody_put_into_an_artefact_is_not_lost(tmp_path: Path) -> None:
         claim(MARKER)
     with pytest.raises(VitcError, match=r"also holds notes\.txt, which"):
         claim(MARKER, "sub")
+    with pytest.raises(VitcError, match=r"also holds notes\.txt, which"):
+        check_folder(tmp_path / "out", marker=MARKER, force=True, parts=lambda _: (MARKER, "sub"))
     claim(MARKER, "sub", "notes.txt")
     assert names(tmp_path / "out") == [MARKER, "notes.txt", "sub"]
 

@@ -56,9 +56,9 @@ def compile_(
     The library is compared layer by layer with the ONNX file before the folder gets its name; for
     another architecture under qemu, where that is installed.
     """
-    from vitc.runtime.artefact import MANIFEST
+    from vitc.runtime.artefact import MANIFEST, own_files
 
-    check_folder(out, marker=MANIFEST, force=force)
+    check_folder(out, marker=MANIFEST, force=force, parts=own_files)
     if dump_ir is not None:
         prepare_folder(dump_ir, force=force)
     from vitc.api import CompileOptions

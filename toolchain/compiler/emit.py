@@ -162,9 +162,9 @@ class Emission:
         if value not in self._buffers:
             kernel = self.kernel(
                 "copy_rows",
-                (rows, columns, columns, stride),
+                (rows, columns, stride),
                 lambda symbol, _: copy_rows_kernel(
-                    symbol, rows=rows, columns=columns, source=columns, stride=stride
+                    symbol, rows=rows, columns=columns, stride=stride
                 ),
                 tuned=False,
             )
@@ -231,8 +231,8 @@ class Emission:
     def _append(
         self, kernel: Kernel, operands: Sequence[Operand], buffer: Buffer, cost: Cost
     ) -> Buffer:
-        tap = buffer.name.partition(":")[2]
-        self._items.append(Step(kernel, tuple(operands), (buffer,), layer_of_tap(tap), tap, cost))
+        layer = layer_of_tap(buffer.tap)
+        self._items.append(Step(kernel, tuple(operands), (buffer,), layer, buffer.tap, cost))
         return buffer
 
 

@@ -106,7 +106,7 @@ class Lowering:
         """The Relax function of the items; it returns `kept`, as a tuple, and what nobody reads."""
         builder = relax.BlockBuilder()
         inputs = {
-            value: relax.Var(f"input_{i}", relax.TensorType(value.shape, _RELAX[port.dtype]))
+            value: relax.Var(f"input_{i}", relax.TensorType(value.shape, port.dtype))
             for i, (value, port) in enumerate(self._ports.items())
         }
         values: dict[Value, Any] = dict(inputs)
@@ -252,7 +252,7 @@ class Lowering:
             held[var] = output
         assert isinstance(output, Buffer)  # noqa: S101 - nothing computes a port
         op = ops.get(output.name)
-        tap = output.name.partition(":")[2]
+        tap = output.tap
         layer = op.layer if op is not None else layer_of_tap(tap)
         arrays[function.params[-1]] = output
         steps: list[Step] = []
@@ -313,9 +313,6 @@ def _stem(name: str) -> str:
     """Start of a kernel's symbol, of the name that TVM gives a function."""
     words = [word.rstrip("0123456789") for word in name.split("_")]
     return "_".join(word for word in words if word and word != "fused")[:_LONGEST].strip("_")
-
-
-_RELAX: Mapping[str, str] = {"float32": "float32", "int32": "int32", "uint8": "uint8"}
 
 
 def _is_call(value: Any, name: str) -> bool:

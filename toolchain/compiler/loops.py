@@ -126,15 +126,13 @@ def _stage(nest: Any) -> Stage:
         raise UnknownFunctionError("a loop nest of several statements")
     kinds: dict[int, list[tuple[Any, int]]] = {_DATA: [], _REDUCED: []}
     renamed: dict[Any, Any] = {}
-    for axis, value in zip(block.iter_vars, nest.iter_values, strict=True):
-        del value
+    for axis in block.iter_vars:
         extent = int(axis.dom.extent.value)
         if extent > 1:
             kinds[axis.iter_type].append((axis.var, extent))
         else:
             renamed[axis.var] = tirx.const(0, axis.var.ty.dtype)
     by_var = {var: (var, extent) for var, extent in kinds[_DATA]}
-    place = dict(renamed)
     axes = []
     for i, index in enumerate(store.indices):
         extent = int(store.buffer.shape[i].value)
@@ -145,12 +143,12 @@ def _stage(nest: Any) -> Stage:
         else:
             raise UnknownFunctionError("a loop nest that fills an array in an order of its own")
     if block.init is None:
-        return Stage(store.buffer, axes, [], _substituted(store.value, place))
+        return Stage(store.buffer, axes, [], _substituted(store.value, renamed))
     kind = type(store.value).__name__
     own: Any = getattr(store.value, "a", None)
     if kind not in _COMBINED or not _is_load(own) or not own.source.same_as(store.buffer):
         raise UnknownFunctionError(f"a reduction by {kind}")
-    value = _substituted(store.value.b, place)
+    value = _substituted(store.value.b, renamed)
     return Stage(store.buffer, axes, kinds[_REDUCED], value, _COMBINED[kind], block.init.value)
 
 
@@ -453,10 +451,10 @@ class _Body:
 
     def _clear_behind(self, stage: Stage, places: Sequence[Any]) -> None:
         """Zeros between the end of a row and the next row."""
-        if not stage.axes or len(stage.axes) < 2:
+        if len(stage.axes) < 2:
             return
         e, memory, length = self.emitter, self.memory[stage.output], stage.axes[-1][1]
-        gap = memory.strides[-2] - length if stage.axes[-2][1] > 1 or memory.strides[-2] else 0
+        gap = memory.strides[-2] - length
         if gap <= 0 or self.group.lead < len(stage.axes) - 1:
             return
         at = memory.place([*places[: len(stage.axes) - 1], T.int32(length)])
@@ -503,11 +501,10 @@ class _Body:
         memory = self.memory[stage.output]
         return memory.buffer, memory.place(places)
 
-    def _before(self, stage: Stage, places: Sequence[Any], *, summed: Any = None) -> _Known:
+    def _before(self, stage: Stage, places: Sequence[Any]) -> _Known:
         """Emit the parts of a stage's value that are the same for all lanes and sums."""
-        moving = [var for var, _ in stage.reduced] or [_lane(stage)]
-        moving += [_lane(stage)] if stage.reduced else []
-        values = _Values(self, stage, places, None, 1, summed or ())
+        moving = [*(var for var, _ in stage.reduced), _lane(stage)]
+        values = _Values(self, stage, places, None, 1)
         for part in _unmoved(stage.value, moving):
             values.get(part)
         return values.known
@@ -714,8 +711,7 @@ class _Values:
         self.places |= dict(zip((var for var, _ in stage.reduced), summed, strict=False))
         self._analyzer = sym.Analyzer()
         for var, extent in (*stage.axes, *stage.reduced):
-            last = part is not None and var is self.var and not along
-            ends = part if last and part is not None else (0, extent)
+            ends = part if part is not None and var is self.var else (0, extent)
             low, high = (tirx.const(end, var.ty.dtype) for end in ends)
             self._analyzer.bind(var, tvm.ir.Range(low, high))
         self.known: _Known = dict(known or {})
@@ -772,8 +768,7 @@ class _Values:
             indices = [self._analyzer.simplify(index) for index in expr.indices]
             place: Any = 0
             for index, stride in zip(indices[memory.dropped :], memory.strides, strict=True):
-                if stride:
-                    place = place + index * tirx.const(stride, index.ty.dtype)
+                place = place + index * tirx.const(stride, index.ty.dtype)
             linear = sym.detect_linear_equation(place, [self.var])
             var = self.var
             assert var is not None  # noqa: S101 - what is a vector varies with it

@@ -371,14 +371,23 @@ def _convolution(call: _Call) -> tuple[Kind, Shape]:
     groups = int(call.attributes.get("group", 1))
     if weight.shape[1] * groups != image[0] or weight.shape[0] % groups:
         raise call.refused(f"a weight of {list(weight.shape)} meets {image[0]} channels")
+    return "float", (weight.shape[0], *_sides(call, image[1:], weight.shape[2:]))
+
+
+def _sides(call: _Call, picture: Shape, kernel: Shape) -> tuple[int, ...]:
+    """How many windows of a kernel there are along each side of a picture."""
+    pads = call.attributes.get("pads", (0,) * 4)
     sides = []
-    for i in range(_SPATIAL):
-        pads = call.attributes.get("pads", (0,) * 4)
-        dilation = call.attributes.get("dilations", (1, 1))[i]
-        covered = dilation * (weight.shape[2 + i] - 1) + 1
-        padded = image[1 + i] + pads[i] + pads[_SPATIAL + i]
-        sides.append((padded - covered) // call.attributes.get("strides", (1, 1))[i] + 1)
-    return "float", (weight.shape[0], *sides)
+    for i, size in enumerate(picture):
+        covered = call.attributes.get("dilations", (1, 1))[i] * (kernel[i] - 1) + 1
+        stride = call.attributes.get("strides", (1, 1))[i]
+        free = size + pads[i] + pads[_SPATIAL + i] - covered
+        count = free // stride + 1
+        if call.attributes.get("ceil_mode") and free % stride:
+            # A window that would begin behind the picture does not count.
+            count += count * stride < size + pads[i]
+        sides.append(count)
+    return tuple(sides)
 
 
 def _pool(call: _Call) -> tuple[Kind, Shape]:
@@ -389,18 +398,7 @@ def _pool(call: _Call) -> tuple[Kind, Shape]:
         raise call.refused("it is no pool of pictures")
     if call.attributes.get("storage_order"):
         raise call.refused("it numbers what it picks")
-    pads = call.attributes.get("pads", (0,) * 4)
-    sides = []
-    for i, size in enumerate(shape):
-        covered = call.attributes.get("dilations", (1, 1))[i] * (kernel[i] - 1) + 1
-        stride = call.attributes.get("strides", (1, 1))[i]
-        free = size + pads[i] + pads[_SPATIAL + i] - covered
-        count = free // stride + 1
-        if call.attributes.get("ceil_mode") and free % stride:
-            # A window that would begin behind the picture does not count.
-            count += count * stride < size + pads[i]
-        sides.append(count)
-    return "float", (channels, *sides)
+    return "float", (channels, *_sides(call, tuple(shape), kernel))
 
 
 def _global_pool(call: _Call) -> tuple[Kind, Shape]:

@@ -46,7 +46,7 @@ class RelaxCall:
         if read is None:
             raise refused(self.op, f"it lacks its input {index}")
         rank = len(self.op.output.shape)
-        array = read[0] if read.ndim == rank + 1 else read
+        array = read[0] if read.ndim == rank + 1 and len(read) == 1 else read
         return relax.const(np.ascontiguousarray(array, np.float32))
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -84,15 +84,13 @@ def viewed(builder: relax.BlockBuilder, value: Any, views: Sequence[View]) -> An
         else:
             axis, *taken = numbers
             step = taken[1] - taken[0] if len(taken) > 1 else 1
-            if taken == list(range(taken[0], taken[0] + step * len(taken), step or 1)):
-                end = taken[-1] + (1 if step > 0 else -1)
-                cut = relax.op.strided_slice(value, [axis], [taken[0]], [end], [step])
-                # A slice to before the first cannot say where it ends.
-                if step > 0:
-                    value = builder.emit(cut)
-                    continue
-            rows = relax.const(np.array(taken, np.int32))
-            value = builder.emit(relax.op.take(value, rows, axis=axis))
+            # A slice that goes down to the first cannot say where it ends.
+            if step > 0 and taken == list(range(taken[0], taken[-1] + 1, step)):
+                cut = [taken[0]], [taken[-1] + 1], [step]
+                value = builder.emit(relax.op.strided_slice(value, [axis], *cut))
+            else:
+                rows = relax.const(np.array(taken, np.int32))
+                value = builder.emit(relax.op.take(value, rows, axis=axis))
     return value
 
 
@@ -120,11 +118,14 @@ def _gelu(call: RelaxCall) -> Any:
 def _power(call: RelaxCall) -> Any:
     exponent = call.op.constant(1)
     x = call.operand(0)
-    known = {2.0: lambda: relax.op.multiply(x, x), 1.0: lambda: x, 0.5: lambda: relax.op.sqrt(x)}
-    found = known.get(float(exponent.reshape(-1)[0])) if exponent.size == 1 else None
-    if found is None or x is found:
-        raise refused(call.op, "it raises to another power than 2 or 1/2")
-    return found()
+    power = float(exponent.reshape(-1)[0]) if exponent.size == 1 else None
+    if power == 2:
+        return relax.op.multiply(x, x)
+    if power == 1:
+        return x
+    if power == 0.5:
+        return relax.op.sqrt(x)
+    raise refused(call.op, "it raises to another power than 2 or 1/2")
 
 
 def _clip(call: RelaxCall) -> Any:
@@ -216,9 +217,7 @@ def _concat(call: RelaxCall) -> Any:
 
 def _matmul(call: RelaxCall) -> Any:
     if isinstance(call.op.inputs[1], np.ndarray):
-        weight = call.op.inputs[1].astype(np.float32)
-        weight = weight[0] if weight.ndim > len(call.shape(0)) else weight
-        return call.te(product, call.operand(0), relax.const(weight))
+        return call.te(product, call.operand(0), call.operand(1))
     return relax.op.matmul(call.operand(0), call.operand(1))
 
 
@@ -288,18 +287,6 @@ def _convolution(call: RelaxCall) -> Any:
     window, each = _Window.of(call, sides), outputs // groups
     out_shape = call.op.output.shape
 
-    def depthwise(x: Any, w: Any) -> Any:
-        taps = window.axes()
-        return te.compute(
-            out_shape,
-            lambda y, z, c: te.sum(
-                window.read(x, (y, z), taps, tirx.indexdiv(c, each) if each > 1 else c, 0.0)
-                * w[taps[0], taps[1], c],
-                axis=taps,
-            ),
-            name="depthwise",
-        )
-
     def convolution(x: Any, w: Any) -> Any:
         taps, k = window.axes(), te.reduce_axis((0, inputs), "k")
         return te.compute(
@@ -314,11 +301,8 @@ def _convolution(call: RelaxCall) -> Any:
             name="convolution",
         )
 
-    turned = weight.transpose(2, 3, 1, 0)
-    if inputs == 1 and groups > 1:
-        result = call.te(depthwise, call.operand(0), relax.const(turned[:, :, 0].copy()))
-    else:
-        result = call.te(convolution, call.operand(0), relax.const(turned.copy()))
+    turned = relax.const(weight.transpose(2, 3, 1, 0).copy())
+    result = call.te(convolution, call.operand(0), turned)
     if not call.given(2):
         return result
     return relax.op.add(result, relax.const(call.op.constant(2).astype(np.float32)))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitc.devices.kernel_files import Read, condition_files, describe_machine
 from vitc.devices.runner import TRACE
+from vitc.runtime.arrays import filled
 
 __all__ = ["CONNECTED", "REQUEST"]
 
@@ -73,10 +74,8 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     buffers = tvm.runtime.empty((batch, int(request["bytes"])), "uint8", device)
     with (folder / TRACE).open("wb") as traced:
         for start in range(0, count, batch):
-            # The last image fills up what is missing.
-            places = np.minimum(np.arange(start, start + batch), count - 1)
             tensors = [
-                tvm.runtime.tensor(np.ascontiguousarray(array[places] if each else array), device)
+                tvm.runtime.tensor(filled(array, start, batch) if each else array, device)
                 for array, each in given
             ] + outputs
             for _ in range(int(request["warmup"]) - 1):

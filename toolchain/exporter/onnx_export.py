@@ -158,7 +158,6 @@ def build(
     frozen, in_float = traced.frozen, wide_layers(traced.model)
     onnx_model = ir.from_proto(_copied(traced.graph))
     graph = onnx_model.graph
-    graph.name = "vitc"
     strip_origins(onnx_model)
     name_modules(graph)
     fold_constants(onnx_model)

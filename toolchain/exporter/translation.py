@@ -140,12 +140,8 @@ def _cast(nodes: Nodes, x: ir.Value, *_: Any, **__: Any) -> ir.Value:
 
 
 def _reshape(nodes: Nodes, x: ir.Value, *_: Any) -> ir.Value:
-    sizes = nodes.wanted.shape
-    open_axes = [axis for axis, size in enumerate(sizes) if isinstance(size, PerImage)]
-    if len(open_axes) == 1 and 0 not in sizes:
-        known = [-1 if isinstance(size, PerImage) else size for size in sizes]
-        return nodes("Reshape", x, nodes.constant(known, np.int64))
-    return nodes("Reshape", x, nodes.sizes(sizes), allowzero=1)
+    # What can be a constant shape becomes one when the graph is tidied.
+    return nodes("Reshape", x, nodes.sizes(nodes.wanted.shape), allowzero=1)
 
 
 def _expand(nodes: Nodes, x: ir.Value, *_: Any, **__: Any) -> ir.Value:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vitc.models.config import NetworkConfig
 
 __all__ = [
-    "LOGITS",
     "PIXELS",
     "Account",
     "LayerAccount",
@@ -26,6 +25,7 @@ __all__ = [
     "account",
     "attention",
     "classifier",
+    "in_fp32",
     "spatial",
     "two_layer",
 ]
@@ -36,7 +36,7 @@ _FP32_BYTES = 4
 _OPS_PER_WORD = 64
 
 PIXELS = "pixels are real numbers; the papers keep the patch embedding in fp32"
-LOGITS = "class scores are real numbers; the papers keep the head in fp32"
+_LOGITS = "class scores are real numbers; the papers keep the head in fp32"
 _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
 _LAST_NORM = "its class token folds into the head"
@@ -249,14 +249,7 @@ def spatial(
     yield from two_layer(
         name, rows=width, inputs=group, hidden=hidden, weight_bits=weight_bits, times=groups
     )
-    yield LayerAccount(
-        f"{name}.scale",
-        "float",
-        parameters=width,
-        folded_bytes=_FP32_BYTES * width,
-        why=_STREAM,
-        taps=(f"{name}.output",),
-    )
+    yield in_fp32(f"{name}.scale", f"{name}.output", parameters=width, why=_STREAM)
 
 
 def classifier(*, rows: int, width: int, classes: int) -> Iterator[LayerAccount]:
@@ -270,15 +263,28 @@ def classifier(*, rows: int, width: int, classes: int) -> Iterator[LayerAccount]
     yield LayerAccount(
         "norm", "folded", parameters=2 * rows, buffers=2 * rows, why=_LAST_NORM, taps=("logits",)
     )
-    head = classes * width + classes
-    yield LayerAccount(
-        "head",
+    head, macs = classes * width + classes, classes * width
+    yield in_fp32("head", "logits", parameters=head, fp_macs=macs, why=_LOGITS)
+
+
+def in_fp32(name: str, *taps: str, parameters: int, why: str, fp_macs: int = 0) -> LayerAccount:
+    """A layer that stays in fp32: what it trains is what a compiled network stores.
+
+    Args:
+        name: Of the layer.
+        taps: Of the steps that compute it.
+        parameters: Trained values.
+        why: Why it is not binary.
+        fp_macs: Multiply-accumulates.
+    """
+    return LayerAccount(
+        name,
         "float",
-        parameters=head,
-        folded_bytes=_FP32_BYTES * head,
-        fp_macs=classes * width,
-        why=LOGITS,
-        taps=("logits",),
+        parameters=parameters,
+        folded_bytes=_FP32_BYTES * parameters,
+        fp_macs=fp_macs,
+        why=why,
+        taps=taps,
     )
 
 
@@ -305,15 +311,7 @@ def _linear(
 ) -> LayerAccount:
     weights, macs = inputs * outputs, rows * inputs * outputs
     if bits != 1:
-        return LayerAccount(
-            name,
-            "float",
-            parameters=weights + outputs,
-            folded_bytes=_FP32_BYTES * (weights + outputs),
-            fp_macs=macs,
-            why=_LATENT,
-            taps=taps,
-        )
+        return in_fp32(name, *taps, parameters=weights + outputs, fp_macs=macs, why=_LATENT)
     return LayerAccount(
         name,
         "binary",

@@ -120,9 +120,15 @@ def claim_folder(
         yield FolderOutput(place, force)
 
 
-def check_folder(named: str | os.PathLike[str], *, marker: str, force: bool = False) -> None:
+def check_folder(
+    named: str | os.PathLike[str],
+    *,
+    marker: str,
+    force: bool = False,
+    parts: Callable[[Path], Collection[str]] | None = None,
+) -> None:
     """Raise what `claim_folder` would raise now."""
-    with claim_folder(named, marker=marker, force=force):
+    with claim_folder(named, marker=marker, force=force, parts=parts):
         pass
 
 

@@ -11,7 +11,7 @@ from vitc.errors import VitcError
 from vitc.runtime.images import as_images, plain_array
 from vitc.runtime.port import Port
 
-__all__ = ["Bound", "as_port_array", "bind_inputs", "probe_inputs"]
+__all__ = ["Bound", "as_port_array", "bind_inputs", "filled", "probe_inputs"]
 
 Array = npt.NDArray[np.generic]
 
@@ -33,13 +33,22 @@ class Bound(dict[str, Array]):
     n: int = 0
 
     def part(self, ports: tuple[Port, ...], start: int, count: int) -> dict[str, Array]:
-        """The arrays of `count` images from `start` on; the last image fills up what is missing."""
+        """The arrays of a batch: those of each image as `filled` gives them, the others whole."""
         each = {port.name for port in ports if port.per_image}
-        places = np.minimum(np.arange(start, start + count), self.images - 1)
         return {
-            name: np.ascontiguousarray(array[places]) if name in each else array
+            name: filled(array, start, count) if name in each else array
             for name, array in self.items()
         }
+
+
+def filled(array: Array, start: int, count: int) -> Array:
+    """`count` images from `start` on; the last image fills up what is missing.
+
+    Copies only where something is missing.
+    """
+    part = array[start : start + count]
+    missing = count - len(part)
+    return np.concatenate([part, np.repeat(array[-1:], missing, axis=0)]) if missing else part
 
 
 def bind_inputs(given: object, ports: tuple[Port, ...]) -> Bound:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
-from vitc.runtime.images import as_images
 from vitc.runtime.manifest import FORMAT, Manifest
 from vitc.runtime.native import NativeModel
 from vitc.runtime.sealed_library import SealedLibrary
@@ -47,7 +46,7 @@ def _reopen(path: str, identity: str) -> Artefact:
 def own_files(folder: Path) -> set[str]:
     """Names of the files of an artefact, of any version, damaged or not."""
     names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
-    names |= {"self_test.npy", "self_test.expected.npy", "self_test.taps"}
+    names |= {path.name for path in folder.glob("self_test.*")}
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]
         return names | set(map(str, files))
@@ -213,10 +212,6 @@ class Artefact:
         if beyond:
             return f"Run it on a machine that has {', '.join(beyond)}, or {native}."
         return f"Run it with `--device qemu`, or {native}."
-
-    def check_images(self, images: object, name: str = "The input") -> npt.NDArray[np.float32]:
-        """Return images as fp32 in C order; see `vitc.runtime.images.as_images`."""
-        return as_images(images, self.image_shape, name)
 
     @cached_property
     def sealed(self) -> SealedLibrary:

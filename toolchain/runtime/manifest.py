@@ -91,11 +91,6 @@ class StepFacts:
     unit: str | None
     writes: tuple[Written, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Of its buffers."""
-        return sum(written.bytes for written in self.writes)
-
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {

@@ -6,20 +6,22 @@ import ctypes
 import weakref
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
-from vitc.runtime.arrays import bind_inputs
-from vitc.runtime.manifest import EntryFacts, Manifest
+from vitc.runtime.arrays import Bound, bind_inputs
+from vitc.runtime.manifest import EntryFacts
 from vitc.runtime.port import DTYPES, MOST_AXES
 from vitc.runtime.sealed_library import SealedLibrary
 from vitc.runtime.trace import decode_trace
 
-__all__ = ["Loadable", "NativeModel"]
+if TYPE_CHECKING:
+    from vitc.runtime.artefact import Artefact
+
+__all__ = ["NativeModel"]
 
 _OBSERVER = ctypes.CFUNCTYPE(
     None,
@@ -122,32 +124,6 @@ class _Call(ctypes.Structure):
     )
 
 
-class Loadable(Protocol):
-    """What a model is loaded from: an artefact."""
-
-    @property
-    def path(self) -> Path:
-        """Its folder."""
-
-    @property
-    def library(self) -> Path:
-        """The library, for errors."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the library is."""
-
-    @property
-    def sealed(self) -> SealedLibrary:
-        """A private copy of the library."""
-
-    def missing_features(self) -> list[str]:
-        """What the library needs and this machine lacks."""
-
-    def where_else(self) -> str:
-        """What to do where this machine does not run the library."""
-
-
 class NativeModel:
     """A handle of the library: workspace and threads. Not for two Python threads at once.
 
@@ -169,7 +145,7 @@ class NativeModel:
         VitcError: If this machine cannot run the library, or the library cannot be loaded.
     """
 
-    def __init__(self, artefact: Loadable, threads: int = 1, *, pin: bool = False) -> None:
+    def __init__(self, artefact: Artefact, threads: int = 1, *, pin: bool = False) -> None:
         self._handle = ctypes.c_void_p()
         self._asked = (threads, pin)
         self.artefact = artefact
@@ -207,7 +183,7 @@ class NativeModel:
         self._destroy.atexit = False
         self.threads = int(self._library.vitc_threads(self._handle))
 
-    def __reduce__(self) -> tuple[Callable[..., NativeModel], tuple[Loadable, int, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., NativeModel], tuple[Artefact, int, bool]]:
         return _load, (self.artefact, *self._asked)
 
     def _check_info(self) -> None:
@@ -289,7 +265,8 @@ class NativeModel:
                 f"{', '.join(port.name for port in entry.outputs)}.",
                 "Call `run`, which gives each by its name.",
             )
-        result: npt.NDArray[np.float32] = self._run(entry, images, None)[entry.outputs[0].name]
+        outputs = self._run(entry, bind_inputs(images, entry.inputs), None)
+        result: npt.NDArray[np.float32] = outputs[entry.outputs[0].name]
         return result
 
     def run(self, inputs: object, entry: str | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -306,7 +283,8 @@ class NativeModel:
         Raises:
             VitcError: If there is no such entry, an input does not fit, or the model was closed.
         """
-        return self._run(self._entry(entry), inputs, None)
+        chosen = self._entry(entry)
+        return self._run(chosen, bind_inputs(inputs, chosen.inputs), None)
 
     def trace(self, inputs: object, entry: str | None = None) -> dict[str, npt.NDArray[np.generic]]:
         """Run an entry and return every tap: name to array [number, ...], bits as uint8."""
@@ -334,10 +312,9 @@ class NativeModel:
             raise VitcError(f"There is no entry {name!r}; there is {known}.", "Name one of them.")
         return found
 
-    def _run(self, entry: EntryFacts, inputs: object, observer: Any) -> dict[str, npt.NDArray[Any]]:
+    def _run(self, entry: EntryFacts, bound: Bound, observer: Any) -> dict[str, npt.NDArray[Any]]:
         if not self._handle:
             raise VitcError("The model was closed.", "Load the artefact again.")
-        bound = bind_inputs(inputs, entry.inputs)
         batch = self.artefact.manifest.batch
         total = -(-bound.images // batch) * batch
         outputs = {p.name: np.empty(p.sizes(total, bound.n), p.dtype) for p in entry.outputs}
@@ -376,5 +353,5 @@ def _destroy(library: SealedLibrary, handle: ctypes.c_void_p) -> None:
     library.functions.vitc_destroy(handle)
 
 
-def _load(artefact: Loadable, threads: int, pin: bool) -> NativeModel:
+def _load(artefact: Artefact, threads: int, pin: bool) -> NativeModel:
     return NativeModel(artefact, threads, pin=pin)

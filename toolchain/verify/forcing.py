@@ -58,7 +58,7 @@ class Reference:
         """Images [B, 3, H, W] to logits and how far fp32 may be from them, float64 [B, classes]."""
         with RoundingErrors() as errors:
             result = self._double(torch.from_numpy(images).double())
-        return result.numpy(), _limit(errors, result).numpy()
+        return result.numpy(), _limit(errors.bound(result), result).numpy()
 
     @torch.no_grad()
     def compare(
@@ -105,7 +105,7 @@ class Reference:
             if value is None or value.shape != event.value.shape:
                 return None
             if event.kind == "float":
-                floats[event.name] = event.value, _limit(errors, event.value)
+                floats[event.name] = event.value, _limit(errors.bound(event.value), event.value)
                 return None
             theirs = torch.from_numpy(np.ascontiguousarray(value))
             if event.kind != "bits":
@@ -113,7 +113,7 @@ class Reference:
             theirs = _as_bits(theirs)
             origin = errors.origin(event.value)
             if origin is not None:
-                limit = _limit_of(origin)
+                limit = _limit(origin.bound, origin.pre)
                 places = torch.nonzero(theirs.long() != event.value.long()).tolist()
                 found = {
                     place: Flip(float(origin.pre[place]), float(limit[place]))
@@ -132,14 +132,9 @@ class Reference:
         return Drift(flips, floats)
 
 
-def _limit(errors: RoundingErrors, value: Tensor) -> Tensor:
-    bound = errors.bound(value)
+def _limit(bound: Tensor | None, value: Tensor) -> Tensor:
+    """The bound of each element; what is exact has none to spare."""
     return torch.zeros_like(value) if bound is None else bound.expand_as(value)
-
-
-def _limit_of(origin: Origin) -> Tensor:
-    bound = origin.bound
-    return torch.zeros_like(origin.pre) if bound is None else bound.expand_as(origin.pre)
 
 
 @dataclass(frozen=True)
@@ -268,7 +263,7 @@ class TapComparison:
             tally.max_error = max(tally.max_error, float(error.max()))
             self._mismatches(~(error == 0), tally)
         else:
-            wrong = self._floats(own, _limit(errors, own), theirs.double(), tally)
+            wrong = self._floats(own, _limit(errors.bound(own), own), theirs.double(), tally)
             if drift is not None and not self._differs and event.name in drift.floats:
                 exact, limit = drift.floats[event.name]
                 wrong |= ~((theirs.double() - exact).abs() <= limit)
@@ -284,7 +279,7 @@ class TapComparison:
         tally.max_error = 1.0
         tie = torch.zeros_like(differs)
         if origin is not None:
-            limit = _limit_of(origin)
+            limit = _limit(origin.bound, origin.pre)
             tie = differs & (origin.pre.abs() <= limit) & (theirs <= 1)
             for position in torch.nonzero(tie)[: _LISTED - len(self.near_ties)].tolist():
                 place = tuple(position)

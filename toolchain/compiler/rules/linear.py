@@ -128,6 +128,20 @@ class Product:
             rows = emission.signs(rows, count, self.axis, source)
         return [rows, lanes]
 
+    def affine(self, emission: Emission, fill: float = 0.0) -> list[Operand]:
+        """Operands, scales and what is added, which are the inputs 2 and 3.
+
+        Args:
+            emission: Where constants go.
+            fill: Scale of outputs that are padding.
+        """
+        scales, added = self.op.constant(2), self.op.constant(3)
+        return [
+            *self.operands(emission),
+            self.of_outputs(self.factored(scales), fill, emission),
+            self.of_outputs(added, 0, emission),
+        ]
+
     def _weight(self, emission: Emission) -> Constant:
         """Weights in the layout that pairs with the bits."""
         axis, isa = self.axis, self.isa

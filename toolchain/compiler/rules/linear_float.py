@@ -30,14 +30,8 @@ class LinearFloat(Rule):
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
-        scales = op.constant(2)
         ((_, read),) = self.asks(op, form, emission.isa)
-        product = Product(op, read, Axis(len(scales)), emission.isa)
-        operands = [
-            *product.operands(emission),
-            product.of_outputs(product.factored(scales), 0, emission),
-            product.of_outputs(op.constant(3), 0, emission),
-        ]
+        product = Product(op, read, Axis(len(op.constant(2))), emission.isa)
         assert isinstance(form.layout, Floats)  # noqa: S101 - it offers no other
         shape, stride = product.shape, form.layout.stride
         kernel = emission.kernel(
@@ -46,4 +40,4 @@ class LinearFloat(Rule):
             lambda symbol, isa: float_kernel(symbol, isa, shape, stride=stride),
             tuned=not product.on_tiles,
         )
-        return emission.step(op, form, kernel, operands, product.cost)
+        return emission.step(op, form, kernel, product.affine(emission), product.cost)

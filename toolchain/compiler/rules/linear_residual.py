@@ -42,16 +42,11 @@ class LinearResidual(Rule):
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
-        scales = op.constant(2)
         (_, read), (residual, floats) = self.asks(op, form, emission.isa)
-        product = Product(op, read, Axis(len(scales)), emission.isa)
+        product = Product(op, read, Axis(len(op.constant(2))), emission.isa)
         gains = op.constant(4).reshape(-1)
         has_gain = not bool(np.all(gains == 1))
-        operands = product.operands(emission)
-        operands += [
-            product.of_outputs(product.factored(scales), 0, emission),
-            product.of_outputs(op.constant(3), 0, emission),
-        ]
+        operands = product.affine(emission)
         if has_gain:
             expanded = np.broadcast_to(gains, (1, product.positions))
             operands.append(product.of_positions(expanded, emission))

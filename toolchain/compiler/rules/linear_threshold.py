@@ -62,20 +62,15 @@ class LinearThreshold(Rule):
         outputs, output = _outputs(form, op.output.channels)
         read = ask(op, emission.isa, transposed=_transposed(form))[1]
         product = Product(op, read, outputs, emission.isa)
-        scales = op.constant(2)
-        _need_finite(op, scales, product.axis.length)
+        _need_finite(op, op.constant(2), product.axis.length)
         upper, lower = (_matrix(op.constant(i)) for i in (4, 5))
         two_sided = bool(np.any(lower > -np.inf))
         groups = max(upper.shape[1], lower.shape[1])
         if groups not in (1, outputs.groups):
             raise refused(op, f"it has {groups} threshold groups over {outputs.groups} heads")
-        operands = product.operands(emission)
         # A padding output must give bit 0 whatever its threshold: every comparison with NaN is
         # false.
-        operands += [
-            product.of_outputs(product.factored(scales), np.nan, emission),
-            product.of_outputs(op.constant(3), 0, emission),
-        ]
+        operands = product.affine(emission, fill=np.nan)
         for side in (upper, lower) if two_sided else (upper,):
             values = np.broadcast_to(side, (product.positions, groups)).T
             operands.append(product.of_positions(values, emission))

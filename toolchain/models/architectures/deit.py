@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vitc.errors import VitcError
-from vitc.models.account import PIXELS, LayerAccount, attention, classifier, spatial, two_layer
+from vitc.models.account import (
+    PIXELS,
+    LayerAccount,
+    attention,
+    classifier,
+    in_fp32,
+    spatial,
+    two_layer,
+)
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import LARGEST, numbered, shown
@@ -173,14 +181,8 @@ def _sizes(shapes: Shapes) -> dict[str, int | bool]:
 def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
     C, N, patch = config.width, config.tokens, 3 * config.patch_size**2
     embedding = C * patch + C + C + N * C
-    yield LayerAccount(
-        "embedding",
-        "float",
-        parameters=embedding,
-        folded_bytes=4 * embedding,
-        fp_macs=(N - 1) * C * patch,
-        why=PIXELS,
-        taps=("embedding",),
+    yield in_fp32(
+        "embedding", "embedding", parameters=embedding, fp_macs=(N - 1) * C * patch, why=PIXELS
     )
     bits = config.weight_bits
     for i in range(config.depth):
@@ -244,7 +246,6 @@ _MICRO = Preset(
 
 DEIT: Final = Architecture(
     name="sibivit",
-    title="DeiT",
     config=ModelConfig,
     presets=(
         _preset("deit-tiny", 192, 3),

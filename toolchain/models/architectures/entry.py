@@ -28,7 +28,6 @@ class Architecture(Generic[_Config]):
 
     Attributes:
         name: Key in the table and in configurations.
-        title: What it is called in a sentence.
         config: Its configuration.
         presets: Its named networks.
         tensors: Names that the state dict of each of its networks has, and together those of no
@@ -42,7 +41,6 @@ class Architecture(Generic[_Config]):
     """
 
     name: str
-    title: str
     config: type[_Config]
     presets: tuple[Preset, ...]
     tensors: tuple[str, ...]
