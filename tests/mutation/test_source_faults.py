@@ -71,7 +71,7 @@ LOWERING = [
     Fault("thresholds of the first head for all", f"{RULES}.linear_threshold",
           "group = outputs if groups > 1 else None", "group = None", "blocks.0.attn.query"),
     Fault("padding outputs take part", f"{RULES}.linear_threshold",
-          "product.factored(scales), np.nan,", "product.factored(scales), 0,",
+          "product.affine(emission, fill=np.nan)", "product.affine(emission, fill=0.0)",
           "blocks.0.attn.context"),
     Fault("slack one too large", f"{RULES}.attention",
           "AttentionShape(queries, keys, head, slack)",
