@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from vitc.errors import VitcError
 from vitc.models import ModelConfig, load, pickle_limits, random_model
-from vitc.models import checkpoint as checkpoints
+from vitc.models import tensor_files
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_header_that_lies_is_refused(tmp_path, content):
 @pytest.mark.parametrize("name", ["_MAX_BYTES", "_MAX_HEADER"])
 def test_more_than_a_limit_is_refused(state, tmp_path, monkeypatch, name):
     save_file(state, tmp_path / "m.safetensors")
-    monkeypatch.setattr(checkpoints, name, 100)
+    monkeypatch.setattr(tensor_files, name, 100)
     refusal(tmp_path / "m.safetensors")
 
 
@@ -150,7 +150,7 @@ def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, mon
     path = tmp_path / "m.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/data.pkl", bytes(1 << 20))
-    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 1 << 19)
+    monkeypatch.setattr(tensor_files, "_MAX_BYTES", 1 << 19)
     assert "unpacks to" in refusal(path)
 
 

@@ -9,14 +9,14 @@ entry names it): whatever stands before its name stands before all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
 from vitc.errors import VitcError
-from vitc.models.architectures import anchors
+from vitc.models import architectures
 
 __all__ = ["StateDict", "find_state_dict", "unwrapped"]
 
@@ -48,22 +48,27 @@ class StateDict:
     notes: tuple[str, ...] = ()
 
 
-def find_state_dict(content: object, *, ema: bool = False) -> StateDict:
+def find_state_dict(
+    content: object, *, ema: bool = False, anchors: Sequence[str] | None = None
+) -> StateDict:
     """Find the tensors in the content of a file.
 
     Args:
         content: What torch.load gave.
         ema: Whether to take the moving average of the weights.
+        anchors: Tensors of which every network has one, the longest name first; None for those of
+            the architectures.
 
     Raises:
         VitcError: If there are none, or those of several networks; what was found is named. The
             message begins with the verb.
     """
-    found = dict(_holding(content, set()))
+    known = architectures.anchors() if anchors is None else anchors
+    found = dict(_holding(content, set(), known))
     chosen = {
         place: value
         for place, value in found.items()
-        if any(_averaged(f"{place}.{prefix}") == ema for prefix in _prefixes(value))
+        if any(_averaged(f"{place}.{prefix}") == ema for prefix in _prefixes(value, known))
     }
     if not chosen and not ema and not found and isinstance(content, Mapping):
         # Tensors of another network, which are reported when their shapes are looked at.
@@ -94,16 +99,19 @@ def find_state_dict(content: object, *, ema: bool = False) -> StateDict:
     tensors = {str(name): value.detach() for name, value in taken.items()}
     notes = [f"{place} was taken"] if place else []
     notes += [f"the file also has {other}, which was left" for other in found if other != place]
-    bare = unwrapped(tensors, ema=ema and not _averaged(place))
+    bare = unwrapped(tensors, ema=ema and not _averaged(place), anchors=known)
     return StateDict(bare.tensors, (*notes, *bare.notes))
 
 
-def unwrapped(tensors: Mapping[str, Tensor], *, ema: bool = False) -> StateDict:
+def unwrapped(
+    tensors: Mapping[str, Tensor], *, ema: bool = False, anchors: Sequence[str] | None = None
+) -> StateDict:
     """The same tensors without what wrappers have put before and into their names.
 
     Args:
         tensors: A state dict.
         ema: Whether to take the moving average, if networks of several prefixes are in it.
+        anchors: As in `find_state_dict`.
 
     Raises:
         VitcError: If there are several networks in it; the message begins with the verb.
@@ -114,7 +122,7 @@ def unwrapped(tensors: Mapping[str, Tensor], *, ema: bool = False) -> StateDict:
         if short in plain:
             raise VitcError(f"has two tensors that are {short}, one of them as {name}.", _ALONE)
         plain[short] = tensor
-    prefixes = _prefixes(plain)
+    prefixes = _prefixes(plain, architectures.anchors() if anchors is None else anchors)
     wanted = prefixes
     if len(prefixes) > 1:
         wanted = [prefix for prefix in prefixes if _averaged(prefix) == ema]
@@ -145,9 +153,8 @@ def _without_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def _prefixes(tensors: Mapping[str, Any]) -> list[str]:
+def _prefixes(tensors: Mapping[str, Any], known: Sequence[str]) -> list[str]:
     """What stands before the names of each network among tensors, wrappers aside."""
-    known = anchors()
     found: dict[str, None] = {}
     for name in tensors:
         short = _without_wrappers(str(name))
@@ -163,7 +170,9 @@ def _averaged(place: str) -> bool:
     return any(word in parts for word in _EMA_WORDS)
 
 
-def _holding(content: object, seen: set[int], place: str = "") -> Iterator[tuple[str, Any]]:
+def _holding(
+    content: object, seen: set[int], known: Sequence[str], place: str = ""
+) -> Iterator[tuple[str, Any]]:
     """Mappings that hold the tensors of a network, by the path of their keys.
 
     Each is looked into once: a file of a few bytes can hold one in a million places.
@@ -171,11 +180,12 @@ def _holding(content: object, seen: set[int], place: str = "") -> Iterator[tuple
     if not isinstance(content, Mapping) or id(content) in seen or place.count(".") > _DEEPEST:
         return
     seen.add(id(content))
-    if _prefixes({name: None for name, value in content.items() if isinstance(value, Tensor)}):
+    tensors = {name: None for name, value in content.items() if isinstance(value, Tensor)}
+    if _prefixes(tensors, known):
         yield place, content
         return
     for key, value in content.items():
-        yield from _holding(value, seen, f"{place}.{key}" if place else str(key))
+        yield from _holding(value, seen, known, f"{place}.{key}" if place else str(key))
 
 
 def _listing(names: Any) -> str:
