@@ -72,6 +72,7 @@ class Lowering(ir.passes.InPlacePass):
             "BinaryScores": self._scores,
             "SoftmaxMask": self._softmax_mask,
             "RowBestMask": self._row_best_mask,
+            "BiasedBestMask": self._biased_best_mask,
             "MaskSignMatMul": self._mask_product,
             "IntegerThreshold": self._integer_threshold,
         }
@@ -214,6 +215,18 @@ class Lowering(ir.passes.InPlacePass):
         best = emit.op("ReduceMax", [scores, emit.constant(np.array([-1]), "axis")])
         least = emit.op("Sub", [best, self.integer(distance, "slack", emit)])
         self.mask(emit.op("GreaterOrEqual", [scores, least]), emit)
+
+    def _biased_best_mask(self, node: ir.Node, emit: Emitter) -> None:
+        scores, bias, excluded = node.inputs
+        assert scores is not None  # noqa: S101 - a file is validated where it is loaded
+        biased = emit.op("Add", [self.as_float(scores, emit), bias])
+        if _array(excluded, node).any():
+            never = emit.constant(np.array(-np.inf, dtype=np.float32), "never")
+            biased = emit.op("Where", [excluded, never, biased])
+        best = emit.op("ReduceMax", [biased, emit.constant(np.array([-1]), "axis")])
+        cut = np.array(node.attributes["cut"].as_float(), dtype=np.float32)
+        least = emit.op("Sub", [best, emit.constant(cut, "cut")])
+        self.mask(emit.op("GreaterOrEqual", [biased, least]), emit)
 
     def _mask_product(self, node: ir.Node, emit: Emitter) -> None:
         self.selected(self._bits(node.inputs[0]), self._bits(node.inputs[1]), emit)

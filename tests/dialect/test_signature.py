@@ -61,10 +61,34 @@ def test_every_attribute_has_a_range_and_is_required(operator) -> None:
     for name in attributes:
         with pytest.raises(VitcError, match=f"no {name}"):
             check_attributes(operator, {k: v for k, v in attributes.items() if k != name})
-        for wrong in (-1, 1 << 40) if isinstance(attributes[name], int) else (-0.5, 1.5):
+        for wrong in (-1, 1 << 40) if isinstance(attributes[name], int) else (-0.5, 1e39):
             with pytest.raises(VitcError, match=f"its {name} is .* not within"):
                 check_attributes(operator, {**attributes, name: wrong})
         with pytest.raises(VitcError, match=f"its {name} is no"):
             check_attributes(operator, {**attributes, name: None})
     with pytest.raises(VitcError, match="does not know"):
         check_attributes(operator, {**attributes, "axis": 1})
+
+
+BIASED = next(vector for vector in VECTORS if vector.name == "biasedbestmask_2x3x2x5x9_excluded")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("scores", (3, 2, 5), "its scores has 3 axes, not 4 or more"),
+        ("bias", (2, 5, 8), "8 should be 9"),
+        ("bias", (3, 5, 9), "3 should be 2"),
+        ("bias", (1, 2, 5, 9), "4 axes, not 3"),
+        ("excluded", (3, 2, 5, 9), "2 should be 1"),
+        ("excluded", (2, 1, 5, 9), "2 should be 1 or 3"),
+        ("excluded", (3, 1, 5, 8), "8 should be 1 or 9"),
+        ("excluded", (5, 9), "2 axes, not 4"),
+    ],
+)
+def test_a_bias_and_what_is_excluded_have_the_sizes_of_the_scores(name, shape, message) -> None:
+    given = [TensorType(str(array.dtype), array.shape) for array in BIASED.inputs]
+    place = OPS["BiasedBestMask"].inputs.index(name)
+    given[place] = TensorType(given[place].dtype, shape)
+    with pytest.raises(VitcError, match=message):
+        call_type("BiasedBestMask", BIASED.attributes, given)

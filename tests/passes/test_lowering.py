@@ -142,6 +142,26 @@ def test_softmax_masks_are_lowered(graph, rng, run) -> None:
     np.testing.assert_array_equal(run(model, p=values)[0], before)
 
 
+@pytest.mark.parametrize("excluding", [False, True])
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_masks_of_biased_scores_are_lowered(graph, rng, run, lowering, excluding) -> None:
+    windows, m = 4, N + 2
+    kind = ir.DataType.INT32 if lowering is LowerToInt8 else ir.DataType.FLOAT
+    scores = graph.input("scores", ("batch", windows, HEADS, N, m), dtype=ir.DataType.INT32)
+    bias = (rng.integers(-40, 41, (HEADS, N, m)) / 4).astype(np.float32)
+    bias[..., rng.random(m) < 0.2] = -np.inf
+    excluded = rng.random((windows, 1, N, m)) < (0.5 if excluding else 0)
+    inputs = [scores, graph.const(bias), graph.const(excluded)]
+    mask = graph.op("BiasedBestMask", inputs, scores.shape, "UINT8", cut=7.75)
+    model = graph.model(mask)
+    values = rng.integers(-20, 21, (3, windows, HEADS, N, m)).astype(np.int32)
+    before = run(model, scores=values)[0]
+    lowering()(model)
+    assert not any(node.domain for node in model.graph)
+    graph.graph.inputs[0].dtype = kind
+    np.testing.assert_array_equal(run(model, scores=values.astype(kind.numpy()))[0], before)
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 def test_a_packed_graph_input_is_refused(graph, rng, lowering) -> None:
     x = graph.input("x", ("batch", N, 3), dtype=ir.DataType.UINT8)

@@ -135,3 +135,21 @@ def test_softmax_mask(rng, lead, tokens, ratio):
     p = (2.0 ** -rng.integers(0, 5, (*lead, tokens, tokens))).astype(np.float32)
     found = run("SoftmaxMask", (p,), {"ratio": ratio})
     assert np.array_equal(OWN.softmax_mask(tensor(p), ratio).numpy(), found)
+
+
+@shared.examples(30)
+@given(numbers.rngs(), leads, few, few, few, few, st.floats(2.0**-10, 2.0**10, width=32))
+def test_biased_best_mask(rng, lead, windows, heads, n, m, cut):
+    scores = rng.integers(-20, 21, (*lead, windows, heads, n, m)).astype(np.int32)
+    bias = numbers.arrays_of(rng, (heads, n, m))
+    ties = rng.random(bias.shape) < 0.4
+    bias = np.where(ties, rng.integers(-9, 10, bias.shape) - np.float32(cut), bias)
+    bias[rng.random(bias.shape) < 0.2] = -np.inf
+    bias[..., rng.integers(m)] = 3
+    excluded = rng.random((rng.choice([1, windows]), 1, n, m)) < 0.3
+    excluded &= ~np.isin(np.arange(m), np.flatnonzero((bias == 3).all((0, 1))))
+    mask = run(
+        "BiasedBestMask", (scores, bias.astype(np.float32), excluded), {"cut": float(cut)}
+    )
+    assert (mask.max(axis=-1) == 1).all()
+    assert not (mask.astype(bool) & excluded).any()

@@ -41,6 +41,7 @@ _BYTES = np.arange(256, dtype=np.uint8)[:, None]
 _BITS_OF_BYTE = onnx.numpy_helper.from_array(
     np.unpackbits(_BYTES, axis=1, bitorder="little"), "bits_of_byte"
 )
+_NEVER = onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "never")
 _BIT_VALUES = onnx.numpy_helper.from_array(
     (2.0 ** np.arange(8, dtype=np.float32))[:, None], "bit_values"
 )
@@ -173,6 +174,16 @@ def RowBestMask(scores: INT32, slack: int) -> UINT8:
 
 
 @_dialect
+def BiasedBestMask(scores: INT32, bias: FLOAT, excluded: BOOL, cut: float) -> UINT8:
+    biased = op.Add(op.Cast(scores, to=_FLOAT), bias)
+    t = op.Where(excluded, op.Constant(value=_NEVER), biased)
+    best = op.ReduceMax(t, op.Constant(value_ints=[-1]))
+    least = op.Sub(best, op.Constant(value_float=cut))
+    mask = op.Cast(op.GreaterOrEqual(t, least), to=_UINT8)
+    return mask
+
+
+@_dialect
 def MaskSignMatMul(mask: UINT8, value: UINT8, k: int) -> INT32:
     lead = op.Shape(mask, start=0, end=-1)
     width = op.Shape(value, start=-2, end=-1)
@@ -206,6 +217,7 @@ _BODIES: tuple[Any, ...] = (
     BinaryScores,
     SoftmaxMask,
     RowBestMask,
+    BiasedBestMask,
     MaskSignMatMul,
     IntegerThreshold,
 )

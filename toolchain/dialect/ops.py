@@ -79,6 +79,11 @@ OPS: dict[str, DialectOp] = {
             "scores int32 [..,N] -> bits: scores >= rowmax - 2 slack.",
         ),
         DialectOp(
+            "BiasedBestMask", ("scores", "bias", "excluded"), "mask", (("cut", "float"),),
+            "scores int32 [..,G,H,N,M], bias fp32 [H,N,M], excluded bool [1|G,1,1|N,1|M] -> bits: "
+            "t >= rowmax(t) - cut, t = scores + bias, -inf where excluded, fp32.",
+        ),
+        DialectOp(
             "MaskSignMatMul", ("mask", "value"), "integers", _K,
             "mask [..,N,P(K)], value packed along tokens [..,D,P(K)] -> int32 [..,N,D]: "
             "2 popcount(mask AND value) - popcount(mask).",

@@ -86,6 +86,12 @@ def _row_best_mask(scores: Array, *, slack: int) -> Array:
     return mask.astype(np.uint8)
 
 
+def _biased_best_mask(scores: Array, bias: Array, excluded: Array, *, cut: float) -> Array:
+    biased = np.where(excluded, np.float32(-np.inf), scores.astype(np.float32) + bias)
+    least = biased.max(axis=-1, keepdims=True) - np.float32(cut)
+    return np.asarray(biased >= least).astype(np.uint8)
+
+
 def _mask_product(mask: Array, value: Array, *, k: int) -> Array:
     mask = pack_bits(unpack_bits(mask, k))
     both = _popcount(mask[..., :, None, :] & value[..., None, :, :])
@@ -106,6 +112,7 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "BinaryScores": _sign_product,
     "SoftmaxMask": _softmax_mask,
     "RowBestMask": _row_best_mask,
+    "BiasedBestMask": _biased_best_mask,
     "MaskSignMatMul": _mask_product,
     "IntegerThreshold": _integer_threshold,
 }

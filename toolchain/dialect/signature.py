@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from vitc.dialect.ops import OPS
 from vitc.dialect.packing import packed_width
 from vitc.errors import VitcError
@@ -26,6 +28,8 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "slack": (0, (1 << 30) - 1),
     "transposed": (0, 1),
     "ratio": (0.0, 1.0),
+    # Differences of scores and a cut are then no denormals, which some processors flush.
+    "cut": (2.0**-100, float(np.finfo(np.float32).max)),
 }
 
 
@@ -72,6 +76,12 @@ _SIGNATURES: Final[dict[str, _Signature]] = {
     "BinaryScores": _signature(("int32", ".. N M"), ("uint8", ".. N P"), ("uint8", ".. M P")),
     "SoftmaxMask": _signature(("uint8", ".. N"), ("float32", ".. N")),
     "RowBestMask": _signature(("uint8", ".. N"), ("int32", ".. N")),
+    "BiasedBestMask": _signature(
+        ("uint8", ".. G H N M"),
+        ("int32", ".. G H N M"),
+        ("float32", "H N M"),
+        ("bool", "1|G 1 1|N 1|M"),
+    ),
     "MaskSignMatMul": _signature(("int32", ".. N D"), ("uint8", ".. N P"), ("uint8", ".. D P")),
     "IntegerThreshold": _signature(("uint8", "*"), ("int32", "*"), ("int32", "*")),
 }
@@ -142,7 +152,8 @@ def call_type(
         # It is reshaped to the residual, whatever its leading axes are.
         return TensorType(dtype, shapes[names.index("residual")])
     bits = attributes["k"] if pattern.endswith("P") else None
-    return TensorType(dtype, axes.shape(pattern.split(), shapes[0]), bits)
+    first = signature.inputs[0][1].split()
+    return TensorType(dtype, axes.shape(pattern.split(), first, shapes[0]), bits)
 
 
 class _Axes:
@@ -182,18 +193,20 @@ class _Axes:
         divides = letter != "G" or not isinstance(rows, int) or (size > 0 and rows % size == 0)
         return known == size and divides
 
-    def shape(self, pattern: list[str], first: tuple[Size, ...] | None) -> tuple[Size, ...] | None:
+    def shape(
+        self, pattern: list[str], first: list[str], sizes: tuple[Size, ...] | None
+    ) -> tuple[Size, ...] | None:
         """Shape of the result: leading axes and what no letter tells as in the first input."""
-        if first is None:
+        if sizes is None:
             return None
         letters = pattern[1:]
-        lead = first[: len(first) - len(letters)]
-        inner = first[len(first) - len(letters) :]
+        lead = sizes[: len(sizes) - len(letters)]
+        inner = sizes[len(sizes) - len(letters) :]
         return (
             *lead,
             *(
-                self._sizes.get(letter, size if letter in ("N", "K") else None)
-                for letter, size in zip(letters, inner, strict=True)
+                self._sizes.get(letter, size if letter == own else None)
+                for letter, own, size in zip(letters, first[-len(letters) :], inner, strict=True)
             ),
         )
 

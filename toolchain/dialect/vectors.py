@@ -171,11 +171,32 @@ def _cases(
     scores = (2 * rng.integers(-16, 17, (2, 3, 17, 17)) + 1).astype(np.int32)
     for slack in (0, 3, 12):
         yield "RowBestMask", f"slack_{slack}", (scores,), {"slack": slack}
+    yield from _biased_cases(rng)
     integers = rng.integers(-9, 10, (2, 17, 8)).astype(np.int32)
     limits = rng.integers(-9, 10, (17, 1)).astype(np.int32)
     limits[0], limits[1] = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     yield "IntegerThreshold", "per_token", (integers, limits), {}
     yield "IntegerThreshold", "scalar", (integers, np.zeros((), np.int32)), {}
+
+
+def _biased_cases(
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, tuple[Array, ...], dict[str, Any]]]:
+    """Scores with a bias: ties at the cut, infinities, biases that swallow scores, windows."""
+    cases = (((), 1, 2, 17, 17), ((2,), 3, 2, 5, 9), ((1,), 4, 1, 4, 49))
+    for lead, windows, heads, n, m in cases:
+        scores = (2 * rng.integers(-16, 17, (*lead, windows, heads, n, m))).astype(np.int32)
+        bias = (rng.integers(-40, 41, (heads, n, m)) * 0.25).astype(np.float32)
+        bias[rng.random(bias.shape) < 0.2] = np.float32(-np.inf)
+        bias[..., rng.integers(m)] = np.float32(1 << 20)
+        bias[:, 1:, 0] = np.float32(0.1)
+        excluded = rng.random((windows, 1, n, m)) < 0.3
+        excluded[:, :, 1] = True
+        excluded[..., rng.integers(m)] = False
+        case = "x".join(map(str, (*lead, windows, heads, n, m)))
+        yield "BiasedBestMask", f"{case}_excluded", (scores, bias, excluded), {"cut": 8.0}
+        small = (np.clip(bias, -8, 8), np.zeros((1, 1, 1, 1), bool))
+        yield "BiasedBestMask", case, (scores, *small), {"cut": 15.75}
 
 
 def make_vectors(seed: int = 0) -> list[TestVector]:

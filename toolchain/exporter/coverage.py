@@ -33,7 +33,10 @@ _LINEARS = frozenset({"BinaryLinear", "BinaryLinearThreshold", "BinaryLinearResi
 _LISTED = 12
 _WIDE = "it has 32-bit weights"
 _UNFUSED = "no rewrite turns what follows its integers into a mask or a threshold"
-_READERS = {"BinaryScores": "RowBestMask", "MaskSignMatMul": "IntegerThreshold"}
+_READERS = {
+    "BinaryScores": frozenset({"RowBestMask", "BiasedBestMask"}),
+    "MaskSignMatMul": frozenset({"IntegerThreshold"}),
+}
 """Products of activations, and what reads their integers without a float in between."""
 
 _PRODUCTS = {"BinaryScores": "scores", "MaskSignMatMul": "context"}
@@ -56,7 +59,7 @@ def fallen_layers(graph: ir.Graph) -> dict[str, str]:
         for node in graph
         if node.domain == DOMAIN
         and node.op_type in _READERS
-        and _READERS[node.op_type] not in _readers(node)
+        and _READERS[node.op_type].isdisjoint(_readers(node))
     }
 
 
