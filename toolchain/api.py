@@ -85,6 +85,7 @@ def new(
     image_size: int | None = None,
     classes: int | None = None,
     depth: int | None = None,
+    scheme: str = "bibert",
     seed: int = 0,
 ) -> Network:
     """Make a network with random weights that behave like trained ones.
@@ -96,6 +97,7 @@ def new(
         image_size: Pixels; sets the number of tokens.
         classes: Logits.
         depth: Blocks.
+        scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
         seed: The same seed gives the same weights.
 
     Raises:
@@ -108,6 +110,7 @@ def new(
     config = chosen.config.replace(
         image_size=image_size, classes=classes, depth=depth, mlp_ratio=mlp_ratio, si=si
     )
+    config = replace(config, scheme=scheme)
     shown = chosen.preprocessing
     scaled = replace(
         shown, crop=config.image_size, resize=round(shown.resize * config.image_size / shown.crop)

@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "PRESETS",
     "PROCESSORS",
+    "SCHEMES",
     "Names",
     "absent",
     "check_device",
@@ -73,6 +74,9 @@ PRESETS: Final = Names(
     "preset", ("deit-tiny", "deit-small", "deit-base", "micro"), "see `vitc models`"
 )
 """Keys of `vitc.models.PRESETS`."""
+
+SCHEMES: Final = Names("binarization scheme", ("bibert", "recu"))
+"""Keys of `vitc.models.schemes.SCHEMES`."""
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""

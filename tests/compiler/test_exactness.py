@@ -31,6 +31,7 @@ SHAPES = {
     "SI hidden differs from tokens": {"si_hidden": 13},
     "more than one 8-bit run": {"width": 64, "hidden": 1056, "depth": 1},
     "65 tokens": {"image_size": 32, "depth": 1, "si_hidden": 65},
+    "ReCU: scales of both signs and zero": {"scheme": "recu", "width": 44, "heads": 2},
     "non-square patches of pixels left over": {"image_size": 12, "patch_size": 4, "classes": 130},
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,20 @@ def test_two_steps_go_from_full_precision_weights_to_binary_ones(
     train(second)
     assert load(second.out).config.weight_bits == 1
     load(second.out).frozen()
+
+
+def test_recu_learns_and_its_checkpoint_has_the_tau_of_its_epoch(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, scheme="recu", epochs=3)
+    result = train(options)
+    model = load(result.checkpoint)
+    assert model.config.scheme == "recu"
+    state = model.state_dict()
+    tau = 0.85 + 0.14 * (math.exp((result.best_epoch - 1) / 3) - 1) / (math.e - 1)
+    assert float(state["blocks.0.mlp.fc1.tau"]) == pytest.approx(tau)
+    initial = state["blocks.0.mlp.fc1.weight"].abs().mean(dim=1)
+    assert not torch.allclose(state["blocks.0.mlp.fc1.alpha"], initial, rtol=1e-4)
 
 
 def test_new_spatial_branch_changes_nothing_at_first(class_folders: Path) -> None:

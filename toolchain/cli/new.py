@@ -32,6 +32,12 @@ def new(
     ] = None,
     classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme", help="How signs are made: bibert, recu.", callback=names.SCHEMES.check
+        ),
+    ] = "bibert",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -52,6 +58,7 @@ def new(
             image_size=image_size,
             classes=classes,
             depth=depth,
+            scheme=scheme,
             seed=seed,
         )
         save(model, out, force=force)

@@ -143,6 +143,12 @@ def train(
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
     ] = None,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme", help="How signs are made: bibert, recu.", callback=names.SCHEMES.check
+        ),
+    ] = "bibert",
     weight_bits: Annotated[
         int, typer.Option("--weight-bits", help="32 for the first of two steps (32W1A), else 1.")
     ] = 1,
@@ -183,6 +189,7 @@ def train(
         preset=preset,
         depth=depth,
         si=si,
+        scheme=scheme,
         weight_bits=weight_bits,
         start=start,
         teacher=teacher,

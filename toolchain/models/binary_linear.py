@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
-from vitc.models import ops, straight_through
+from vitc.models import ops
 from vitc.models.layers.named import settle_names
 from vitc.models.layers.signs import are_bits
 from vitc.models.schemes import Scheme, find_scheme
@@ -21,8 +21,10 @@ __all__ = [
     "BinaryLinear",
     "FrozenBinaryLinear",
     "LinearOutput",
+    "begin_epoch",
     "binary_modules",
     "freeze",
+    "narrow",
 ]
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -63,17 +65,24 @@ def _sections(rows: Tensor, parts: int) -> list[slice]:
 class BinaryLinear(nn.Module):
     """Linear layer on signs with a latent weight, as its scheme binarizes it.
 
-    Where the input is floats in {-1, +1}, as in training, gradients reach the latent weight; where
-    it is bits, as in eval mode, the sum is an exact integer.
+    Where the input is floats, as in training, gradients reach the latent weight; where it is bits,
+    as in eval mode, the sum is an exact integer.
 
     Args:
         inputs: K.
         outputs: O.
-        scheme: How weights are binarized, or the name of such a scheme.
+        scheme: How weights and inputs are binarized, or the name of such a scheme.
         weight_bits: 1, or 32 to use the latent weight as it is (the 32W1A training step).
         parts: Into how many row sections the forward pass splits the layer (3 for q, k, v), which
             is how many binary linear ops it becomes.
+
+    Attributes:
+        weight: Latent weight [O, K].
+        bias: [O].
     """
+
+    alpha: nn.Parameter
+    tau: Tensor
 
     def __init__(
         self,
@@ -90,15 +99,16 @@ class BinaryLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.trunc_normal_(self.weight, std=0.02)
+        self.scheme.equip(self)
 
     @torch.no_grad()
     def centred(self) -> Tensor:
         """Float64 [O, K]: the values whose signs are the binary weight."""
-        return self.scheme.centre(self.weight.double())
+        return self.scheme.centre(self.weight.double(), self.parts)
 
     @torch.no_grad()
-    def constants(self) -> tuple[Tensor, Tensor]:
-        """Sign bits uint8 [O, K] and scale [O], both from float64 means.
+    def constants(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sign bits uint8 [O, K], scale [O] and bias [O], computed in float64 and rounded once.
 
         Raises:
             VitcError: If the weights are 32 bits wide.
@@ -109,30 +119,29 @@ class BinaryLinear(nn.Module):
                 "Load it with binary weights, or train the 1W1A step from it.",
             )
         sign_bits = (self.centred() >= 0).to(torch.uint8)
-        return sign_bits, self.scheme.scale(self.weight.double()).to(self.weight.dtype)
+        scale, bias = self.scheme.affine(self)
+        return sign_bits, scale.to(self.weight.dtype), bias.to(self.weight.dtype)
+
+    def binarize(self, x: Tensor) -> Tensor:
+        """What this layer reads, [B, .., K]: bits in eval mode, quantized floats in training."""
+        return self.scheme.inputs(self, x) if self.training else ops.binarize(x)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
-        """Signs [.., K], bits or floats, through each of the `parts` row sections."""
+        """Bits or quantized floats [.., K] through each of the `parts` row sections."""
         rows = _sections(self.bias, self.parts)
         if not are_bits(bits):
-            whole = self._float(bits)
+            multiply = self.scheme.product if self.weight_bits == 1 else self.scheme.wide
+            whole = multiply(self, bits)
             parts = [whole] if self.parts == 1 else whole.chunk(self.parts, dim=-1)
             return [LinearOutput(part) for part in parts]
         if self.weight_bits == 32:
             signs = bits.to(self.weight.dtype) * 2 - 1
             return [LinearOutput(F.linear(signs, self.weight[r]), self.bias[r]) for r in rows]
-        sign_bits, scale = self.constants()
-        return [_scaled(bits, sign_bits[r], scale[r], self.bias[r]) for r in rows]
-
-    def _float(self, signs: Tensor) -> Tensor:
-        if self.weight_bits == 32:
-            return F.linear(signs, self.weight, self.bias)
-        centred = self.scheme.centre(self.weight)
-        weight = straight_through.sign(centred, self.scheme.weight_window)
-        return F.linear(signs, weight) * self.scheme.scale(self.weight).detach() + self.bias
+        sign_bits, scale, bias = self.constants()
+        return [_scaled(bits, sign_bits[r], scale[r], bias[r]) for r in rows]
 
     def forward(self, signs: Tensor) -> Tensor:
-        """Signs [.., K], bits or floats {-1, +1} with straight-through gradients, to [.., O]."""
+        """Bits, or floats with straight-through gradients (`binarize`), [.., K] to [.., O]."""
         return _joined(self.sections(signs))
 
 
@@ -141,8 +150,8 @@ class FrozenBinaryLinear(nn.Module):
 
     Attributes:
         sign_bits: uint8 [O, K].
-        scale: [O], from float64 and rounded once to fp32.
-        bias: [O].
+        scale: [O], from float64 and rounded once to fp32; of any sign.
+        bias: [O], the same.
         parts: As in `BinaryLinear`.
     """
 
@@ -152,15 +161,17 @@ class FrozenBinaryLinear(nn.Module):
 
     def __init__(self, linear: BinaryLinear) -> None:
         super().__init__()
-        sign_bits, _ = linear.constants()
+        sign_bits, scale, bias = linear.constants()
         dtype = linear.weight.dtype
-        with torch.no_grad():
-            scale = linear.scheme.scale(linear.weight.double()).to(torch.float32)
         self.parts = linear.parts
         self.register_buffer("sign_bits", sign_bits)
-        self.register_buffer("scale", scale.to(dtype))
-        self.register_buffer("bias", linear.bias.detach().clone())
+        self.register_buffer("scale", scale.to(torch.float32).to(dtype))
+        self.register_buffer("bias", bias.to(torch.float32).to(dtype))
         self.training = False
+
+    def binarize(self, x: Tensor) -> Tensor:
+        """Bits of what this layer reads, [B, .., K]."""
+        return ops.binarize(x)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits [.., K] through each of the `parts` row sections."""
@@ -198,6 +209,26 @@ def binary_modules(model: nn.Module) -> dict[str, BinaryLinear | FrozenBinaryLin
         for name, module in model.named_modules()
         if isinstance(module, BinaryLinear | FrozenBinaryLinear)
     }
+
+
+def begin_epoch(model: nn.Module, epoch: int, epochs: int) -> None:
+    """Set what schemes schedule by epochs, in every binary linear of `model`.
+
+    Args:
+        model: A model in training.
+        epoch: Counted from 0.
+        epochs: Of how many.
+    """
+    for module in binary_modules(model).values():
+        if isinstance(module, BinaryLinear):
+            module.scheme.begin_epoch(module, epoch, epochs)
+
+
+def narrow(model: nn.Module) -> None:
+    """Prepare a model that was trained with 32-bit weights for binary ones: 32W1A to 1W1A."""
+    for module in binary_modules(model).values():
+        if isinstance(module, BinaryLinear):
+            module.scheme.narrow(module)
 
 
 def freeze(model: _Model, keep: Collection[str] = ()) -> _Model:

@@ -78,6 +78,7 @@ def random_model(
         if isinstance(module, BinaryLinear):
             normal(module.weight, 0.0, _LATENT_STD)
             normal(module.bias, 0.0, 0.2 * _spread(module))
+            module.scheme.randomise(module, generator)
         elif isinstance(module, AxisNorm):
             uniform(module.weight, 0.5, 1.5, negative=0.15)
             normal(module.bias, 0.0, 0.2)

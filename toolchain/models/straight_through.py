@@ -7,20 +7,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-__all__ = ["attention_mask", "sign"]
+__all__ = ["attention_mask", "quantized", "sign"]
 
 
-class _Sign(torch.autograd.Function):
+class _Quantized(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.window = window
-        return (x >= 0).to(x.dtype) * 2 - 1
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | None) -> Tensor:  # noqa: ARG004
+        ctx.sloped = slope is not None
+        ctx.save_for_backward(*(() if slope is None else (slope,)))
+        return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return grads[0] * (x.abs() < ctx.window), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return (grads[0] * ctx.saved_tensors[0] if ctx.sloped else grads[0]), None, None
 
 
 class _Mask(torch.autograd.Function):
@@ -33,14 +32,29 @@ class _Mask(torch.autograd.Function):
         return grads[0], None
 
 
-def sign(x: Tensor, window: float) -> Tensor:
-    """sgn(x) in {-1, +1} with sgn(0) = +1; the gradient passes where |x| < window.
+def quantized(x: Tensor, value: Tensor, slope: Tensor | None = None) -> Tensor:
+    """`value` forward; backward its gradient goes to `x`.
 
     Args:
         x: Float tensor of any shape.
-        window: Half-width of the clamp whose derivative stands in for that of the sign.
+        value: What stands for it, of the same shape; no gradient goes this way.
+        slope: What the gradient is multiplied by, such as 0 where `x` is beyond a clamp; None
+            for 1.
     """
-    return cast(Tensor, _Sign.apply(x, window))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Quantized.apply(x, value.detach(), slope))  # type: ignore[no-untyped-call]
+
+
+def sign(x: Tensor, slope: Tensor | None = None, scale: Tensor | float = 1.0) -> Tensor:
+    """``scale * sgn(x)`` with sgn(0) = +1.
+
+    Args:
+        x: Float tensor of any shape.
+        slope: As in `quantized`; the gradient is that of the scaled sign.
+        scale: A constant here.
+    """
+    with torch.no_grad():
+        value = ((x >= 0).to(x.dtype) * 2 - 1) * scale
+    return quantized(x, value, slope)
 
 
 def attention_mask(p: Tensor, ratio: float) -> Tensor:

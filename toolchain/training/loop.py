@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vitc.errors import VitcError
 from vitc.models import Network, NetworkConfig, build_network, load, preset
+from vitc.models.binary_linear import begin_epoch, narrow
 from vitc.models.checkpoint import write_checkpoint
 from vitc.models.network import SPATIAL_SCALE
 from vitc.models.picture_files import counted
@@ -127,12 +128,13 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
-    return config.replace(
+    sized = config.replace(
         classes=len(data.labels),
         depth=options.depth,
         si=options.si,
         weight_bits=options.weight_bits,
     )
+    return replace(sized, scheme=options.scheme)
 
 
 def _initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Network:
@@ -169,6 +171,8 @@ def _copy_matching(source: Network, model: Network) -> None:
             slot.copy_(given[name])
         elif name.endswith(SPATIAL_SCALE):
             slot.zero_()
+    if source.config.weight_bits > model.config.weight_bits:
+        narrow(model)
 
 
 class _EpochBatches(Sampler[list[int]]):
@@ -291,6 +295,7 @@ class _Run:
         began = time.perf_counter()
         self.network.train()
         self.sampler.epoch = self.epoch
+        begin_epoch(self.model, self.epoch, self.options.epochs)
         draws = _generator(self.options.seed, self.epoch, 1 + self.accelerator.process_index)
         total, count, speed = torch.zeros((), device=self.accelerator.device), 0, 0.0
         for done, (images, targets) in enumerate(batches(self.loader), 1):

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
+from vitc.models import ops
 from vitc.models.binary_linear import BinaryLinear, LinearOutput
 from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
-from vitc.models.layers.signs import are_bits, masked_sum, products, signs, softmax_mask
+from vitc.models.layers.signs import are_bits, masked_sum, products, softmax_mask
 from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
@@ -60,7 +61,7 @@ class BinaryAttention(Named):
         rules = find_scheme(scheme)
         self.heads = heads
         self.head_width = width // heads
-        self.window = rules.activation_window
+        self.scheme = rules
         if keys is None:
             self.qkv = BinaryLinear(width, 3 * width, rules, weight_bits, parts=3)
         else:
@@ -74,19 +75,13 @@ class BinaryAttention(Named):
         self.movev = Shift(1, heads, held, 1)
         self.movefc = Shift(1, tokens, 1)
 
-    def _signs(self, pre: Tensor) -> Tensor:
-        return signs(pre, self.window if self.training else None)
-
     def _by_head(self, output: LinearOutput, move: Shift, name: str) -> Tensor:
         """[.., n, C] to signs [.., h, n, d]."""
         heads = (self.heads, self.head_width)
         shift = move.bias.transpose(1, 2)
         pre = torch.unflatten(output.value(), -1, heads) + shift
-        return tap(
-            f"{self.name}.{name}",
-            self._signs(pre).transpose(-3, -2),
-            "bits",
-        )
+        signs = self.scheme.attended(self, pre, name) if self.training else ops.binarize(pre)
+        return tap(f"{self.name}.{name}", signs.transpose(-3, -2), "bits")
 
     def forward(self, u: Tensor, keys: Tensor | None = None) -> Tensor:
         """Attend.
@@ -112,11 +107,12 @@ class BinaryAttention(Named):
                 ),
                 "Make it with keys=, the number of keys, if they come from another input.",
             )
-        bits = tap(f"{self.name}.input", self._signs(u), "bits")
+        first = self.qkv if keys is None else self.q
+        bits = tap(f"{self.name}.input", first.binarize(u), "bits")
         if keys is None:
             query, key, value = self.qkv.sections(bits)
         else:
-            others = tap(f"{self.name}.keys", self._signs(keys), "bits")
+            others = tap(f"{self.name}.keys", self.kv.binarize(keys), "bits")
             (query,) = self.q.sections(bits)
             key, value = self.kv.sections(others)
         q = self._by_head(query, self.moveq, "query")
@@ -131,5 +127,5 @@ class BinaryAttention(Named):
         )
         context = masked_sum(mask, v).transpose(-3, -2).flatten(-2)
         pre = self.movefc(context.to(u.dtype))
-        out: Tensor = self.proj(tap(f"{self.name}.context", self._signs(pre), "bits"))
+        out: Tensor = self.proj(tap(f"{self.name}.context", self.proj.binarize(pre), "bits"))
         return out

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vitc.models import ops, straight_through
 from vitc.models.layers.named import Named
-from vitc.models.layers.signs import signs
 from vitc.models.taps import tap
 
 __all__ = ["Binarize"]
@@ -25,4 +25,6 @@ class Binarize(Named):
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of `x` [B, ..]: bits (uint8, 1 for +1) in eval mode, floats in training."""
-        return tap(self.name, signs(x, self.window if self.training else None), "bits")
+        if self.training:
+            return tap(self.name, straight_through.sign(x, x.abs() < self.window), "bits")
+        return tap(self.name, ops.binarize(x), "bits")

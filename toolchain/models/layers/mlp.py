@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
-from vitc.models.layers.signs import signs
 from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
@@ -41,7 +40,6 @@ class BinaryMLP(Named):
     ) -> None:
         super().__init__(name)
         rules = find_scheme(scheme)
-        self.window = rules.activation_window
         self.fc1 = BinaryLinear(features, hidden, rules, weight_bits)
         self.moveact1 = Shift(1, rows, 1)
         self.prelu = nn.PReLU(rows)
@@ -52,8 +50,7 @@ class BinaryMLP(Named):
 
     def forward(self, u: Tensor) -> Tensor:
         """Normalised [B, rows, features] to [B, rows, features], fp32."""
-        window = self.window if self.training else None
-        bits = tap(f"{self.name}.input", signs(self.movefc1(u), window), "bits")
+        bits = tap(f"{self.name}.input", self.fc1.binarize(self.movefc1(u)), "bits")
         pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(self.fc1(bits)))))
-        out: Tensor = self.fc2(tap(f"{self.name}.hidden", signs(pre, window), "bits"))
+        out: Tensor = self.fc2(tap(f"{self.name}.hidden", self.fc2.binarize(pre), "bits"))
         return out

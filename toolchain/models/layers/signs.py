@@ -12,25 +12,12 @@ from torch import Tensor
 
 from vitc.models import ops, straight_through
 
-__all__ = ["are_bits", "masked_sum", "products", "signs", "softmax_mask"]
+__all__ = ["are_bits", "masked_sum", "products", "softmax_mask"]
 
 
 def are_bits(x: Tensor) -> bool:
     """Whether signs, or a mask, are bits and no floats."""
     return x.dtype == torch.uint8
-
-
-def signs(pre: Tensor, window: float | None) -> Tensor:
-    """Signs of `pre`, +1 where pre >= 0.
-
-    Args:
-        pre: Any shape, its first axis the image.
-        window: None for bits; in training the gradient passes where |pre| < window.
-
-    Returns:
-        Bits or floats of the shape of `pre`.
-    """
-    return ops.binarize(pre) if window is None else straight_through.sign(pre, window)
 
 
 def products(q: Tensor, k: Tensor) -> Tensor:

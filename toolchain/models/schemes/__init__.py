@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vitc.models.schemes.bibert import BIBERT
+from vitc.models.schemes.recu import RECU
 from vitc.models.schemes.scheme import Scheme
 from vitc.models.schemes.table import SCHEMES, find_scheme, scheme
 
-__all__ = ["BIBERT", "SCHEMES", "Scheme", "find_scheme", "scheme"]
+__all__ = ["BIBERT", "RECU", "SCHEMES", "Scheme", "find_scheme", "scheme"]

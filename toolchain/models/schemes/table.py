@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vitc.errors import VitcError
+from vitc import names
 from vitc.models.schemes.bibert import BIBERT
+from vitc.models.schemes.recu import RECU
 from vitc.models.schemes.scheme import Scheme
 
 __all__ = ["SCHEMES", "find_scheme", "scheme"]
 
-SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType({entry.name: entry for entry in (BIBERT,)})
+SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType({entry.name: entry for entry in (BIBERT, RECU)})
 
 
 def scheme(name: str) -> Scheme:
@@ -21,12 +22,7 @@ def scheme(name: str) -> Scheme:
     Raises:
         VitcError: If there is none of that name; the known ones are listed.
     """
-    if name not in SCHEMES:
-        raise VitcError(
-            f"There is no binarization scheme {name!r}; known: {', '.join(SCHEMES)}.",
-            "Pass one of them as the scheme.",
-        )
-    return SCHEMES[name]
+    return SCHEMES[names.SCHEMES.check(name)]
 
 
 def find_scheme(given: Scheme | str) -> Scheme:
