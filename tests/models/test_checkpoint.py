@@ -319,7 +319,9 @@ def test_damaged_description_is_refused(tmp_path: Path, described: str) -> None:
 
 
 def test_unknown_scheme_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
-    assert "bibert" in error_of(saved(tmp_path, state), scheme="nope").message
+    error = error_of(saved(tmp_path, state), scheme="nope")
+    assert "'nope'" in error.message
+    assert "bibert" in str(error.hint)
 
 
 def test_scheme_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:

@@ -29,9 +29,7 @@ def close(got: Tensor | None, wanted: Tensor, what: str, share: float = 1e-9) ->
     """Within a share of the largest entry, which is what the golden files promise."""
     assert got is not None, what
     limit = share * float(wanted.abs().max()) + 1e-12
-    torch.testing.assert_close(
-        got, wanted, rtol=0, atol=limit, msg=lambda text: f"{what}: {text}"
-    )
+    torch.testing.assert_close(got, wanted, rtol=0, atol=limit, msg=lambda text: f"{what}: {text}")
 
 
 def linear_of(scheme: str, case: dict[str, Tensor]) -> BinaryLinear:
@@ -47,9 +45,7 @@ def linear_of(scheme: str, case: dict[str, Tensor]) -> BinaryLinear:
 
 
 @pytest.mark.parametrize("scheme", ["bibert", "recu"])
-def test_golden_linears_have_the_official_outputs_and_gradients(
-    golden: Path, scheme: str
-) -> None:
+def test_golden_linears_have_the_official_outputs_and_gradients(golden: Path, scheme: str) -> None:
     for name, case in cases(golden, f"{scheme}_linear").items():
         linear = linear_of(scheme, case)
         x = case["x"].double().requires_grad_()
@@ -64,9 +60,7 @@ def test_golden_linears_have_the_official_outputs_and_gradients(
 
 
 @pytest.mark.parametrize("scheme", ["bibert", "recu"])
-def test_golden_linears_have_the_official_integers_at_inference(
-    golden: Path, scheme: str
-) -> None:
+def test_golden_linears_have_the_official_integers_at_inference(golden: Path, scheme: str) -> None:
     for name, case in cases(golden, f"{scheme}_linear").items():
         linear = linear_of(scheme, case).eval()
         bits = linear.binarize(case["x"].double())

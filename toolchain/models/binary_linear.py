@@ -171,7 +171,8 @@ class FrozenBinaryLinear(nn.Module):
 
     def binarize(self, x: Tensor) -> Tensor:
         """Bits of what this layer reads, [B, .., K]."""
-        return ops.binarize(x)
+        bits: Tensor = ops.binarize(x)
+        return bits
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits [.., K] through each of the `parts` row sections."""

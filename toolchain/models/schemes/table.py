@@ -13,7 +13,9 @@ from vitc.models.schemes.scheme import Scheme
 
 __all__ = ["SCHEMES", "find_scheme", "scheme"]
 
-SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType({entry.name: entry for entry in (BIBERT, RECU)})
+SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
+    {entry.name: entry for entry in (BIBERT, RECU)}
+)
 
 
 def scheme(name: str) -> Scheme:
