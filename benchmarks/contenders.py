@@ -25,9 +25,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from vitc.bench.baselines import BaselineSession
 from vitc.bench.measure import Latency
+from vitc.bench.twin import twin_model
 from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
-from vitc.models.twins.deit import deit
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["Contender", "OwnLibrary", "openvino", "own_int8", "pinned", "race", "twins"]
@@ -79,7 +79,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 def twins(network: Network, threads: int) -> dict[str, Contender]:
     """DeiT of the same width in ONNX Runtime: fp32, static int8 (QDQ) and dynamic int8."""
-    model = deit(network.config)
+    model = twin_model(network.config)
     shape = (1, 3, _PIXELS, _PIXELS)
     with tempfile.TemporaryDirectory(prefix="vitc-bench-") as name:
         folder = Path(name)
@@ -116,7 +116,7 @@ class _OpenVino:
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(deit(network.config).SerializeToString())
+        model = core.read_model(twin_model(network.config).SerializeToString())
         options: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,

@@ -7,7 +7,7 @@
     artefact = vitc.compile("m.onnx", "native", vitc.CompileOptions(target="native"))
     logits = artefact(images)                       # float32 [B, 3, 224, 224], normalised
     report = vitc.check("native", "m.safetensors")  # report.equal, report.first_difference
-    vitc.bench("native").ratio                      # against DeiT in fp32 on ONNX Runtime
+    vitc.bench("native").ratio                      # against its full-precision twin
 
 Every name is imported when it is first used, so importing vitc is cheap.
 """
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vitc.models.checkpoint import save as save
     from vitc.models.network import Network as Network
     from vitc.models.sibivit import SIBiViT as SIBiViT
+    from vitc.models.twins.loading import load_twin as load_twin
     from vitc.runtime.artefact import Artefact as Artefact
     from vitc.training import TrainOptions as TrainOptions
     from vitc.training import TrainResult as TrainResult
@@ -77,6 +78,7 @@ _HOMES: Final = {
     "export": "vitc.api",
     "inspect": "vitc.bench.inspection",
     "load": "vitc.models.checkpoint",
+    "load_twin": "vitc.models.twins.loading",
     "new": "vitc.api",
     "open": "vitc.api",
     "predict": "vitc.devices.prediction",

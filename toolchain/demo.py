@@ -153,7 +153,7 @@ def demo(
     for form, file in files.items():
         api.export(model, file, api.ExportOptions(form=form, force=options.force), say=say)
     targets = tuple(_target(name, files["packed"], checkpoint, options, say) for name in _TARGETS)
-    say("timing the native artefact and the fp32 DeiT twin in turns")
+    say("timing the native artefact and its full-precision twin in turns")
     measured = bench(targets[0].artefact, BenchOptions(), say=say)
     return DemoReport(training, files, targets, measured, checkpoint.stat().st_size)
 

@@ -18,7 +18,8 @@ def test_the_demo_ends_in_a_table_and_says_what_an_absent_emulator_costs(
     outcome = vitc("demo", "--quick", "--out", tmp_path / "demo")
 
     assert outcome.code == 0
-    for words in ("PyTorch reference", "native artefact", "arm artefact", "DeiT twin", "skipped"):
+    sides = ("PyTorch reference", "native artefact", "arm artefact", "full-precision twin")
+    for words in (*sides, "skipped"):
         assert words in outcome.out
     assert "apt-get install qemu-user" in outcome.out
     assert str(tmp_path / "demo") in outcome.err

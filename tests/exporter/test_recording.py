@@ -53,6 +53,7 @@ WORKS = {
     "windows": lambda m, x: windows(torch.softmax(windows(x) @ windows(x).mT, -1)).mean(-1),
     "windows and back": lambda m, x: windows(x + m.mean).view(x.shape[0], 4, 6),
     "its own constants": lambda m, x: x * torch.arange(6.0) + torch.tensor([[0.5], [2], [3], [4]]),
+    "rows by a constant": lambda m, x: x.index_select(1, torch.tensor([3, 0, 3])),
     "an index": lambda m, x: x[:, [2, 0]] + x[:, torch.tensor([1, 3])],
     "integers that become floats": lambda m, x: (x > 0).int() * 3 / 2 - m.mean,
     "several results": lambda m, x: torch.cat(x.chunk(3, -1)[1:], 1).unflatten(1, (2, 4)),

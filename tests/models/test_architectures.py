@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -116,7 +115,7 @@ def _layers(config: _TilesConfig) -> Iterator[LayerAccount]:
     yield LayerAccount("tiles", "float", parameters=49 * config.width, taps=("logits",))
 
 
-def _no_twin(config: _TilesConfig, batch: int, seed: int) -> onnx.ModelProto:
+def _no_twin(config: _TilesConfig) -> NetworkConfig:
     raise AssertionError("nothing here asks for a twin")
 
 

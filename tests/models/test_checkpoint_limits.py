@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitc.errors import VitcError
-from vitc.models import ModelConfig, load, pickle_limits, random_model
-from vitc.models import tensor_files
+from vitc.models import ModelConfig, load, pickle_limits, random_model, tensor_files
 
 
 @pytest.fixture

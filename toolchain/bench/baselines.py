@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime
 
 from vitc import names
-from vitc.models.architectures import architecture, config_from_dict
+from vitc.bench.twin import twin_model
+from vitc.models.architectures import config_from_dict
 from vitc.models.config import NetworkConfig
 from vitc.places import scratch_folder
 
@@ -89,8 +90,7 @@ def _twin(artefact: Artefact) -> bytes:
 
 
 def _twin_model(artefact: Artefact) -> onnx.ModelProto:
-    config = _config(artefact)
-    return architecture(config.arch).twin(config, artefact.batch, 0)
+    return twin_model(_config(artefact), artefact.batch)
 
 
 def _quantized_twin(artefact: Artefact) -> bytes:
@@ -125,8 +125,8 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Baseline("onnxruntime", "DeiT twin, fp32, ONNX Runtime", _twin),
-            Baseline("onnxruntime-int8", "DeiT twin, dynamic int8, ONNX Runtime", _quantized_twin),
+            Baseline("onnxruntime", "full-precision twin, ONNX Runtime", _twin),
+            Baseline("onnxruntime-int8", "twin in dynamic int8, ONNX Runtime", _quantized_twin),
             Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file),
             Baseline("int8", "the same network, format int8, ONNX Runtime", _own_network_in_int8),
         )

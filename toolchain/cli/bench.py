@@ -38,7 +38,7 @@ def bench(
         str,
         typer.Option(
             "--baseline",
-            help="onnxruntime (fp32 DeiT twin), onnxruntime-int8, packed, int8 or none.",
+            help="onnxruntime (full-precision twin), onnxruntime-int8, packed, int8 or none.",
             callback=names.BASELINES.check,
         ),
     ] = "onnxruntime",

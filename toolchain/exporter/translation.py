@@ -277,6 +277,10 @@ def _prelu(nodes: Nodes, x: ir.Value, slope: ir.Value) -> ir.Value:
     return nodes("PRelu", x, nodes("Reshape", slope, shape))
 
 
+def _index_select(nodes: Nodes, x: ir.Value, axis: int, index: ir.Value) -> ir.Value:
+    return nodes("Gather", x, index, axis=axis)
+
+
 def _gelu(nodes: Nodes, x: ir.Value, *, approximate: str = "none") -> ir.Value:
     def number(value: float) -> ir.Value:
         return _scalar(nodes, value, nodes.wanted.dtype)
@@ -393,5 +397,6 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _aten.cat.default: _cat,
         _aten.slice.Tensor: _slice,
         _aten.select.int: _select,
+        _aten.index_select.default: _index_select,
     }
 )

@@ -32,7 +32,7 @@ from vitc.models.schemes import scheme as known_scheme
 from vitc.models.tensor_files import METADATA_KEY, Contents, json_object, read_contents, whole
 from vitc.outputs import FileOutput, claim_file, explained
 
-__all__ = ["load", "save", "write_checkpoint"]
+__all__ = ["file_sha256", "load", "save", "write_checkpoint"]
 
 _FITS: Final = "Check that the file is an SI-BiViT checkpoint and is whole."
 _GET_ONE: Final = "Make a fresh one with `vitc new`, or copy the file again."
@@ -80,7 +80,7 @@ def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32]
     fill(file, model, contents.tensors, _FITS)
     model.history = json_object(file, described.get("history") or {})
     model.source_path = file
-    model.source_sha256 = _sha256(file)
+    model.source_sha256 = file_sha256(file)
     assumed = () if preprocessing is not None else (_assumed(model.preprocessing),)
     model.load_report = _report(model, (*contents.notes, *assumed))
     return model
@@ -180,6 +180,7 @@ def _assumed(preprocessing: Preprocessing) -> str:
     )
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of the bytes of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
-from vitc.models import Network, load
+from vitc.models import Network
+from vitc.models.twins.loading import load_teacher
 
 __all__ = ["Teacher"]
 
@@ -18,7 +19,7 @@ class Teacher(nn.Module):
     """Logits of a checkpoint for images that were normalised for another network.
 
     Args:
-        path: The teacher's checkpoint.
+        path: The teacher's checkpoint, or a folder, see `vitc.models.twins.loading`.
         student: Gives the classes and the preprocessing that the images have gone through.
 
     Raises:
@@ -30,7 +31,7 @@ class Teacher(nn.Module):
 
     def __init__(self, path: Path, student: Network) -> None:
         super().__init__()
-        self.network = load(path).requires_grad_(False)
+        self.network = load_teacher(path).requires_grad_(False)
         if self.network.config.classes != student.config.classes or (
             self.network.labels and student.labels and self.network.labels != student.labels
         ):

@@ -6,6 +6,7 @@ from vitc.models.architectures.entry import Architecture
 from vitc.models.architectures.table import (
     ARCHITECTURES,
     PRESETS,
+    TWINS,
     anchors,
     architecture,
     config_from_dict,
@@ -16,6 +17,7 @@ from vitc.models.architectures.table import (
 __all__ = [
     "ARCHITECTURES",
     "PRESETS",
+    "TWINS",
     "Architecture",
     "anchors",
     "architecture",

@@ -19,19 +19,21 @@ from vitc.models.account import (
     two_layer,
 )
 from vitc.models.architectures.entry import Architecture, Shapes
+from vitc.models.architectures.float_deit import DeiTTwinConfig
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import LARGEST, numbered, shown
 from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    import onnx
-
     from vitc.models.network import Network
 
 __all__ = ["DEIT", "ModelConfig"]
 
 _MOST_VALUES: Final = 1 << 28
 """Tokens times width."""
+
+_TWIN_RATIO: Final = 4
+"""MLP ratio of the published networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +208,16 @@ def _network() -> type[Network]:
     return SIBiViT
 
 
-def _twin(config: ModelConfig, batch: int, seed: int) -> onnx.ModelProto:
-    from vitc.models.twins.deit import deit
-
-    return deit(config, batch, seed)
+def _twin(config: ModelConfig) -> DeiTTwinConfig:
+    return DeiTTwinConfig(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        hidden=_TWIN_RATIO * config.width,
+        classes=config.classes,
+    )
 
 
 def _preset(name: str, width: int, heads: int) -> Preset:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from vitc.models.config import NetworkConfig, Preset
 
 if TYPE_CHECKING:
-    import onnx
-
     from vitc.models.account import LayerAccount
     from vitc.models.network import Network
 
@@ -24,7 +22,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Architecture(Generic[_Config]):
-    """One architecture. PyTorch is imported when its network or its twin is asked for.
+    """One architecture. PyTorch is imported when its network is asked for.
 
     Attributes:
         name: Key in the table and in configurations.
@@ -36,15 +34,15 @@ class Architecture(Generic[_Config]):
             but ``scheme`` and ``weight_bits``; raises a `VitcError` if they do not fit.
         layers: What each layer costs for one image, in the order of computation.
         network: Its module.
-        twin: Configuration, batch size and seed to its full-precision twin with random weights,
-            what a user would run instead; input ``input`` [batch, 3, H, W], output ``logits``.
+        twin: Its configuration to that of its full-precision twin, a key of `TWINS`: what a user
+            would run instead.
     """
 
     name: str
     config: type[_Config]
     presets: tuple[Preset, ...]
     tensors: tuple[str, ...]
-    sizes: Callable[[Shapes], dict[str, int | bool]]
+    sizes: Callable[[Shapes], dict[str, Any]]
     layers: Callable[[_Config], Iterator[LayerAccount]]
     network: Callable[[], type[Network]]
-    twin: Callable[[_Config, int, int], onnx.ModelProto]
+    twin: Callable[[_Config], NetworkConfig]

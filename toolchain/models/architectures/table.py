@@ -10,12 +10,17 @@ from vitc import names
 from vitc.errors import VitcError
 from vitc.models.architectures.deit import DEIT
 from vitc.models.architectures.entry import Architecture, Shapes
+from vitc.models.architectures.float_deit import FLOAT_DEIT
+from vitc.models.architectures.float_nest import FLOAT_NEST
+from vitc.models.architectures.float_pvt import FLOAT_PVT
+from vitc.models.architectures.float_swin import FLOAT_SWIN
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
 
 __all__ = [
     "ARCHITECTURES",
     "PRESETS",
+    "TWINS",
     "anchors",
     "architecture",
     "config_from_dict",
@@ -27,22 +32,27 @@ ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
     {entry.name: entry for entry in (DEIT,)}
 )
 
+TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
+    {entry.name: entry for entry in (FLOAT_DEIT, FLOAT_SWIN, FLOAT_PVT, FLOAT_NEST)}
+)
+"""Full-precision networks. They have no presets of their own, and no file is taken for one of them
+by its shapes alone; see `vitc.models.twins.sources`."""
+
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {chosen.name: chosen for entry in ARCHITECTURES.values() for chosen in entry.presets}
 )
 
 
 def architecture(name: object) -> Architecture[Any]:
-    """Look up an architecture.
+    """Look up an architecture, or a full-precision twin.
 
     Raises:
         VitcError: If there is none of that name; the known ones are listed.
     """
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise VitcError(
-            f"Unknown architecture {shown(name)}; vitc knows {', '.join(ARCHITECTURES)}."
-        )
-    return ARCHITECTURES[name]
+    known = {**ARCHITECTURES, **TWINS}
+    if not isinstance(name, str) or name not in known:
+        raise VitcError(f"Unknown architecture {shown(name)}; vitc knows {', '.join(known)}.")
+    return known[name]
 
 
 def anchors() -> list[str]:

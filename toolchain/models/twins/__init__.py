@@ -1,1 +1,1 @@
-"""Full-precision twins of the architectures: what a user would run instead."""
+"""Full-precision twins of the architectures: what a user would run instead, and learn from."""
