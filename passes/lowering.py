@@ -73,8 +73,10 @@ class Lowering(ir.passes.InPlacePass):
             "SoftmaxMask": self._softmax_mask,
             "RowBestMask": self._row_best_mask,
             "BiasedBestMask": self._biased_best_mask,
+            "ElasticMask": self._elastic_mask,
             "MaskSignMatMul": self._mask_product,
             "IntegerThreshold": self._integer_threshold,
+            "SumThreshold": self._sum_threshold,
         }
 
     @abc.abstractmethod
@@ -228,6 +230,16 @@ class Lowering(ir.passes.InPlacePass):
         least = emit.op("Sub", [best, emit.constant(cut, "cut")])
         self.mask(emit.op("GreaterOrEqual", [biased, least]), emit)
 
+    def _elastic_mask(self, node: ir.Node, emit: Emitter) -> None:
+        scores, terms, least = node.inputs
+        axis = emit.constant(np.array([-1]), "axis")
+        above = emit.op("Sub", [emit.op("ReduceMax", [scores, axis]), scores])
+        half = emit.constant(np.array(0.5, dtype=np.float32), "half")
+        distance = emit.op("Mul", [self.as_float(above, emit), half])
+        h = emit.op("Cast", [distance], to=int(ir.DataType.INT32))
+        total = emit.op("ReduceSum", [emit.op("Gather", [terms, h]), axis])
+        self.mask(emit.op("Greater", [emit.op("Gather", [least, h]), total]), emit)
+
     def _mask_product(self, node: ir.Node, emit: Emitter) -> None:
         self.selected(self._bits(node.inputs[0]), self._bits(node.inputs[1]), emit)
 
@@ -235,6 +247,12 @@ class Lowering(ir.passes.InPlacePass):
         x, threshold = node.inputs
         limit = self.integer(_array(threshold, node), "threshold", emit)
         self.signs(emit.op("GreaterOrEqual", [x, limit]), emit)
+
+    def _sum_threshold(self, node: ir.Node, emit: Emitter) -> None:
+        x, first, second = node.inputs
+        assert x is not None  # noqa: S101 - a file is validated where it is loaded
+        least = emit.op("Add", [first, second])
+        self.signs(emit.op("GreaterOrEqual", [self.as_float(x, emit), least]), emit)
 
 
 def _array(value: ir.Value | None, node: ir.Node) -> Array:

@@ -86,6 +86,7 @@ def new(
     classes: int | None = None,
     depth: int | None = None,
     scheme: str = "bibert",
+    elastic: bool = False,
     seed: int = 0,
 ) -> Network:
     """Make a network with random weights that behave like trained ones.
@@ -98,6 +99,7 @@ def new(
         classes: Logits.
         depth: Blocks.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
+        elastic: Whether attention masks are the scheme's own (BiT's).
         seed: The same seed gives the same weights.
 
     Raises:
@@ -110,7 +112,7 @@ def new(
     config = chosen.config.replace(
         image_size=image_size, classes=classes, depth=depth, mlp_ratio=mlp_ratio, si=si
     )
-    config = replace(config, scheme=scheme)
+    config = replace(config, scheme=scheme, elastic=elastic)
     shown = chosen.preprocessing
     scaled = replace(
         shown, crop=config.image_size, resize=round(shown.resize * config.image_size / shown.crop)

@@ -75,7 +75,7 @@ PRESETS: Final = Names(
 )
 """Keys of `vitc.models.PRESETS`."""
 
-SCHEMES: Final = Names("binarization scheme", ("bibert", "recu"))
+SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import vitc
-from tests.exporter.exports import traced
+from tests.exporter.exports import CONFIG, traced
 from vitc.bench import inspect
 from vitc.compiler import compile_model
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build, export, trace
-from vitc.models import save
+from vitc.models import ops, random_model, save
 from vitc.models.account import account
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.schemes import BIBERT
@@ -141,10 +141,20 @@ def test_a_name_that_allows_nothing_is_an_error(sine, allowed, says):
         build(sine, allow_float=[allowed])
 
 
-def test_a_mask_that_keeps_its_softmax_is_named(source, monkeypatch):
+class Softmax(nn.Module):
+    """A mask as the release of SI-BiViT writes it."""
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return ops.softmax_mask((scores.float() * 8**-0.5).softmax(dim=-1), 0.25)
+
+
+def test_a_mask_of_a_softmax_is_binary_if_a_rewrite_makes_it_so(monkeypatch):
     from vitc.exporter import onnx_export
     from vitc.passes import PHASES
 
+    monkeypatch.setattr(type(BIBERT), "mask", lambda *_: Softmax())
+    source = trace(random_model(CONFIG, seed=3))
+    assert "RowBestMask" in {node.op_type for node in build(source)[0].graph}
     left = tuple(phase for phase in PHASES if phase.name != "softmax_to_row_best")
     monkeypatch.setattr(onnx_export, "PHASES", left)
     with pytest.raises(VitcError, match=r"The layer blocks\.0\.attn\.scores would fall back"):

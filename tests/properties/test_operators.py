@@ -128,6 +128,29 @@ def test_attention(rng, lead, tokens, width, slack, limit):
     run("IntegerThreshold", (found, np.array([limit], np.int32)), {})
 
 
+@shared.examples(30)
+@given(numbers.rngs(), leads, few, few, st.integers(1, 40), st.floats(0.01, 2), st.floats(1e-5, 3))
+def test_elastic_mask(rng, lead, n, m, width, temperature, alpha):
+    scores = (width - 2 * rng.integers(0, width + 1, (*lead, n, m))).astype(np.int32)
+    weights = 2.0**44 * np.exp(-2 * temperature * np.arange(width + 1))
+    least = np.minimum(np.ceil(weights * 2 / alpha), 2.0**62).astype(np.int64)
+    tables = (np.rint(weights).astype(np.int64), least)
+    found = run("ElasticMask", (scores, *tables), {})
+    assert np.array_equal(OWN.elastic_mask(*map(tensor, (scores, *tables))).numpy(), found)
+
+
+@shared.examples(30)
+@given(numbers.rngs(), leads, few, few)
+def test_sum_threshold(rng, lead, n, m):
+    x = rng.integers(-9, 10, (*lead, n, m)).astype(np.int32)
+    first, second = numbers.arrays_of(rng, (n, 1)), numbers.arrays_of(rng, (m,))
+    whole = rng.random(second.shape) < 0.5
+    second = np.where(whole, rng.integers(-9, 10, second.shape), second).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = run("SumThreshold", (x, first, second), {})
+        assert np.array_equal(OWN.sum_threshold(*map(tensor, (x, first, second))).numpy(), found)
+
+
 @shared.examples(20)
 @given(numbers.rngs(), leads, few, st.sampled_from([0.25, 0.5, 0.125]))
 def test_softmax_mask(rng, lead, tokens, ratio):

@@ -87,10 +87,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if labels is not None:
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         listed = ", ".join(labels[:_LISTED]) + more
-    network = (
-        f"{config.arch}, {config.scheme}, {'with' if config.si else 'without'} SI: "
-        f"{config.shape()}"
-    )
+    scheme = f"{config.scheme} with elastic masks" if config.elastic else config.scheme
+    network = f"{config.arch}, {scheme}, {'with' if config.si else 'without'} SI: {config.shape()}"
     steps = (
         f"shorter side to {shown.resize} px ({shown.interpolation}), centre crop of "
         f"{shown.crop} px, mean {mean}, std {std}"

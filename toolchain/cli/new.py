@@ -35,9 +35,12 @@ def new(
     scheme: Annotated[
         str,
         typer.Option(
-            "--scheme", help="How signs are made: bibert, recu.", callback=names.SCHEMES.check
+            "--scheme", help="How signs are made: bibert, recu, bit.", callback=names.SCHEMES.check
         ),
     ] = "bibert",
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
+    ] = False,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -59,6 +62,7 @@ def new(
             classes=classes,
             depth=depth,
             scheme=scheme,
+            elastic=elastic,
             seed=seed,
         )
         save(model, out, force=force)

@@ -146,9 +146,12 @@ def train(
     scheme: Annotated[
         str,
         typer.Option(
-            "--scheme", help="How signs are made: bibert, recu.", callback=names.SCHEMES.check
+            "--scheme", help="How signs are made: bibert, recu, bit.", callback=names.SCHEMES.check
         ),
     ] = "bibert",
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
+    ] = False,
     weight_bits: Annotated[
         int, typer.Option("--weight-bits", help="32 for the first of two steps (32W1A), else 1.")
     ] = 1,
@@ -190,6 +193,7 @@ def train(
         depth=depth,
         si=si,
         scheme=scheme,
+        elastic=elastic,
         weight_bits=weight_bits,
         start=start,
         teacher=teacher,

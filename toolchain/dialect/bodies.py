@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxscript
-from onnxscript import BOOL, FLOAT, INT32, UINT8, script
+from onnxscript import BOOL, FLOAT, INT32, INT64, UINT8, script
 from onnxscript.values import Opset
 
 from vitc.dialect.naming import name_body
@@ -184,6 +184,16 @@ def BiasedBestMask(scores: INT32, bias: FLOAT, excluded: BOOL, cut: float) -> UI
 
 
 @_dialect
+def ElasticMask(scores: INT32, terms: INT64, least: INT64) -> UINT8:
+    last = op.Constant(value_ints=[-1])
+    above = op.Sub(op.ReduceMax(scores, last), scores)
+    h = op.Div(above, op.Cast(op.Constant(value_int=2), to=_INT32))
+    total = op.ReduceSum(op.Gather(terms, h), last)
+    mask = op.Cast(op.Greater(op.Gather(least, h), total), to=_UINT8)
+    return mask
+
+
+@_dialect
 def MaskSignMatMul(mask: UINT8, value: UINT8, k: int) -> INT32:
     lead = op.Shape(mask, start=0, end=-1)
     width = op.Shape(value, start=-2, end=-1)
@@ -206,6 +216,13 @@ def IntegerThreshold(x: INT32, threshold: INT32) -> UINT8:
     return bits
 
 
+@_dialect
+def SumThreshold(x: INT32, first: FLOAT, second: FLOAT) -> UINT8:
+    least = op.Add(first, second)
+    bits = op.Cast(op.GreaterOrEqual(op.Cast(x, to=_FLOAT), least), to=_UINT8)
+    return bits
+
+
 # A body stands behind those that it calls, since some readers resolve names in one pass.
 _BODIES: tuple[Any, ...] = (
     PackBits,
@@ -218,8 +235,10 @@ _BODIES: tuple[Any, ...] = (
     SoftmaxMask,
     RowBestMask,
     BiasedBestMask,
+    ElasticMask,
     MaskSignMatMul,
     IntegerThreshold,
+    SumThreshold,
 )
 
 

@@ -84,6 +84,11 @@ OPS: dict[str, DialectOp] = {
             "t >= rowmax(t) - cut, t = scores + bias, -inf where excluded, fp32.",
         ),
         DialectOp(
+            "ElasticMask", ("scores", "terms", "least"), "mask", (),
+            "scores int32 [..,N,M], terms and least int64 [S] -> bits: least[h] > sum of the row's "
+            "terms[h], h = (rowmax - scores) / 2, below S.",
+        ),
+        DialectOp(
             "MaskSignMatMul", ("mask", "value"), "integers", _K,
             "mask [..,N,P(K)], value packed along tokens [..,D,P(K)] -> int32 [..,N,D]: "
             "2 popcount(mask AND value) - popcount(mask).",
@@ -91,6 +96,10 @@ OPS: dict[str, DialectOp] = {
         DialectOp(
             "IntegerThreshold", ("x", "threshold"), "bits", (),
             "x int32, threshold int32 (broadcast) -> bits: x >= threshold.",
+        ),
+        DialectOp(
+            "SumThreshold", ("x", "first", "second"), "bits", (),
+            "x int32, first and second fp32 (all broadcast) -> bits: x >= first + second, fp32.",
         ),
     )
 }  # fmt: skip

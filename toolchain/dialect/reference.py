@@ -92,6 +92,11 @@ def _biased_best_mask(scores: Array, bias: Array, excluded: Array, *, cut: float
     return np.asarray(biased >= least).astype(np.uint8)
 
 
+def _elastic_mask(scores: Array, terms: Array, least: Array) -> Array:
+    h = (scores.max(axis=-1, keepdims=True) - scores) // 2
+    return np.asarray(least[h] > terms[h].sum(axis=-1, keepdims=True)).astype(np.uint8)
+
+
 def _mask_product(mask: Array, value: Array, *, k: int) -> Array:
     mask = pack_bits(unpack_bits(mask, k))
     both = _popcount(mask[..., :, None, :] & value[..., None, :, :])
@@ -100,6 +105,10 @@ def _mask_product(mask: Array, value: Array, *, k: int) -> Array:
 
 def _integer_threshold(x: Array, threshold: Array) -> Array:
     return (x >= threshold).astype(np.uint8)
+
+
+def _sum_threshold(x: Array, first: Array, second: Array) -> Array:
+    return np.asarray(x.astype(np.float32) >= first + second).astype(np.uint8)
 
 
 _IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
@@ -113,8 +122,10 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "SoftmaxMask": _softmax_mask,
     "RowBestMask": _row_best_mask,
     "BiasedBestMask": _biased_best_mask,
+    "ElasticMask": _elastic_mask,
     "MaskSignMatMul": _mask_product,
     "IntegerThreshold": _integer_threshold,
+    "SumThreshold": _sum_threshold,
 }
 
 

@@ -82,8 +82,12 @@ _SIGNATURES: Final[dict[str, _Signature]] = {
         ("float32", "H N M"),
         ("bool", "1|G 1 1|N 1|M"),
     ),
+    "ElasticMask": _signature(
+        ("uint8", ".. N M"), ("int32", ".. N M"), ("int64", "S"), ("int64", "S")
+    ),
     "MaskSignMatMul": _signature(("int32", ".. N D"), ("uint8", ".. N P"), ("uint8", ".. D P")),
     "IntegerThreshold": _signature(("uint8", "*"), ("int32", "*"), ("int32", "*")),
+    "SumThreshold": _signature(("uint8", "*"), ("int32", "*"), ("float32", "*"), ("float32", "*")),
 }
 """Of each operator; `*` are shapes that are broadcast."""
 

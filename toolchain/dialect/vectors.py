@@ -172,11 +172,22 @@ def _cases(
     for slack in (0, 3, 12):
         yield "RowBestMask", f"slack_{slack}", (scores,), {"slack": slack}
     yield from _biased_cases(rng)
+    yield from _elastic_cases(rng)
     integers = rng.integers(-9, 10, (2, 17, 8)).astype(np.int32)
     limits = rng.integers(-9, 10, (17, 1)).astype(np.int32)
     limits[0], limits[1] = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     yield "IntegerThreshold", "per_token", (integers, limits), {}
     yield "IntegerThreshold", "scalar", (integers, np.zeros((), np.int32)), {}
+    # Sums that are whole, a little more or less, and what an addition in fp32 rounds away.
+    per_row = np.array([0, 1 + 2**-23, -0.1, 2**-40, -np.inf, 3e38, *[2.5] * 11], np.float32)
+    per_column = np.array([0, -(2**-23), 0.1, 5, -1, 1e-45, -3e38, 0.5], np.float32)
+    yield "SumThreshold", "row_and_column", (integers, per_row[:, None], per_column), {}
+    yield (
+        "SumThreshold",
+        "scalars",
+        (integers, per_row[1:2].reshape(()), per_column[1:2].reshape(())),
+        {},
+    )
 
 
 def _biased_cases(
@@ -197,6 +208,24 @@ def _biased_cases(
         yield "BiasedBestMask", f"{case}_excluded", (scores, bias, excluded), {"cut": 8.0}
         small = (np.clip(bias, -8, 8), np.zeros((1, 1, 1, 1), bool))
         yield "BiasedBestMask", case, (scores, *small), {"cut": 15.75}
+
+
+def _elastic_cases(
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, tuple[Array, ...], dict[str, Any]]]:
+    """Rows with equal scores, rows that attend to nothing, sums of more than 32 bits."""
+    for name, width, temperature, alpha in (
+        ("sharp", 16, 0.7, 0.9),
+        ("wide", 16, 0.02, 2 / 17),
+        ("few", 7, 0.9, 0.7),
+        ("least_scale", 16, 1.5, 1e-5),
+    ):
+        scores = width - 2 * rng.integers(0, width + 1, (2, 3, 9, 17))
+        scores[..., 0, :] = scores[..., 0, :1]
+        weights = 2.0**44 * np.exp(-2 * temperature * np.arange(width + 1))
+        least = np.minimum(np.ceil(weights * 2 / alpha), 2.0**62)
+        tables = (np.rint(weights).astype(np.int64), least.astype(np.int64))
+        yield "ElasticMask", name, (scores.astype(np.int32), *tables), {}
 
 
 def make_vectors(seed: int = 0) -> list[TestVector]:

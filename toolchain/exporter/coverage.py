@@ -34,8 +34,8 @@ _LISTED = 12
 _WIDE = "it has 32-bit weights"
 _UNFUSED = "no rewrite turns what follows its integers into a mask or a threshold"
 _READERS = {
-    "BinaryScores": frozenset({"RowBestMask", "BiasedBestMask"}),
-    "MaskSignMatMul": frozenset({"IntegerThreshold"}),
+    "BinaryScores": frozenset({"RowBestMask", "BiasedBestMask", "ElasticMask"}),
+    "MaskSignMatMul": frozenset({"IntegerThreshold", "SumThreshold"}),
 }
 """Products of activations, and what reads their integers without a float in between."""
 

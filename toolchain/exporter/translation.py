@@ -316,6 +316,18 @@ def _softmax_mask(nodes: Nodes, p: ir.Value, ratio: float) -> ir.Value:
     return nodes("SoftmaxMask", p, domain=DOMAIN, ratio=ratio)
 
 
+def _row_best_mask(nodes: Nodes, scores: ir.Value, slack: int) -> ir.Value:
+    return nodes("RowBestMask", scores, domain=DOMAIN, slack=slack)
+
+
+def _elastic_mask(nodes: Nodes, scores: ir.Value, *tables: ir.Value) -> ir.Value:
+    return nodes("ElasticMask", scores, *tables, domain=DOMAIN)
+
+
+def _sum_threshold(nodes: Nodes, x: ir.Value, *summands: ir.Value) -> ir.Value:
+    return nodes("SumThreshold", x, *summands, domain=DOMAIN)
+
+
 def _mask_sign_matmul(nodes: Nodes, mask: ir.Value, v: ir.Value) -> ir.Value:
     rank = _rank(v)
     by_token = nodes("Transpose", v, perm=[*range(rank - 2), rank - 1, rank - 2])
@@ -358,6 +370,9 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _own.binary_linear.default: _contraction("BinaryLinear"),
         _own.binary_scores.default: _contraction("BinaryScores"),
         _own.softmax_mask.default: _softmax_mask,
+        _own.row_best_mask.default: _row_best_mask,
+        _own.elastic_mask.default: _elastic_mask,
+        _own.sum_threshold.default: _sum_threshold,
         _own.mask_sign_matmul.default: _mask_sign_matmul,
         _own.tap.default: _tap,
         _aten.add.Tensor: _arithmetic("Add"),

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops
-from vitc.models.layers.named import settle_names
+from vitc.models.layers.named import Settled, settle_names
+from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import are_bits
 from vitc.models.schemes import Scheme, find_scheme
 
@@ -75,10 +76,13 @@ class BinaryLinear(nn.Module):
         weight_bits: 1, or 32 to use the latent weight as it is (the 32W1A training step).
         parts: Into how many row sections the forward pass splits the layer (3 for q, k, v), which
             is how many binary linear ops it becomes.
+        moved: Whether a move for each input channel is added before the sign; None for what the
+            scheme does.
 
     Attributes:
         weight: Latent weight [O, K].
         bias: [O].
+        move: [K], if there is one.
     """
 
     alpha: nn.Parameter
@@ -91,6 +95,8 @@ class BinaryLinear(nn.Module):
         scheme: Scheme | str = "bibert",
         weight_bits: int = 1,
         parts: int = 1,
+        *,
+        moved: bool | None = None,
     ) -> None:
         super().__init__()
         self.scheme = find_scheme(scheme)
@@ -99,6 +105,7 @@ class BinaryLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.trunc_normal_(self.weight, std=0.02)
+        self.move = Shift(inputs) if (self.scheme.moves if moved is None else moved) else None
         self.scheme.equip(self)
 
     @torch.no_grad()
@@ -124,7 +131,8 @@ class BinaryLinear(nn.Module):
 
     def binarize(self, x: Tensor) -> Tensor:
         """What this layer reads, [B, .., K]: bits in eval mode, quantized floats in training."""
-        return self.scheme.inputs(self, x) if self.training else ops.binarize(x)
+        pre = x if self.move is None else self.move(x)
+        return self.scheme.inputs(self, pre) if self.training else ops.binarize(pre)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits or quantized floats [.., K] through each of the `parts` row sections."""
@@ -135,8 +143,8 @@ class BinaryLinear(nn.Module):
             parts = [whole] if self.parts == 1 else whole.chunk(self.parts, dim=-1)
             return [LinearOutput(part) for part in parts]
         if self.weight_bits == 32:
-            signs = bits.to(self.weight.dtype) * 2 - 1
-            return [LinearOutput(F.linear(signs, self.weight[r]), self.bias[r]) for r in rows]
+            values = self.scheme.values(self, bits)
+            return [LinearOutput(F.linear(values, self.weight[r]), self.bias[r]) for r in rows]
         sign_bits, scale, bias = self.constants()
         return [_scaled(bits, sign_bits[r], scale[r], bias[r]) for r in rows]
 
@@ -164,6 +172,7 @@ class FrozenBinaryLinear(nn.Module):
         sign_bits, scale, bias = linear.constants()
         dtype = linear.weight.dtype
         self.parts = linear.parts
+        self.move = copy.deepcopy(linear.move)
         self.register_buffer("sign_bits", sign_bits)
         self.register_buffer("scale", scale.to(torch.float32).to(dtype))
         self.register_buffer("bias", bias.to(torch.float32).to(dtype))
@@ -171,7 +180,7 @@ class FrozenBinaryLinear(nn.Module):
 
     def binarize(self, x: Tensor) -> Tensor:
         """Bits of what this layer reads, [B, .., K]."""
-        bits: Tensor = ops.binarize(x)
+        bits: Tensor = ops.binarize(x if self.move is None else self.move(x))
         return bits
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
@@ -242,7 +251,11 @@ def freeze(model: _Model, keep: Collection[str] = ()) -> _Model:
     Raises:
         VitcError: If the model has 32-bit weights, or two layers have one name.
     """
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    for module in [*frozen.modules()]:
+        if isinstance(module, Settled):
+            module.settle()
+    frozen.eval()
     for name, module in binary_modules(frozen).items():
         if isinstance(module, BinaryLinear) and name not in keep:
             frozen.set_submodule(name, FrozenBinaryLinear(module))

@@ -25,6 +25,8 @@ class NetworkConfig:
         si: Whether blocks have the spatial interaction branch.
         arch: Architecture, a key of `vitc.models.ARCHITECTURES`.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
+        elastic: Whether attention masks are the scheme's own (BiT's), not a share of the row's
+            largest probability.
         weight_bits: 1, or 32 for the first training step (latent weights used as they are).
         bn_eps: Constant of every norm; it is not in a state dict.
 
@@ -37,6 +39,7 @@ class NetworkConfig:
     si: bool = False
     arch: str = ""
     scheme: str = "bibert"
+    elastic: bool = False
     weight_bits: int = 1
     bn_eps: float = 1e-6
 
@@ -51,6 +54,8 @@ class NetworkConfig:
             )
         if not isinstance(self.scheme, str):
             raise VitcError(f"scheme must be a name, found {shown(self.scheme)}.")
+        if type(self.elastic) is not bool:
+            raise VitcError(f"elastic must be true or false, found {shown(self.elastic)}.")
         if self.weight_bits not in (1, 32):
             raise VitcError(f"weight_bits must be 1 or 32, found {shown(self.weight_bits)}.")
         if not number(self.bn_eps) or not self.bn_eps > 0:

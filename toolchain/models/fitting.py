@@ -61,7 +61,9 @@ def _check_tensors(file: Path, model: nn.Module, tensors: Mapping[str, Tensor], 
         for n in shared
         if tensors[n].shape != wanted[n].shape
     ]
-    integral = [f"{n} is {tensors[n].dtype}" for n in shared if tensors[n].dtype not in _FLOATS]
+    # A flag may be of any type.
+    numbers = [n for n in shared if wanted[n].dtype != torch.bool]
+    integral = [f"{n} is {tensors[n].dtype}" for n in numbers if tensors[n].dtype not in _FLOATS]
     repeated = [n for n in shared if not _is_whole(tensors[n])]
     found = [
         f"{what}: {_listing(names)}"

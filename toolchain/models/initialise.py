@@ -89,6 +89,7 @@ def random_model(
             for shift in (module.moveq, module.movek, module.movev):
                 normal(shift.bias, 0.0, 0.3 * _spread(module.qkv))
             normal(module.movefc.bias, 0.0, 0.2 * module.movek.bias.shape[2] ** 0.5)
+            module.scheme.randomise_attention(module, generator)
         elif isinstance(module, BinaryMLP):
             normal(module.movefc1.bias, 0.0, 0.2)
             for shift in (module.moveact1, module.moveact2, module.movefc2):

@@ -16,8 +16,11 @@ __all__ = [
     "binarize",
     "binary_linear",
     "binary_scores",
+    "elastic_mask",
     "mask_sign_matmul",
+    "row_best_mask",
     "softmax_mask",
+    "sum_threshold",
     "tap",
 ]
 
@@ -50,6 +53,28 @@ def softmax_mask(p: Tensor, ratio: float) -> Tensor:
     return (p >= ratio * p.amax(dim=-1, keepdim=True)).to(torch.uint8)
 
 
+@torch.library.custom_op("vitc::row_best_mask", mutates_args=())
+def row_best_mask(scores: Tensor, slack: int) -> Tensor:
+    """Mask bits of integer scores [.., N]: 1 where score >= (largest of the row) - 2 * slack."""
+    return (scores >= scores.amax(dim=-1, keepdim=True) - 2 * slack).to(torch.uint8)
+
+
+@torch.library.custom_op("vitc::elastic_mask", mutates_args=())
+def elastic_mask(scores: Tensor, terms: Tensor, least: Tensor) -> Tensor:
+    """Mask bits of integer scores [.., N] by two tables int64 [S].
+
+    With h half of what the row's largest score has more, 1 where least[h] > sum of terms[h].
+    """
+    above = (scores.amax(dim=-1, keepdim=True) - scores).long() // 2
+    return (least[above] > terms[above].sum(dim=-1, keepdim=True)).to(torch.uint8)
+
+
+@torch.library.custom_op("vitc::sum_threshold", mutates_args=())
+def sum_threshold(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Bits of integers: 1 where x >= first + second, one addition and one comparison in fp32."""
+    return (x.float() >= first.float() + second.float()).to(torch.uint8)
+
+
 @torch.library.custom_op("vitc::mask_sign_matmul", mutates_args=())
 def mask_sign_matmul(mask: Tensor, v: Tensor) -> Tensor:
     """Mask {0, 1} [.., N, N] times the signs of bits v [.., N, d], int32 [.., N, d]."""
@@ -80,6 +105,21 @@ def _(q: Tensor, k: Tensor) -> Tensor:
 @softmax_mask.register_fake
 def _(p: Tensor, ratio: float) -> Tensor:  # noqa: ARG001
     return torch.empty_like(p, dtype=torch.uint8)
+
+
+@row_best_mask.register_fake
+def _(scores: Tensor, slack: int) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(scores, dtype=torch.uint8)
+
+
+@elastic_mask.register_fake
+def _(scores: Tensor, terms: Tensor, least: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(scores, dtype=torch.uint8)
+
+
+@sum_threshold.register_fake
+def _(x: Tensor, first: Tensor, second: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(x, dtype=torch.uint8)
 
 
 @mask_sign_matmul.register_fake

@@ -41,7 +41,7 @@ class SIBiViT(Network):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(config, preprocessing, labels)
-        rules = scheme(config.scheme)
+        rules = scheme(config.scheme, elastic=config.elastic)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         self.patch_embed = PatchEmbed(config.patch_size, config.width)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["attention_mask", "quantized", "sign"]
+__all__ = ["attention_mask", "quantized", "scaled", "sign"]
 
 
 class _Quantized(torch.autograd.Function):
@@ -20,6 +21,29 @@ class _Quantized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return (grads[0] * ctx.saved_tensors[0] if ctx.sloped else grads[0]), None, None
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        alpha: Tensor,  # noqa: ARG004
+        value: Tensor,
+        slope: Tensor | None,
+        share: Tensor,
+    ) -> Tensor:
+        ctx.sloped = slope is not None
+        ctx.count = x.numel()
+        ctx.save_for_backward(share, *(() if slope is None else (slope,)))
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        share, *slope = ctx.saved_tensors
+        of_x = grads[0] * slope[0] if ctx.sloped else grads[0]
+        of_alpha = (grads[0] * share).sum() / math.sqrt(ctx.count)
+        return of_x, of_alpha, None, None, None
 
 
 class _Mask(torch.autograd.Function):
@@ -55,6 +79,20 @@ def sign(x: Tensor, slope: Tensor | None = None, scale: Tensor | float = 1.0) ->
     with torch.no_grad():
         value = ((x >= 0).to(x.dtype) * 2 - 1) * scale
     return quantized(x, value, slope)
+
+
+def scaled(x: Tensor, alpha: Tensor, value: Tensor, slope: Tensor | None, share: Tensor) -> Tensor:
+    """`value` forward; backward its gradient goes to `x`, and to a scale that is learned.
+
+    Args:
+        x: Float tensor of n entries.
+        alpha: The scale, of no axes.
+        value: What stands for `x`, of the same shape.
+        slope: As in `quantized`.
+        share: Of each entry's gradient that goes to `alpha`, where their sum is divided by the root
+            of n (LSQ; BiT, elastic binarization).
+    """
+    return cast(Tensor, _Scaled.apply(x, alpha, value, slope, share))  # type: ignore[no-untyped-call]
 
 
 def attention_mask(p: Tensor, ratio: float) -> Tensor:

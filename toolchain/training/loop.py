@@ -134,7 +134,7 @@ def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> 
         si=options.si,
         weight_bits=options.weight_bits,
     )
-    return replace(sized, scheme=options.scheme)
+    return replace(sized, scheme=options.scheme, elastic=options.elastic)
 
 
 def _initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Network:

@@ -27,6 +27,7 @@ class TrainOptions:
         depth: Blocks, if not the preset's.
         si: Whether to have the spatial interaction branch, if not as the preset.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
+        elastic: Whether attention masks are the scheme's own (BiT's).
         weight_bits: 32 for the first of the two training steps (32W1A), else 1.
         start: Checkpoint to begin from, such as that of the first step. An SI branch it lacks
             enters with scale 0 and so changes nothing at first (SI-BiViT, section 3).
@@ -57,6 +58,7 @@ class TrainOptions:
     depth: int | None = None
     si: bool | None = None
     scheme: str = "bibert"
+    elastic: bool = False
     weight_bits: int = 1
     start: Path | None = None
     teacher: Path | None = None

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops
 from vitc.models.binary_linear import BinaryLinear, LinearOutput
-from vitc.models.layers.named import Named
+from vitc.models.layers.named import Settled
 from vitc.models.layers.shift import Shift
-from vitc.models.layers.signs import are_bits, masked_sum, products, softmax_mask
+from vitc.models.layers.signs import masked_sum, products
 from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
-__all__ = ["MASK_RATIO", "BinaryAttention"]
-
-MASK_RATIO: Final = 0.25
-"""A key is attended from this share of the row's largest probability on."""
+__all__ = ["BinaryAttention"]
 
 
-class BinaryAttention(Named):
+class BinaryAttention(Settled):
     """Binary attention (SI-BiViT, section 3): ``proj(sgn(A v + movefc))``.
 
     ``q = sgn(linear(sgn(u)) + moveq)``, k and v likewise; A is 1 where a key's softmax of
-    ``q . k / sqrt(d)`` is at least `MASK_RATIO` of the row's largest. Tokens may stand in groups
+    ``q . k / sqrt(d)`` is at least a quarter of the row's largest (or what the scheme has for that,
+    `vitc.models.layers.mask`). Tokens may stand in groups
     (windows), which attend inside themselves; shifts belong to the places in a group.
 
     Args:
@@ -74,6 +70,14 @@ class BinaryAttention(Named):
         self.movek = Shift(1, heads, held, 1)
         self.movev = Shift(1, heads, held, 1)
         self.movefc = Shift(1, tokens, 1)
+        self.mask_rule: nn.Module | None = None
+        self.context_rule: nn.Module | None = None
+        rules.equip_attention(self)
+
+    def settle(self) -> None:
+        """Hold the rules of masks and context as constants."""
+        self.mask_rule = self.scheme.mask(self)
+        self.context_rule = self.scheme.context(self)
 
     def _by_head(self, output: LinearOutput, move: Shift, name: str) -> Tensor:
         """[.., n, C] to signs [.., h, n, d]."""
@@ -119,13 +123,23 @@ class BinaryAttention(Named):
         k = self._by_head(key, self.movek, "key")
         v = self._by_head(value, self.movev, "value")
         scores = tap(f"{self.name}.scores", products(q, k), "int")
-        p = F.softmax(scores.to(u.dtype) * self.head_width**-0.5, dim=-1)
-        mask = tap(
-            f"{self.name}.mask",
-            softmax_mask(p, MASK_RATIO, bits=are_bits(q)),
-            "bits",
-        )
-        context = masked_sum(mask, v).transpose(-3, -2).flatten(-2)
-        pre = self.movefc(context.to(u.dtype))
-        out: Tensor = self.proj(tap(f"{self.name}.context", self.proj.binarize(pre), "bits"))
+        mask = tap(f"{self.name}.mask", self._mask(scores), "bits")
+        out: Tensor = self.proj(tap(f"{self.name}.context", self._context(mask, v), "bits"))
         return out
+
+    def _mask(self, scores: Tensor) -> Tensor:
+        if self.training:
+            p = F.softmax(scores * self.head_width**-0.5, dim=-1)
+            return self.scheme.masked(self, p)
+        mask: Tensor = (self.mask_rule or self.scheme.mask(self))(scores)
+        return mask
+
+    def _context(self, mask: Tensor, v: Tensor) -> Tensor:
+        """What the last linear reads, [.., n, C]."""
+        context = masked_sum(mask, v)
+        rule = None if self.training else self.context_rule or self.scheme.context(self)
+        if rule is not None:
+            bits: Tensor = rule(context)
+            return bits.transpose(-3, -2).flatten(-2)
+        joined = context.transpose(-3, -2).flatten(-2)
+        return self.proj.binarize(self.movefc(joined.to(self.movefc.bias.dtype)))

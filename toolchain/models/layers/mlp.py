@@ -44,7 +44,8 @@ class BinaryMLP(Named):
         self.moveact1 = Shift(1, rows, 1)
         self.prelu = nn.PReLU(rows)
         self.moveact2 = Shift(1, rows, 1)
-        self.fc2 = BinaryLinear(hidden, features, rules, weight_bits)
+        # What a move would do, the bias of fc1 does already.
+        self.fc2 = BinaryLinear(hidden, features, rules, weight_bits, moved=False)
         self.movefc1 = Shift(1, rows, 1)
         self.movefc2 = Shift(1, rows, 1)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import nn
 
 from vitc.errors import VitcError
 
-__all__ = ["Named", "settle_names"]
+__all__ = ["Named", "Settled", "settle_names"]
 
 
 class Named(nn.Module):
@@ -20,6 +22,14 @@ class Named(nn.Module):
     def __init__(self, name: str = "") -> None:
         super().__init__()
         self.name = name
+
+
+class Settled(Named):
+    """A layer with constants that follow from its parameters, computed when it is frozen."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Compute them; parameters do not change after that."""
 
 
 def settle_names(model: nn.Module) -> None:

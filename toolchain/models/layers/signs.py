@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitc.models import ops, straight_through
+from vitc.models import ops
 
-__all__ = ["are_bits", "masked_sum", "products", "softmax_mask"]
+__all__ = ["are_bits", "masked_sum", "products"]
 
 
 def are_bits(x: Tensor) -> bool:
@@ -23,17 +23,6 @@ def are_bits(x: Tensor) -> bool:
 def products(q: Tensor, k: Tensor) -> Tensor:
     """Sums of sign products: [.., N, d] and [.., M, d] to [.., N, M]."""
     return ops.binary_scores(q, k) if are_bits(q) else q @ k.mT
-
-
-def softmax_mask(p: Tensor, ratio: float, *, bits: bool) -> Tensor:
-    """1 where p >= ratio * (largest p of the row), else 0; gradients go to `p` unchanged.
-
-    Args:
-        p: Probabilities [.., N, M].
-        ratio: Share of the row's maximum from which on a key is attended.
-        bits: Whether the mask is bits or floats.
-    """
-    return ops.softmax_mask(p, ratio) if bits else straight_through.attention_mask(p, ratio)
 
 
 def masked_sum(mask: Tensor, v: Tensor) -> Tensor:

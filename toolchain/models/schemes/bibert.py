@@ -14,9 +14,8 @@ from vitc.models import straight_through
 from vitc.models.schemes.scheme import Scheme
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vitc.models.binary_linear import BinaryLinear
+    from vitc.models.layers.attention import BinaryAttention
 
 __all__ = ["BIBERT", "BiBERT"]
 
@@ -51,7 +50,7 @@ class BiBERT(Scheme):
         binary = straight_through.sign(centred, centred.abs() <= 1, scale)
         return F.linear(values, binary, linear.bias)
 
-    def attended(self, attention: nn.Module, x: Tensor, which: str) -> Tensor:
+    def attended(self, attention: BinaryAttention, x: Tensor, which: str) -> Tensor:
         """Signs; the gradient passes where |x| < 1."""
         del attention, which
         return straight_through.sign(x, x.abs() < 1)

@@ -20,6 +20,7 @@ from vitc.models.schemes.scheme import Scheme
 
 if TYPE_CHECKING:
     from vitc.models.binary_linear import BinaryLinear
+    from vitc.models.layers.attention import BinaryAttention
 
 __all__ = ["RECU", "ReCU", "tau_of"]
 
@@ -101,7 +102,7 @@ class ReCU(Scheme):
         sums = F.linear(values, straight_through.sign(clamped), linear.bias)
         return linear.alpha * sums
 
-    def attended(self, attention: nn.Module, x: Tensor, which: str) -> Tensor:
+    def attended(self, attention: BinaryAttention, x: Tensor, which: str) -> Tensor:
         """As inputs: the scale behind them knows no unit, so they are divided too (ours)."""
         del which
         return _sign(x, training=attention.training)

@@ -8,6 +8,7 @@ the sum of sign products.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,10 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitc.models import straight_through
+from vitc.models.layers.mask import MASK_RATIO, RowBestMask
+
 if TYPE_CHECKING:
     from torch import nn
 
     from vitc.models.binary_linear import BinaryLinear
+    from vitc.models.layers.attention import BinaryAttention
 
 __all__ = ["Scheme"]
 
@@ -32,14 +37,22 @@ class Scheme(ABC):
     Attributes:
         name: Key in the table and in configurations.
         source: Where the rules come from.
+        moves: Whether a linear has a learned move for each input channel, before the sign.
+        elastic: Whether masks are the scheme's own, and no share of the row's largest p.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
+    moves: ClassVar[bool] = False
+    elastic: bool = False
 
     def equip(self, linear: BinaryLinear) -> None:
         """Give a new linear the scheme's own parameters, beside weight and bias."""
         del linear
+
+    def equip_attention(self, attention: BinaryAttention) -> None:
+        """Give a new attention the scheme's own parameters."""
+        del attention
 
     @abstractmethod
     def centre(self, weight: Tensor, parts: int) -> Tensor:
@@ -56,18 +69,25 @@ class Scheme(ABC):
 
     @abstractmethod
     def inputs(self, linear: BinaryLinear, x: Tensor) -> Tensor:
-        """Quantized inputs of a linear in training, float in the shape of `x` [B, .., K]."""
+        """Quantized inputs of a linear in training, float in the shape of `x` [B, .., K].
+
+        What moves them is in `x` already.
+        """
 
     @abstractmethod
     def product(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """Output [.., O] in training, bias included, of quantized inputs [.., K]."""
 
     def wide(self, linear: BinaryLinear, values: Tensor) -> Tensor:
-        """The same with 32-bit weights (the 32W1A step), in training."""
+        """The same with 32-bit weights (the 32W1A step)."""
         return F.linear(values, linear.weight, linear.bias)
 
+    def values(self, linear: BinaryLinear, bits: Tensor) -> Tensor:
+        """What `inputs` would be where these bits are their signs."""
+        return bits.to(linear.weight.dtype) * 2 - 1
+
     @abstractmethod
-    def attended(self, attention: nn.Module, x: Tensor, which: str) -> Tensor:
+    def attended(self, attention: BinaryAttention, x: Tensor, which: str) -> Tensor:
         """Quantized queries, keys or values in training, float in the shape of `x` [B, ..].
 
         Args:
@@ -75,6 +95,27 @@ class Scheme(ABC):
             x: What is before the sign.
             which: ``query``, ``key`` or ``value``.
         """
+
+    def masked(self, attention: BinaryAttention, p: Tensor) -> Tensor:
+        """Quantized mask in training, float, of probabilities [.., N, M]."""
+        del attention
+        return straight_through.attention_mask(p, MASK_RATIO)
+
+    def temperature(self, attention: BinaryAttention) -> float:
+        """What integer scores are multiplied by before the softmax, in float64."""
+        return 1 / math.sqrt(attention.head_width)
+
+    def mask(self, attention: BinaryAttention) -> nn.Module:
+        """The rule by which integer scores [.., N, M] become mask bits at inference."""
+        return RowBestMask(attention.head_width, self.temperature(attention))
+
+    def context(self, attention: BinaryAttention) -> nn.Module | None:
+        """The rule by which the integer context [.., h, n, d] becomes bits at inference.
+
+        None if it is what a linear reads of the context and the shift of the place.
+        """
+        del attention
+        return None
 
     def begin_epoch(self, linear: BinaryLinear, epoch: int, epochs: int) -> None:
         """Set what follows a schedule.
@@ -99,3 +140,7 @@ class Scheme(ABC):
             generator: Where random numbers come from.
         """
         del linear, generator
+
+    def randomise_attention(self, attention: BinaryAttention, generator: torch.Generator) -> None:
+        """The same for an attention, whose linears and shifts are random already."""
+        del attention, generator
