@@ -35,6 +35,7 @@ __all__ = [
     "LinearDecision",
     "decides_alike_when_flushed",
     "flushed",
+    "normal_bias",
     "normal_threshold",
     "stored_decision",
 ]
@@ -70,6 +71,17 @@ class LinearDecision:
 def flushed(values: Float32) -> Float32:
     """Return `values` with zeros for denormals."""
     return np.where(np.abs(values) < SMALLEST_NORMAL, np.float32(0), values)
+
+
+def normal_bias(bias: Float32) -> Float32:
+    """Return biases of scores of which none is a denormal, and which decide as `bias`.
+
+    A denormal tells only among scores of 0, and there only on which side of 0 it lies: a cut is at
+    least 2^-100, so what is compared with it is 0 or normal.
+    """
+    tiny = np.abs(bias) < SMALLEST_NORMAL
+    near = np.where(bias < 0, -np.float32(SMALLEST_NORMAL), np.float32(0))
+    return np.where(tiny, near, bias)
 
 
 def normal_threshold(threshold: Float32) -> Float32:

@@ -104,6 +104,8 @@ def threshold_kernel(
     two_sided: bool = False,
     group: Axis | None = None,
     head: Axis | None = None,
+    windows: int = 1,
+    period: int = 0,
 ) -> Kernel:
     """Build product + threshold.
 
@@ -122,6 +124,11 @@ def threshold_kernel(
         two_sided: Whether the lower threshold is used.
         group: Outputs by group, when `upper` differs by group of outputs.
         head: Outputs by head, for "keys".
+        windows: Groups of as many rows, whose "keys" and "columns" are matrices of their own;
+            "columns" of more than one are no matter of AMX. Of no matter if transposed: the lanes
+            of a window are lane blocks of their own anyway.
+        period: Positions of a window, where all windows have the same constants of positions; 0 for
+            one window.
 
     Returns:
         The kernel. Its tasks are row tiles; lane tiles for "columns"; panels for AMX.
@@ -140,12 +147,15 @@ def threshold_kernel(
     }
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
-        stride = round_up(shape.rows, ROW_PADDING)
-        constants = Constants(e, buffers, ("scale", "offset"), positions, transposed, group, stride)
+        stride = round_up(period or shape.rows, ROW_PADDING)
+        constants = Constants(
+            e, buffers, ("scale", "offset"), positions, transposed, group, stride, period
+        )
         if output == "columns":
-            tasks = _columns(e, isa, shape, constants)
+            tasks = _columns(e, isa, shape, constants, 1 if transposed else windows)
         elif output == "keys":
-            keys = Keys(constants, isa, shape.rows, head or Axis(shape.lanes))
+            heads = head or Axis(shape.lanes)
+            keys = Keys(constants, isa, shape.rows // windows, heads, windows)
             tasks = _along_lanes(e, isa, shape, keys)
         else:
             rows = Rows(constants, round_up(shape.lanes, WORD) // HALF)
@@ -154,12 +164,21 @@ def threshold_kernel(
 
 
 def residual_kernel(
-    symbol: str, isa: Isa, shape: LinearShape, *, transposed: bool, gain: bool, stride: int
+    symbol: str,
+    isa: Isa,
+    shape: LinearShape,
+    *,
+    transposed: bool,
+    gain: bool,
+    stride: int,
+    windows: int = 1,
+    period: int = 0,
+    ordered: bool = False,
 ) -> Kernel:
     """Build product + scale + bias + residual: `out = residual + gain * (scale * I + bias)`, fp32.
 
     Arguments of the C function: broadcast operand, lanes operand, scale times `scale_factor`, bias,
-    [gain,] residual, output, begin, end.
+    [gain,] [order (int32),] residual, output, begin, end.
 
     Args:
         symbol: Name of the C function.
@@ -169,6 +188,11 @@ def residual_kernel(
             branch), so that the product is transposed as it is written.
         gain: Whether positions have a gain.
         stride: Floats from one row of the residual stream to the next.
+        windows: Groups of as many positions; if transposed, they follow one another, `stride` lanes
+            each.
+        period: Positions of a window, where all windows have the same gains; 0 for one window.
+        ordered: Whether `order` holds the row of the stream that each row of the product is added
+            to, window by window; padded to `ROW_PADDING` with rows behind the last.
 
     Returns:
         The kernel. Its tasks are row tiles, or panels for AMX.
@@ -178,12 +202,17 @@ def residual_kernel(
     names = {
         "rows_in": _row_element(isa, shape),
         "lanes_in": isa.element,
-        **dict.fromkeys(("scale", "bias", *positions, "residual", "out"), "float32"),
+        **dict.fromkeys(("scale", "bias", *positions), "float32"),
+        **({"order": "int32"} if ordered else {}),
+        **dict.fromkeys(("residual", "out"), "float32"),
     }
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
-        constants = Constants(e, buffers, ("scale", "bias"), positions, transposed)
-        tasks = _along_lanes(e, isa, shape, Residual(constants, stride))
+        constants = Constants(
+            e, buffers, ("scale", "bias"), positions, transposed, period=period
+        )
+        rows = shape.rows if transposed and windows > 1 else 0
+        tasks = _along_lanes(e, isa, shape, Residual(constants, stride, rows))
     return emitter.kernel(tasks, **_work(isa, shape))
 
 
@@ -253,9 +282,12 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
     return shape.row_tiles(isa)
 
 
-def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants) -> int:
+def _columns(
+    e: Emitter, isa: Isa, shape: LinearShape, constants: Constants, windows: int
+) -> int:
     """Emit a product whose bits run along the rows; returns the number of tasks."""
-    out_elements = round_up(shape.rows, WORD) // isa.element_bits
+    rows = shape.rows // windows
+    out_elements = round_up(rows, WORD) // isa.element_bits
     if uses_tiles(isa, shape.elements):
         columns = Columns(constants, isa, out_elements, BLOCK)
         return _panels(e, shape, constants, lambda *where: _Elements(columns, *where))
@@ -263,21 +295,27 @@ def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants) -> 
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     bits = isa.element_bits
     row_tile = min(isa.row_tile, bits)
-    used = -(-shape.rows // bits)
+    used = -(-rows // bits)
     epilogue = Columns(constants, isa, out_elements, tile)
-    with e.loop(e.begin, e.end) as lane_tile:
-        first_block = e.let(lane_tile * tile)
-        epilogue.clear(first_block, used)
+    lane_tiles = shape.blocks(isa) // tile
+    with e.loop(e.begin, e.end) as task:
+        written = first_block = e.let(task * tile)
+        before: Any = None
+        if windows > 1:
+            window, lane_tile = e.split(task, lane_tiles)
+            first_block, before = e.let(lane_tile * tile), e.let(window * rows)
+        epilogue.clear(written, used)
         with e.loop(0, used) as element:
             epilogue.begin()
-            left = shape.rows - element * bits
+            left = rows - element * bits
             tiles = T.floordiv(T.min(left, bits) + (row_tile - 1), row_tile)
             with e.loop(0, tiles) as step:
                 first_row = e.let(element * bits + step * row_tile)
+                start = first_row if before is None else e.let(before + first_row)
                 sums = PopcountTile(e, isa, row_tile, tile, shape.elements, table)
                 sums.emit(
                     buffers["rows_in"],
-                    lambda r: (first_row + r) * shape.elements,
+                    lambda r: (start + r) * shape.elements,
                     buffers["lanes_in"],
                     lambda b: (first_block + b) * (shape.elements * isa.lanes),
                 )
@@ -288,7 +326,7 @@ def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants) -> 
                         )
                     )
                     inside = e.let(
-                        T.Select(first_row + r < shape.rows, one, e.constant(isa.element, 0))
+                        T.Select(first_row + r < rows, one, e.constant(isa.element, 0))
                     )
                     for b in range(tile):
                         for half in range(halves):
@@ -297,8 +335,8 @@ def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants) -> 
                             value = sums.centred(r, b, half, shape.k)
                             lanes = constants.lanes(lane)
                             epilogue.finish(first_row + r, lanes, value, slot, inside)
-            epilogue.end(first_block, element)
-    return shape.blocks(isa) // tile
+            epilogue.end(written, element)
+    return windows * lane_tiles
 
 
 def _panels(

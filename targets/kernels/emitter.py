@@ -111,6 +111,16 @@ class Emitter:
         """Name a value, so that it is computed once."""
         return T.bind(value)
 
+    def split(self, value: Any, by: int) -> tuple[Any, Any]:
+        """Quotient and remainder of an int32 that is not negative.
+
+        TVM is not told that they are: its products of quotients overflow where they are simplified.
+        """
+        parts = self.local("int32", 2)
+        self.store(parts, 0, T.truncdiv(value, T.int32(by)))
+        self.store(parts, 1, T.truncmod(value, T.int32(by)))
+        return self.let(parts[0]), self.let(parts[1])
+
     def load(self, buffer: Any, index: Any, lanes: int) -> Any:
         """Load one element or `lanes` consecutive ones."""
         return buffer[index if lanes == 1 else T.ramp(index, 1, lanes)]

@@ -54,6 +54,7 @@ class Constants:
         transposed: Positions fill the lanes and outputs are broadcast.
         group: Outputs by group, when constants of positions differ by group.
         stride: Positions of one group, padding included.
+        period: Positions of a window, where windows share their constants; 0 for one window.
     """
 
     emitter: Emitter
@@ -63,6 +64,7 @@ class Constants:
     transposed: bool
     group: Axis | None = None
     stride: int = 0
+    period: int = 0
 
     def lanes(self, first: Any, *, ahead: bool = False) -> Lanes:
         """Constants of 16 lanes; loaded here and now if `ahead`, else where they are used."""
@@ -72,8 +74,9 @@ class Constants:
             base = T.floordiv(first, self.group.padded_group) * self.stride
             base = e.let(base) if ahead else base
         vectors = {}
+        at = self._place(first) if self.transposed else first
         for name in self.positions if self.transposed else self.outputs:
-            vector = e.load(self.buffers[name], first, HALF)
+            vector = e.load(self.buffers[name], at, HALF)
             vectors[name] = e.let(vector) if ahead else vector
         return Lanes(first, base, vectors)
 
@@ -81,9 +84,13 @@ class Constants:
         """One constant of 16 lanes of a row."""
         if name in lanes.vectors:
             return lanes.vectors[name]
-        index = row if self.transposed else lanes.base + row
+        index = row if self.transposed else lanes.base + self._place(row)
         index = row if name in self.outputs else index
         return self.emitter.splat(self.buffers[name][index], HALF)
+
+    def _place(self, position: Any) -> Any:
+        """The place of a position in its window."""
+        return self.emitter.split(position, self.period)[1] if self.period else position
 
     def decide(self, row: Any, lanes: Lanes, value: Any) -> Any:
         """Vector of booleans: the dialect's threshold."""
@@ -122,24 +129,39 @@ class Keys:
     Attributes:
         constants: Thresholds.
         isa: Instruction set.
-        rows: Keys.
+        rows: Keys of a window.
         head: Outputs by head.
+        windows: Windows of keys.
     """
 
     constants: Constants
     isa: Isa
     rows: int
     head: Axis
+    windows: int = 1
 
     def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
         """Emit the epilogue of 16 lanes of one row."""
-        e, isa, head, lane = self.constants.emitter, self.isa, self.head, lanes.first
-        out = self.constants.buffers["out"]
+        e = self.constants.emitter
         bits = e.let(mask_bits(self.constants.decide(row, lanes, value)))
+        if self.windows == 1:
+            self._store(row, lanes.first, bits)
+            return
+        # What a tile has behind the last row would be another window's.
+        with T.If(row < self.windows * self.rows), T.Then():
+            self._store(row, lanes.first, bits)
+
+    def _store(self, row: Any, lane: Any, bits: Any) -> None:
+        e, isa, head = self.constants.emitter, self.isa, self.head
+        out = self.constants.buffers["out"]
         key_blocks = round_up(self.rows, isa.lanes) // isa.lanes
         elements = head.padded_group // isa.element_bits
         in_head = T.floormod(lane, head.padded_group)
-        block = T.floordiv(lane, head.padded_group) * key_blocks + T.floordiv(row, isa.lanes)
+        matrix = T.floordiv(lane, head.padded_group)
+        if self.windows > 1:
+            window, row = e.split(row, self.rows)
+            matrix = window * head.groups + matrix
+        block = matrix * key_blocks + T.floordiv(row, isa.lanes)
         slot = T.floormod(row, isa.lanes)
         if isa.element_bits == WORD:
             word = block * elements + T.floordiv(in_head, WORD)
@@ -216,22 +238,36 @@ class Residual:
     """The residual stream plus `gain * (scale * I + bias)`, fp32.
 
     Attributes:
-        constants: Scale, bias and gain.
+        constants: Scale, bias and gain; rows are written through `order` if there is one.
         stride: Floats from one row of the stream to the next.
+        rows: Rows of a window, where its lanes are written one window after the other; 0 for one
+            window.
     """
 
     constants: Constants
     stride: int
+    rows: int = 0
 
     def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
         """Emit the epilogue of 16 lanes of one row."""
+        if not self.rows:
+            self._add(row, lanes, value, row, lanes.first)
+            return
+        window, channel = self.constants.emitter.split(lanes.first, self.stride)
+        # What a tile has behind the last row would be another window's.
+        with T.If(row < self.rows), T.Then():
+            self._add(row, lanes, value, window * self.rows + row, channel)
+
+    def _add(self, row: Any, lanes: Lanes, value: Any, place: Any, channel: Any) -> None:
         constants = self.constants
         e, buffers = constants.emitter, constants.buffers
         scale = constants.vector("scale", row, lanes)
         added = value * scale + constants.vector("bias", row, lanes)
         if "gain" in constants.positions:
             added = added * constants.vector("gain", row, lanes)
-        index = row * self.stride + lanes.first
+        if "order" in buffers:
+            place = e.let(buffers["order"][place])
+        index = place * self.stride + channel
         e.store(buffers["out"], index, e.load(buffers["residual"], index, HALF) + added, HALF)
 
 

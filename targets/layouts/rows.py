@@ -34,8 +34,9 @@ class Rows(Layout):
 
     @property
     def size(self) -> int:
-        """Bytes; behind the last vector are as many as make whole row tiles."""
-        return round_up(self.groups * self.rows, ROW_PADDING) * self.axis.padded // 8
+        """Bytes; behind the last vector are as many as make whole row tiles of the last group."""
+        last = (self.groups - 1) * self.rows + round_up(self.rows, ROW_PADDING)
+        return round_up(last, ROW_PADDING) * self.axis.padded // 8
 
     def encode(self, array: Array) -> Bytes:
         """Pack bits."""

@@ -46,7 +46,7 @@ def test_every_reader_of_attention_and_of_the_spatial_branch_gets_its_layout():
     t = Typed()
     x = t.embedding("x", 12, 4, 40)
     y = t.residual("out", attention(t, "context", t.binarize("in", x), 2), x)
-    hidden = t.threshold("hidden", t.binarize("si", turned(y)), 11)
+    hidden = t.threshold("hidden", turned(t.binarize("si", y)), 11)
     z = t.residual("z", hidden, y, transposed=True)
     graph = t.graph(z)
     chosen = {op.output.name: choice.form.layout for op, choice in choose(graph, ISA).items()}
@@ -99,7 +99,7 @@ def test_a_binary_product_that_leads_to_no_output_is_named():
 def test_floats_that_are_read_in_another_order_are_named():
     t = Typed()
     x = t.embedding("x", 12, 4, 40)
-    picked = viewed(x, np.arange(9 * 40).reshape(9, 40)[[3, 1, 0]])
+    picked = viewed(x, np.arange(9 * 40).reshape(9, 40)[[3, 1, 0]].T)
     y = t.threshold("y", t.binarize("bits", picked), 8)
     with pytest.raises(VitcError, match=r"bits \(Binarize .* in an order that no kernel reads"):
         choose(t.graph(y), ISA)

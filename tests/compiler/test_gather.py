@@ -41,6 +41,7 @@ MERGED: list[Any] = [
 ]
 SOME: list[Any] = [("Slice", ["x", "first", "last", "axis"], "r", {}),
                    ("Reshape", ["r", "few"], "v", {})]  # fmt: skip
+SOME_TURNED: list[Any] = [*SOME, ("Transpose", ["v"], "z", {"perm": [0, 2, 1]})]
 # 4 x 4 tokens of 33 channels, as windows of 2 x 2, as quads, or the first half.
 NETWORKS = {
     "windows": (WINDOWS, (4, 4, 33)),
@@ -48,13 +49,14 @@ NETWORKS = {
     "merged tokens": (MERGED, (4, 132)),
     "some tokens": (SOME, (8, 33)),
 }
+COPIED = {"some tokens, channels first": (SOME_TURNED, (33, 8))}
 
 
 def network(views: list[Any], shape: tuple[int, ...]) -> Any:
     k = shape[-1]
     nodes = [
         *views,
-        ("vitc.Binarize", ["v", "theta", "flip"], "bits", {}),
+        ("vitc.Binarize", [views[-1][2], "theta", "flip"], "bits", {}),
         ("vitc.PackBits", ["bits"], "packed", {"k": k}),
         ("vitc.BinaryLinear", ["packed", "w"], "ints", {"k": k}),
         ("Cast", ["ints"], "y", {"to": 1}),
@@ -70,21 +72,26 @@ def network(views: list[Any], shape: tuple[int, ...]) -> Any:
     return onnx_graph([1, 4, 4, 33], nodes, constants)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_bits_of_gathered_floats_are_those_of_onnx_runtime(name, tmp_path):
+@pytest.mark.parametrize("name", [*NETWORKS, *COPIED])
+def test_bits_of_views_are_those_of_onnx_runtime(name, tmp_path):
     x = RNG.standard_normal((4, 4, 33)).astype(np.float32)
-    plan = check_program(network(*NETWORKS[name]), x, find("native"), tmp_path, atol=0)
-    assert len(plan.steps) == 3, "a copy, a binarization, a product"
+    model = network(*{**NETWORKS, **COPIED}[name])
+    plan = check_program(model, x, find("native"), tmp_path, atol=0)
+    # A copy to the distance of other floats (or into their order), a binarization, a product.
+    assert len(plan.steps) == 3
+    assert sum("copy_rows" in step.kernel.symbol for step in plan.steps) == (name in NETWORKS)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_one_copy_stands_before_the_reader(name):
-    graph = gather(fuse(orders(read(network(*NETWORKS[name]), []))))
+@pytest.mark.parametrize("name", COPIED)
+def test_one_copy_stands_before_a_reader_that_does_not_know_the_order(name):
+    graph = gather(fuse(orders(read(network(*COPIED[name]), []))))
     assert [op.kind for op in graph.ops] == ["Copy", "Binarize", "LinearFloat"]
-    assert graph.ops[0].output.shape == NETWORKS[name][1]
+    assert graph.ops[0].output.shape == COPIED[name][1]
     assert graph.ops[1].use(0).whole
 
 
-def test_floats_as_they_lie_are_not_copied():
-    graph = gather(fuse(orders(read(network([("Identity", ["x"], "v", {})], (4, 4, 33)), []))))
+@pytest.mark.parametrize("name", [*NETWORKS, "as they lie"])
+def test_rows_that_are_read_one_by_one_are_not_copied(name):
+    views, shape = NETWORKS.get(name, ([("Identity", ["x"], "v", {})], (4, 4, 33)))
+    graph = gather(fuse(orders(read(network(views, shape), []))))
     assert [op.kind for op in graph.ops] == ["Binarize", "LinearFloat"]

@@ -84,7 +84,7 @@ def test_slices_of_one_value_put_side_by_side_are_rows_read_together():
     nodes += [
         ("Concat", ["p0", "p1", "p2", "p3"], "c", {"axis": -1}),
         ("Reshape", ["c", "rows"], "merged", {}),
-        ("vitc.Binarize", ["merged", "zero", "no"], "y", {}),
+        ("Softmax", ["merged"], "y", {"axis": -1}),
     ]
     constants = {"grid": sizes(-1, 4, 4, 5), "rows": sizes(-1, 4, 20), "end": sizes(9)}
     constants |= {"s0": sizes(0), "s1": sizes(1), "one": sizes(1), "two": sizes(2)}
@@ -110,3 +110,54 @@ def test_a_concat_of_two_values_stays_an_operator():
     ]
     graph = ordered(["images", 10, 24], nodes, {})
     assert [op.kind for op in graph.ops] == ["Binarize", "Binarize", "Concat"]
+
+
+def windowed(x: str, made: str) -> list:
+    """Nodes that put 4 x 4 tokens of 5 channels into windows of 2 x 2."""
+    return [
+        ("Reshape", [x, "cut"], f"{made}.c", {}),
+        ("Transpose", [f"{made}.c"], f"{made}.t", {"perm": (0, 1, 3, 2, 4, 5)}),
+        ("Reshape", [f"{made}.t", "windows"], made, {}),
+    ]
+
+
+WINDOWS = {"cut": sizes(1, 2, 2, 2, 2, 5), "windows": sizes(1, 4, 4, 5), "all": sizes(1, 16, 5)}
+ORDER = np.arange(16).reshape(2, 2, 2, 2).swapaxes(1, 2).reshape(4, 4)
+
+
+def test_signs_of_windows_are_made_as_floats_lie_and_thresholds_with_them():
+    theta = np.random.default_rng(1).standard_normal((4, 4, 1)).astype(np.float32)
+    nodes = [*windowed("x", "w"), ("vitc.Binarize", ["w", "theta", "no"], "bits", {}),
+             ("Softmax", ["bits"], "y", {"axis": -1})]  # fmt: skip
+    sign, reader = ordered(["images", 16, 5], nodes, {**WINDOWS, "theta": theta}).ops
+    assert sign.use(0).elements is None
+    assert np.array_equal(sign.constant(1).reshape(-1)[ORDER], theta[..., 0])
+    order = reader.use(0).order
+    assert order is not None
+    assert np.array_equal(order.rows[..., 0], ORDER)
+
+
+def test_a_sum_of_windows_is_the_stream_again():
+    # The product's rows are added to the rows of the stream that the windows name.
+    nodes = [
+        *windowed("x", "w"),
+        ("vitc.Binarize", ["w", "zero", "no"], "bits", {}),
+        ("vitc.BinaryLinearResidual", ["bits", "weight", "s", "s", "one", "w"], "sum",
+         {"k": 5, "transposed": 0}),
+        ("Reshape", ["sum", "cut"], "r", {}),
+        ("Transpose", ["r"], "t", {"perm": (0, 1, 3, 2, 4, 5)}),
+        ("Reshape", ["t", "all"], "joined", {}),
+        ("Softmax", ["joined"], "y", {"axis": -1}),
+    ]  # fmt: skip
+    constants = {"weight": np.zeros((5, 1), np.uint8), "s": np.ones(5, np.float32)}
+    constants["one"] = np.ones((1, 1), np.float32)
+    graph = ordered(["images", 16, 5], nodes, {**WINDOWS, **constants}, ("sum", "joined"))
+    _, total, reader = graph.ops
+    assert total.use(5).elements is None
+    assert np.array_equal(total.attributes["written"].rows[..., 0], ORDER)
+    assert total.output.shape == (16, 5)
+    assert reader.use(0).elements is None, "windows and back again is nothing"
+    rows = np.arange(80).reshape(16, 5)
+    found = {name: apply_views(rows, views) for name, views in total.output.taps}
+    assert np.array_equal(found["joined"], rows)
+    assert np.array_equal(found["sum"], rows[ORDER])

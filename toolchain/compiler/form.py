@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from vitc.compiler.graph import Value
 from vitc.compiler.order import Order
 from vitc.targets.layouts import Floats, Layout, Plain, Rows
@@ -39,15 +41,27 @@ class Form:
             heads: View = ("reshape", (order.windows, order.count, order.together, channels))
             return (heads, ("transpose", (0, 2, 1, 3)), ("reshape", shape))
         if not order.in_place or order.together > 1:
-            return None
+            return self._back_from_order(shape)
         if isinstance(self.layout, Rows | Plain):
             return (("reshape", shape),)
-        # Heads are matrices of their own.
+        return (*self._rows(channels), ("reshape", shape))
+
+    def _rows(self, channels: int) -> tuple[View, View]:
+        """Views to rows from heads, or from columns, which are matrices of their own."""
+        order, along_rows = self.order, self.order.along == "rows"
         matrix = (order.count, channels // order.heads)
-        along_rows = order.along == "rows"
         sizes = (order.windows, order.heads, *(matrix[::-1] if along_rows else matrix))
-        turned: View = ("transpose", (0, 3, 1, 2) if along_rows else (0, 2, 1, 3))
-        return (("reshape", sizes), turned, ("reshape", shape))
+        return ("reshape", sizes), ("transpose", (0, 3, 1, 2) if along_rows else (0, 2, 1, 3))
+
+    def _back_from_order(self, shape: tuple[int, ...]) -> tuple[View, ...] | None:
+        """Views that put rows back to their places."""
+        order, channels = self.order, shape[-1]
+        held, first = np.unique(order.rows, return_index=True)
+        if not np.array_equal(held, np.arange(int(np.prod(shape[:-1])))):
+            return None
+        rows = () if isinstance(self.layout, Rows) else self._rows(channels)
+        back: View = ("take", (0, *(int(i) for i in first)))
+        return (*rows, ("reshape", (order.rows.size, channels)), back, ("reshape", shape))
 
     def __str__(self) -> str:
         """Layout, and order where it says more than the layout."""

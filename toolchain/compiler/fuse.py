@@ -1,6 +1,7 @@
 """Phase 3: operators that one kernel computes become one operator.
 
-- Attention: scores, mask of the row's best, mask times signs, threshold. Masks never leave a tile.
+- Attention: scores, mask of the row's best (with a bias or without), mask times signs, threshold.
+  Masks never leave a tile.
 - PatchEmbedding: a convolution whose stride is its kernel, and the class tokens and positions that
   are put to its result. What these come to is a constant; the rest is linear in the image.
 - LinearFloat: integers of a binary product that become floats, their scales and biases.
@@ -70,15 +71,21 @@ def _attention(last: Op, around: _Surroundings) -> Found | None:
     if not last.is_a("IntegerThreshold"):
         return None
     product = around.maker(last.inputs[0], "MaskSignMatMul")
-    best = product and around.maker(product.inputs[0], "RowBestMask")
+    best = product and (
+        around.maker(product.inputs[0], "RowBestMask")
+        or around.maker(product.inputs[0], "BiasedBestMask")
+    )
     scores = best and around.maker(best.inputs[0], "BinaryScores")
     if product is None or best is None or scores is None:
         return None
     parts = [scores, best, product, last]
     if not all(part.use(0).elements is None for part in parts[1:]):
         return None
-    inputs = (scores.use(0), scores.use(1), product.use(1), last.constant(1))
-    attributes = {"slack": best.number("slack")}
+    inputs = (scores.use(0), scores.use(1), product.use(1), last.constant(1), *best.inputs[1:])
+    rule = "slack" if best.kind == "RowBestMask" else "cut"
+    if rule not in best.attributes:
+        return None
+    attributes = {rule: best.attributes[rule]}
     return Op(ATTENTION, DOMAIN, inputs, last.output, attributes, last.layer), parts
 
 

@@ -22,6 +22,7 @@ from vitc.targets.layouts.views import View
 __all__ = [
     "EPSILON",
     "VIEW",
+    "WRITTEN",
     "Array",
     "Graph",
     "Input",
@@ -44,6 +45,9 @@ EPSILON = 1e-5
 
 VIEW = "View"
 """Kind of an operator that only moves elements, by its attribute `views`."""
+
+WRITTEN = "written"
+"""Attribute of a sum: the order of the residual's rows in which a product is added to them."""
 
 
 @dataclass(eq=False)
@@ -219,7 +223,8 @@ class Graph:
             reads = " ".join(_shown(read) for read in op.inputs)
             taps = "".join(f" ={name}" for name, _ in op.output.taps if name != op.output.name)
             written = f"{op.output.name}{taps} {op.output.kind} {_sizes(op.output.shape)}"
-            yield f"{op.kind:22s} {reads} -> {written}"
+            order = f" @({op.attributes[WRITTEN]})" if WRITTEN in op.attributes else ""
+            yield f"{op.kind:22s} {reads} -> {written}{order}"
         for name, use in self.outputs.items():
             shown = _shown(use)
             yield f"output {shown}" if shown == name else f"output {name} = {shown}"

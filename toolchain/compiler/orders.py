@@ -5,14 +5,27 @@ does a Concat of views of one value. An operator after them reads the value befo
 order; a tap on a view belongs to that value.
 
 A view that keeps all elements moves on through an operator that maps them one by one: what behind a
-convolution works on channels first works on rows x channels instead.
+convolution works on channels first works on rows x channels instead, and bits are made of floats as
+they lie. A sum of a view of the residual stream (windows of it) and a product is written through
+that view: its value is the stream again, and what comes after it reads through the view.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vitc.compiler.graph import VIEW, Array, Graph, Input, Op, Use, Value, affine_of_norm
+from vitc.compiler.graph import (
+    VIEW,
+    WRITTEN,
+    Array,
+    Graph,
+    Input,
+    Op,
+    Use,
+    Value,
+    affine_of_norm,
+)
+from vitc.compiler.order import Order
 from vitc.targets.layouts.views import View, apply_views
 
 __all__ = ["orders"]
@@ -33,12 +46,12 @@ def orders(graph: Graph) -> Graph:
         elif op.is_a("Concat", "") and len({id(_root(read)) for read in op.inputs}) == 1:
             use = _joined(list(op.uses), len(op.output.shape), op.attributes.get("axis", 0))
         else:
-            moved = _moved_on(op)
-            if moved is None:
+            before = op.use(-1) if op.is_a("BinaryLinearResidual") else next(op.uses, None)
+            moved = None if before is None else _moved_on(op, before)
+            if before is None or moved is None:
                 ops.append(op)
                 continue
             ops.append(moved)
-            before = next(op.uses)
             use = Use(moved.output, before.views, before.elements)
         through[op.output] = use
         use.value.taps += [(name, use.views) for name, _ in op.output.taps]
@@ -60,16 +73,29 @@ def _elements(use: Use) -> Array:
 def _viewed(use: Use, views: tuple[View, ...]) -> Use:
     if not views:
         return use
-    return Use(use.value, (*use.views, *views), apply_views(_elements(use), views))
+    return _use(use.value, (*use.views, *views), apply_views(_elements(use), views))
+
+
+def _use(value: Value, views: tuple[View, ...], elements: Array) -> Use:
+    """What is read through views; of those that cancel, nothing is left."""
+    use = Use(value, views, elements)
+    return Use(value) if elements.shape == value.shape and use.whole else use
 
 
 def _joined(uses: list[Use], rank: int, axis: int) -> Use:
     elements = np.concatenate(
         [_elements(use) for use in uses], axis - 1 if axis > 0 else axis % (rank + 1) - 1
     )
-    taken = ("take", (0, *(int(i) for i in elements.reshape(-1))))
-    flat = ("reshape", (int(np.prod(uses[0].value.shape)),))
-    return Use(uses[0].value, (flat, taken, ("reshape", elements.shape)), elements)
+    value, width, taken = uses[0].value, 1, elements
+    rows = Order.of(elements, value.channels)
+    if rows is not None and rows.heads == 1 and rows.along == "channels":
+        width, taken = value.channels, rows.rows
+    views: tuple[View, ...] = (
+        ("reshape", (int(np.prod(value.shape)) // width, width)),
+        ("take", (0, *(int(i) for i in taken.reshape(-1)))),
+        ("reshape", elements.shape),
+    )
+    return _use(value, views, elements)
 
 
 _ELEMENTWISE = frozenset(
@@ -83,20 +109,45 @@ _OF_NUMBERS = frozenset({"Clip", "Pow"})
 """Whose constants are single numbers."""
 
 
-def _moved_on(op: Op) -> Op | None:
-    """An elementwise operator on the values before the views, if all have the same view."""
-    uses = list(op.uses)
-    elements = uses[0].elements if uses else None
-    if op.domain or op.kind not in _ELEMENTWISE or elements is None or uses[0].whole:
+def _moved_on(op: Op, before: Use) -> Op | None:
+    """An operator on the values before the views, so that the views follow it.
+
+    Args:
+        op: One that maps elements one by one, all of whose values have the same view, or a sum.
+        before: What it reads in a view; of a sum, the residual.
+    """
+    elements, source = before.elements, before.value.shape
+    if elements is None or before.whole or elements.shape != op.output.shape:
         return None
-    source = uses[0].value.shape
+    if not _keeps_all(elements, source):
+        return None
+    output = Value(f"{op.output.name}.rows", op.output.kind, source)
+    if op.is_a("BinaryLinearResidual"):
+        order = before.order
+        if order is None or order.heads != 1 or order.together != 1 or order.along != "channels":
+            return None
+        inputs = (*op.inputs[:-1], Use(before.value))
+        attributes = {**op.attributes, WRITTEN: order}
+        return Op(op.kind, op.domain, inputs, output, attributes, op.layer)
+    return _elementwise(op, elements, output)
+
+
+def _elementwise(op: Op, elements: Array, output: Value) -> Op | None:
+    uses, source = list(op.uses), output.shape
+    if op.is_a("Binarize"):
+        # Bits are written in orders of rows only.
+        order = uses[0].order
+        if order is None or order.heads != 1:
+            return None
+    elif op.domain or op.kind not in _ELEMENTWISE:
+        return None
     same = all(
         use.elements is not None
         and use.value.shape == source
         and np.array_equal(use.elements, elements)
         for use in uses
     )
-    if not same or elements.shape != op.output.shape or not _keeps_all(elements, source):
+    if not same:
         return None
     kind, inputs = op.kind, list(op.inputs)
     if kind == "BatchNormalization":
@@ -109,7 +160,6 @@ def _moved_on(op: Op) -> Op | None:
             moved.append(read)
         else:
             moved.append(_before(read, elements, source))
-    output = Value(f"{op.output.name}.rows", op.output.kind, source)
     return Op(kind, op.domain, tuple(moved), output, op.attributes, op.layer)
 
 

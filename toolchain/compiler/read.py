@@ -505,6 +505,21 @@ def _scores(call: _Call) -> tuple[Kind, Shape]:
     return "int", (*queries[:-1], keys[-2])
 
 
+def _biased_mask(call: _Call) -> tuple[Kind, Shape]:
+    scores, bias, excluded = call.shape(0), call.constant(1).shape, call.constant(2).shape
+    windows = scores[-4] if len(scores) > 3 else 1
+    whole = (windows, 1, *scores[-2:])
+    fits = len(excluded) == 4 and all(
+        size in (1, most) for size, most in zip(excluded, whole, strict=True)
+    )
+    if bias != scores[-3:] or not fits:
+        raise call.refused(
+            f"a bias of {list(bias)} and exclusions of {list(excluded)} meet scores of "
+            f"{list(scores)}"
+        )
+    return "bits", scores
+
+
 def _mask_product(call: _Call) -> tuple[Kind, Shape]:
     mask, values = call.shape(0), call.shape(1)
     call.same_k(mask[-1])
@@ -562,6 +577,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     (DOMAIN, "BinaryLinearResidual"): _residual,
     (DOMAIN, "BinaryLinearThreshold"): _linear,
     (DOMAIN, "BinaryScores"): _scores,
+    (DOMAIN, "BiasedBestMask"): _biased_mask,
     (DOMAIN, "IntegerThreshold"): _bits,
     (DOMAIN, "MaskSignMatMul"): _mask_product,
     (DOMAIN, "RowBestMask"): _bits,

@@ -26,29 +26,29 @@ class Binarize(Rule):
     """`(x >= threshold) XOR flip`; thresholds and flips are constant along the packed axis."""
 
     def form(self, op: Op, isa: Isa) -> Form:
-        """Packed along channels of what it reads."""
-        value = op.use(0).value
+        """Packed along its last axis."""
+        del isa
         whole = Order.whole(op.output.shape)
-        if _turned(op):
-            return Form(whole, _columns(value.rows, value.channels, isa))
-        return Form(whole, Rows(whole.count, Axis(value.channels), whole.windows))
+        return Form(whole, Rows(whole.count, Axis(op.output.channels), whole.windows))
 
     def offers(self, op: Op, form: Form, isa: Isa) -> bool:
-        """Along the last axis of its value; along the rows too, if it reads floats as they lie."""
-        if form == self.form(op, isa):
-            return True
-        value, order = op.use(0).value, form.order
-        turned = order.in_place and order.along == "rows" and order.heads == order.together == 1
-        columns = _columns(value.rows, value.channels, isa)
-        return not _turned(op) and turned and order.windows == 1 and form.layout == columns
+        """Rows in any order, some of them read as one; columns of rows in any order."""
+        order, channels = form.order, op.output.channels
+        if order.heads != 1:
+            return False
+        if order.along == "rows":
+            columns = Columns(
+                Axis(channels), order.count, isa.lanes, isa.element_bits, order.windows
+            )
+            return order.together == 1 and form.layout == columns
+        axis = Axis(channels, order.together)
+        return form.layout == Rows(order.count, axis, order.windows)
 
     def unread(self, op: Op) -> list[int]:
-        """Floats that are not all there, or not in place."""
+        """Floats whose rows are not read one by one."""
         order = op.use(0).order
-        if order is None or not order.in_place or order.heads != 1 or order.together != 1:
-            return [0]
-        whole = order.rows.size == op.use(0).value.rows
-        return [] if whole and (order.along == "channels" or order.windows == 1) else [0]
+        plain = order is not None and order.heads == order.together == 1
+        return [] if plain and order is not None and order.along == "channels" else [0]
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Floats as they lie."""
@@ -62,20 +62,30 @@ class Binarize(Rule):
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One step: rows packed one by one, or columns."""
-        use = op.use(0)
+        use, written, isa = op.use(0), form.order.rows, emission.isa
         limits, flips = self._matrix(op, 1), self._matrix(op, 2).astype(bool)
         read = floats_of(use.value)
         assert isinstance(read.layout, Floats)  # noqa: S101 - floats_of says so
-        rows, columns, stride = read.layout.rows, read.layout.columns, read.layout.stride
-        isa = emission.isa
+        columns, stride = read.layout.columns, read.layout.stride
+        # Number of the row of floats that each row of bits is made of.
+        source = np.arange(use.value.rows) if use.order is None else use.order.rows.reshape(-1)
+        order = source[written.reshape(-1)].astype(np.int32)
+        in_place = np.array_equal(order, np.arange(len(order)))
+        operands = [emission.read(op, use, read)]
+        if not in_place:
+            operands.append(emission.constant(order))
+        key: tuple[object, ...]
         if isinstance(form.layout, Rows):
             _need_constant_along(op, (limits, flips), 1)
-            threshold = limits[:, 0].astype(np.float32)
-            flip = np.where(flips[:, 0], 0xFFFF, 0).astype(np.uint16)
+            threshold = limits[written.reshape(-1), 0].astype(np.float32)
+            flip = np.where(flips[written.reshape(-1), 0], 0xFFFF, 0).astype(np.uint16)
+            key = (len(order), columns, stride)
             kernel = emission.kernel(
                 "binarize",
-                (rows, columns, stride),
-                lambda symbol, _: along_rows_kernel(symbol, rows, columns, stride),
+                key if in_place else (*key, "ordered"),
+                lambda symbol, _: along_rows_kernel(
+                    symbol, len(order), columns, stride, ordered=not in_place
+                ),
                 tuned=False,
             )
         else:
@@ -84,36 +94,24 @@ class Binarize(Rule):
             threshold[:columns] = limits[0]
             flip = np.zeros(stride, isa.element)
             flip[:columns] = np.where(flips[0], (1 << isa.element_bits) - 1, 0)
+            groups, rows = form.order.windows, form.order.count
+            key = (rows, stride)
             kernel = emission.kernel(
                 "binarize_columns",
-                (rows, stride),
-                lambda symbol, isa: along_columns_kernel(symbol, isa, rows, stride, stride),
+                key if in_place and groups == 1 else (*key, groups, not in_place),
+                lambda symbol, isa: along_columns_kernel(
+                    symbol, isa, rows, stride, stride, groups=groups, ordered=not in_place
+                ),
                 tuned=False,
             )
-        operands = [
-            emission.read(op, use, read),
-            emission.constant(threshold),
-            emission.constant(flip),
-        ]
+        operands += [emission.constant(threshold), emission.constant(flip)]
         return emission.step(op, form, kernel, operands, Cost())
 
     def _matrix(self, op: Op, index: int) -> Array:
-        """A constant as a matrix [rows, channels] of the floats that are read."""
-        value = op.use(0).value
-        constant: Array = np.broadcast_to(op.constant(index), (1, *op.output.shape))[0]
-        if _turned(op):
-            return constant.reshape(value.channels, value.rows).T
-        return constant.reshape(value.rows, value.channels)
-
-
-def _turned(op: Op) -> bool:
-    """Whether floats are read along their rows."""
-    order = op.use(0).order
-    return order is not None and order.along == "rows"
-
-
-def _columns(rows: int, channels: int, isa: Isa) -> Columns:
-    return Columns(Axis(channels), rows, isa.lanes, isa.element_bits)
+        """A constant as a matrix [rows, channels] of the bits."""
+        shape = op.output.shape
+        constant: Array = np.broadcast_to(op.constant(index), (1, *shape))[0]
+        return constant.reshape(-1, shape[-1])
 
 
 def _need_constant_along(op: Op, arrays: tuple[Array, ...], axis: int) -> None:

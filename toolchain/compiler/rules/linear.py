@@ -85,11 +85,34 @@ class Product:
         return int(np.prod(self.op.use(0).shape[:-1]))
 
     @property
+    def places(self) -> int:
+        """Positions of a window: they have constants of their own, which windows share."""
+        return _matrix(self.op.use(0))[0]
+
+    @property
+    def windows(self) -> int:
+        """Groups of positions."""
+        return self.positions // self.places
+
+    @property
+    def period(self) -> int:
+        """Positions, or lanes of positions, from one window to the next; 0 if there is one."""
+        if self.windows == 1:
+            return 0
+        return self._lanes_of_window if self.transposed else self.places
+
+    @property
+    def _lanes_of_window(self) -> int:
+        return round_up(Axis(self.places).padded, self.isa.lanes)
+
+    @property
     def shape(self) -> LinearShape:
         """Geometry of the kernel."""
         axis, elements = self.axis, self._elements
         if self.transposed:
             lanes = round_up(self.positions, WORD)
+            if self.windows > 1:
+                lanes = self.windows * self._lanes_of_window
             return LinearShape(self.outputs.length, lanes, axis.length, elements)
         return LinearShape(self.positions, self.outputs.padded, axis.length, elements)
 
@@ -163,12 +186,12 @@ class Product:
             return emission.constant(rows)
         return emission.constant(self.outputs.pad(values, 0, fill))
 
-    def of_positions(self, array: Array, emission: Emission) -> Constant:
-        """Constants of the positions [groups, positions], along lanes or rows as they lie."""
+    def of_places(self, array: Array, emission: Emission) -> Constant:
+        """Constants of the places of a window [groups, places], along lanes or rows as they lie."""
         if self.transposed:
-            lanes = np.zeros(self.shape.lanes, np.float32)
-            lanes[: self.positions] = array[0]
+            lanes = np.zeros(self.period or self.shape.lanes, np.float32)
+            lanes[: self.places] = array[0]
             return emission.constant(lanes)
-        padded = np.zeros((len(array), round_up(self.positions, ROW_PADDING)), np.float32)
-        padded[:, : self.positions] = array
+        padded = np.zeros((len(array), round_up(self.places, ROW_PADDING)), np.float32)
+        padded[:, : self.places] = array
         return emission.constant(padded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,21 +38,21 @@ class LinearThreshold(Rule):
     def offers(self, op: Op, form: Form, isa: Isa) -> bool:
         """Rows, by heads too; keys; values; columns of the positions from columns of the input."""
         order, channels = form.order, op.output.channels
-        if not order.in_place or order.together != 1:
+        if not order.in_place or order.together != 1 or order.rows.size != op.output.rows:
             return False
-        heads = Axis(channels // order.heads, order.heads)
+        heads, windows = Axis(channels // order.heads, order.heads), order.windows
         lanes = (isa.lanes, isa.element_bits)
         offered: list[Layout]
         if order.along == "rows":
-            offered = [Columns(heads, order.count, *lanes)]
-        elif order.heads == 1:
-            offered = [Columns(Axis(order.count), channels, *lanes)]
-            offered += [Lanes(order.count, channels, *lanes)]
+            offered = [Columns(heads, order.count, *lanes, windows)]
         else:
-            offered = [Lanes(order.count, heads.size, *lanes, order.heads)]
-        one_window = order.windows == 1 and form.layout in offered
-        rows = Rows(order.count, heads, order.windows)
-        return one_window or (order.along == "channels" and form.layout == rows)
+            offered = [
+                Rows(order.count, heads, windows),
+                Lanes(order.count, heads.size, *lanes, windows * order.heads),
+            ]
+        if order.along == "channels" and order.heads == 1 and _same_windows(op, order):
+            offered.append(Columns(Axis(order.count), channels, *lanes, windows))
+        return form.layout in offered
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Columns for columns of the positions, rows for all else."""
@@ -61,7 +62,11 @@ class LinearThreshold(Rule):
         """One product."""
         outputs, output = _outputs(form, op.output.channels)
         read = ask(op, emission.isa, transposed=_transposed(form))[1]
-        product = Product(op, read, outputs, emission.isa)
+        windows = form.order.windows
+        # Tiles of rows would lie in two windows, whose bits are columns of their own.
+        grouped = output == "columns" and windows > 1 and not _transposed(form)
+        amx = emission.isa.amx and not grouped
+        product = Product(op, read, outputs, replace(emission.isa, amx=amx))
         _need_finite(op, op.constant(2), product.axis.length)
         upper, lower = (_matrix(op.constant(i)) for i in (4, 5))
         two_sided = bool(np.any(lower > -np.inf))
@@ -72,27 +77,36 @@ class LinearThreshold(Rule):
         # false.
         operands = product.affine(emission, fill=np.nan)
         for side in (upper, lower) if two_sided else (upper,):
-            values = np.broadcast_to(side, (product.positions, groups)).T
-            operands.append(product.of_positions(values, emission))
+            values = np.broadcast_to(side, (product.places, groups)).T
+            operands.append(product.of_places(values, emission))
         group = outputs if groups > 1 else None
         head = outputs if output == "keys" else None
-        shape, transposed = product.shape, product.transposed
+        shape, transposed, period = product.shape, product.transposed, product.period
+        key: tuple[object, ...] = (shape, transposed, two_sided, group, head)
         kernel = emission.kernel(
             product.stem(f"threshold_{output}"),
-            (shape, transposed, two_sided, group, head),
+            (*key, windows, period) if windows > 1 or period else key,
             lambda symbol, isa: threshold_kernel(
                 symbol,
-                isa,
+                replace(isa, amx=amx),
                 shape,
                 output=output,
                 transposed=transposed,
                 two_sided=two_sided,
                 group=group,
                 head=head,
+                windows=windows,
+                period=period,
             ),
             tuned=not product.on_tiles,
         )
         return emission.step(op, form, kernel, operands, product.cost)
+
+
+def _same_windows(op: Op, order: Order) -> bool:
+    """Whether an order has the windows that the product itself has."""
+    shape = op.use(0).shape
+    return order.windows == int(np.prod(shape[:-2]))
 
 
 def _transposed(form: Form) -> bool:
@@ -106,7 +120,7 @@ def _outputs(form: Form, channels: int) -> tuple[Axis, Output]:
     if isinstance(layout, Rows):
         return layout.axis, "rows"
     if isinstance(layout, Lanes):
-        return Axis(layout.length, layout.groups), "keys"
+        return Axis(layout.length, channels // layout.length), "keys"
     if isinstance(layout, Columns) and not _transposed(form):
         return layout.vectors, "columns"
     return Axis(channels), "columns"
