@@ -26,8 +26,8 @@ Beside its layers a network has to say:
   of one name are refused.
 - **The image first.** The first axis of every tensor is the image; groups (windows) are the second.
 - **Ports.** A single input is called ``input``, and several what `forward` calls them; a single
-  output is called ``logits``, and several are returned as a mapping from name to tensor. A
-  library of several is compared with its ONNX file, and not with the module yet.
+  output is called ``logits``, and several are returned as a mapping from name to tensor. Each
+  output is held to its own rounding bound, tapped or not.
 
 Shapes: B images, N tokens, C channels, h heads, K contracted length, O outputs. Signs are bits
 (uint8, 1 for +1) in eval mode and floats {-1, +1} with straight-through gradients in training; all

@@ -21,7 +21,7 @@ def test_check_writes_a_report(vitc: Any, built: Any, tmp_path: Path) -> None:
     page = Page(path)
     assert "vitc check" in page.text
     assert "blocks.0.attn.output" in page.text
-    assert "largest logit difference" in page.text
+    assert "largest difference" in page.text
     assert "Its ONNX file" in page.text
     assert "weights" in page.text
     assert "architecture" in page.text
@@ -51,13 +51,13 @@ def test_whatever_is_shown_is_escaped(tmp_path: Path) -> None:
     }
     result = {
         "candidate": EVIL, "device": EVIL, "equal": False, "first_difference": EVIL, "images": 1,
-        "layer_images": 1, "max_logit_difference": 0.5, "logit_tolerance": 0.1,
+        "layer_images": 1, "outputs": [{"name": EVIL, "max_difference": 0.5, "tolerance": 0.1}],
         "top1_agreement": 0.5, "accuracy": {"reference": 0.5, "candidate": 0.25},
         "faults": [EVIL], "layers": [layer],
         "near_ties": [{"tap": EVIL, "index": [0, 1], "margin": 1e-9, "bound": 1e-8}],
         "parameters": {"differences": [{"layer": EVIL, "name": EVIL, "detail": EVIL}]},
         "differing_images": [{"index": 0, "name": EVIL, "reference": 0, "candidate": 1,
-                              "logit_difference": 0.5, "explained": False}],
+                              "output": EVIL, "logit_difference": 0.5, "explained": False}],
         "onnx": None,
     }  # fmt: skip
     machine = {EVIL: EVIL, "list": [EVIL]}

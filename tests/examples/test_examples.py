@@ -14,7 +14,7 @@ PROGRAMS = [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem != "digi
 
 
 def test_there_are_examples() -> None:
-    assert {path.stem for path in PROGRAMS} >= {"mlp_mixer", "pyramid"}
+    assert {path.stem for path in PROGRAMS} >= {"crossed", "mlp_mixer", "pyramid", "two_views"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[path.stem for path in PROGRAMS])
@@ -34,4 +34,6 @@ def test_an_example_recognises_digits_and_its_libraries_compute_the_same(
         ("native", True),
         ("arm", True),
     ]
-    assert said["test_accuracy"] > 0.25  # guessing gives 0.1
+    guessing = {"logits": 0.1, "digit": 0.1, "parity": 0.5}
+    for output, share in said["test_accuracy"].items():
+        assert share > guessing[output] + 0.15, output

@@ -12,7 +12,7 @@ import torch
 from tests.verify.origins import origins
 from vitc.errors import VitcError
 from vitc.models import PRESETS, SIBiViT, TapEvent, observe, random_model
-from vitc.verify.comparison import Images, compare
+from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_images
 from vitc.verify.report import ConstantDifference
@@ -35,7 +35,7 @@ class FakeCandidate:
     device: str = "nowhere"
     machine: Mapping[str, Any] = field(default_factory=dict)
 
-    def trace(self, images: np.ndarray) -> dict[str, Any]:
+    def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
         def observer(event: TapEvent) -> torch.Tensor | None:
@@ -47,11 +47,11 @@ class FakeCandidate:
             return value
 
         with torch.no_grad(), observe(observer):
-            self.model(torch.from_numpy(images))
+            self.model(torch.from_numpy(inputs["input"]))
         return seen
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        return FakeCandidate(self.model, self.changes).trace(images)["logits"]
+    def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"logits": FakeCandidate(self.model, self.changes).trace(inputs)["logits"]}
 
 
 def flip_one(place: tuple[int, ...]) -> Change:
@@ -73,7 +73,15 @@ def clearest(model: SIBiViT, images: np.ndarray, name: str) -> tuple[int, ...]:
 
 
 def images(count: int = 3) -> Images:
-    return Images(probe_images(count, 32, seed=1), layer_images=count)
+    return given(probe_images(count, 32, seed=1), count)
+
+
+def given(pixels: np.ndarray, layer_images: int, labels: np.ndarray | None = None) -> Images:
+    return Images(Given({"input": pixels}), layer_images, labels=labels)
+
+
+def pixels(images: Images) -> np.ndarray:
+    return images.inputs[list(range(len(images.inputs)))]["input"]
 
 
 def test_the_reference_in_fp32_equals_itself_in_float64() -> None:
@@ -102,10 +110,10 @@ def test_the_reference_in_fp32_equals_itself_in_float64() -> None:
     ],
 )
 def test_one_flipped_bit_names_its_tap(name: str) -> None:
-    model, given = micro(), images()
-    place = clearest(model, given.pixels, name)
+    model, chosen = micro(), images()
+    place = clearest(model, pixels(chosen), name)
 
-    report = compare(FakeCandidate(model, {name: flip_one(place)}), Reference(model), given)
+    report = compare(FakeCandidate(model, {name: flip_one(place)}), Reference(model), chosen)
 
     assert not report.equal
     assert report.first_difference == name
@@ -146,15 +154,15 @@ def test_one_float_off_by_a_thousandth_names_its_tap(name: str, error: float) ->
 
 
 def test_a_flipped_near_tie_is_accepted_and_reported_with_its_margin() -> None:
-    model, given, name = micro(), images(), "blocks.0.mlp.input"
+    model, chosen, name = micro(), images(), "blocks.0.mlp.input"
     place = (2, 7, 11)
     # Moves one threshold onto the value at `place`, so its sign hangs on rounding.
     for _ in range(2):
-        found = origins(Reference(model)._double, torch.from_numpy(given.pixels).double())
+        found = origins(Reference(model)._double, torch.from_numpy(pixels(chosen)).double())
         with torch.no_grad():
             model.blocks[0].norm2.bias[place[1]] -= found[name].pre[place]
 
-    report = compare(FakeCandidate(model, {name: flip_one(place)}), Reference(model), given)
+    report = compare(FakeCandidate(model, {name: flip_one(place)}), Reference(model), chosen)
 
     assert report.equal
     assert [(tie.tap, tie.index) for tie in report.near_ties] == [(name, place)]
@@ -186,24 +194,24 @@ def test_any_other_missing_tap_is_a_fault() -> None:
 
 
 def test_an_image_outside_the_layer_check_that_differs_is_traced_to_its_layer() -> None:
-    model, given = micro(), Images(probe_images(5, 32, seed=1), layer_images=1)
-    name, last = "blocks.0.attn.output", given.pixels[4]
+    model, chosen = micro(), given(probe_images(5, 32, seed=1), 1)
+    name, last = "blocks.0.attn.output", pixels(chosen)[4]
 
     class LastImageWrong(FakeCandidate):
-        def trace(self, images: np.ndarray) -> dict[str, Any]:
-            rows = [i for i, image in enumerate(images) if np.array_equal(image, last)]
+        def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            rows = [i for i, image in enumerate(inputs["input"]) if np.array_equal(image, last)]
 
             def change(event: TapEvent) -> torch.Tensor:
                 value = event.value.clone()
                 value[rows] += 0.5
                 return value
 
-            return FakeCandidate(model, {name: change}).trace(images)
+            return FakeCandidate(model, {name: change}).trace(inputs)
 
-        def logits(self, images: np.ndarray) -> np.ndarray:
-            return self.trace(images)["logits"]
+        def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            return {"logits": self.trace(inputs)["logits"]}
 
-    report = compare(LastImageWrong(model, {}), Reference(model), given)
+    report = compare(LastImageWrong(model, {}), Reference(model), chosen)
 
     assert report.first_difference == name
     assert [image.index for image in report.differing_images] == [4]
@@ -221,13 +229,13 @@ def test_a_differing_parameter_without_a_trace_on_the_inputs_is_named() -> None:
 
 
 def test_the_earliest_of_tap_and_parameter_is_the_first_difference() -> None:
-    model, given = micro(), images()
+    model, chosen = micro(), images()
     name = "blocks.1.attn.context"
-    candidate = FakeCandidate(model, {name: flip_one(clearest(model, given.pixels, name))})
+    candidate = FakeCandidate(model, {name: flip_one(clearest(model, pixels(chosen), name))})
 
     def first(layer: str) -> str | None:
         wrong = [ConstantDifference(layer, "weight", "")]
-        return compare(candidate, Reference(model), given, parameters=wrong).first_difference
+        return compare(candidate, Reference(model), chosen, parameters=wrong).first_difference
 
     assert first("blocks.0.mlp") == "blocks.0.mlp"
     assert first("blocks.1.mlp") == name
@@ -235,8 +243,8 @@ def test_the_earliest_of_tap_and_parameter_is_the_first_difference() -> None:
 
 def test_bits_stored_as_signs_and_integers_stored_as_floats_are_understood() -> None:
     class Floats(FakeCandidate):
-        def trace(self, images: np.ndarray) -> dict[str, Any]:
-            seen = super().trace(images)
+        def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            seen = super().trace(inputs)
             return {
                 name: value.astype(np.float32) * 2 - 1
                 if value.dtype == np.uint8 and not name.endswith("mask")
@@ -254,8 +262,8 @@ def test_a_sign_that_is_no_sign_is_a_mismatch(wrong: float) -> None:
     name = "blocks.0.attn.value"
 
     class NoSign(FakeCandidate):
-        def trace(self, images: np.ndarray) -> dict[str, Any]:
-            seen = super().trace(images)
+        def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            seen = super().trace(inputs)
             signs = seen[name].astype(np.float32) * 2 - 1
             signs[0, 1, 2, 3] = wrong
             return {**seen, name: signs}
@@ -269,8 +277,8 @@ def test_a_value_of_another_shape_is_an_error_that_names_the_tap() -> None:
     model, name = micro(), "blocks.0.attn.input"
 
     class WrongShape(FakeCandidate):
-        def trace(self, images: np.ndarray) -> dict[str, Any]:
-            seen = super().trace(images)
+        def trace(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            seen = super().trace(inputs)
             return {**seen, name: seen[name][:, :-1]}
 
     with pytest.raises(VitcError, match=name):
@@ -278,14 +286,12 @@ def test_a_value_of_another_shape_is_an_error_that_names_the_tap() -> None:
 
 
 def test_accuracy_is_reported_for_both_sides() -> None:
-    model, given = micro(), images(4)
-    own = Reference(model).logits(given.pixels)[0].argmax(axis=1)
+    model, chosen = micro(), images(4)
+    own = Reference(model).outputs(pixels(chosen))["logits"].value.argmax(axis=1)
     labels = own.copy()
     labels[0] = (labels[0] + 1) % 10
 
-    report = compare(
-        FakeCandidate(model, {}), Reference(model), Images(given.pixels, 2, labels=labels)
-    )
+    report = compare(FakeCandidate(model, {}), Reference(model), given(pixels(chosen), 2, labels))
 
     assert report.accuracy is not None
     assert (report.accuracy.reference, report.accuracy.candidate) == (0.75, 0.75)

@@ -10,7 +10,7 @@ import torch
 
 from tests.verify.origins import origins
 from vitc.models import PRESETS, TapEvent, observe, random_model
-from vitc.verify.comparison import Images, compare
+from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_images
 
@@ -28,7 +28,7 @@ class Rounding:
         self.model = model
         self.shift = shift
 
-    def trace(self, images: np.ndarray) -> dict[str, Any]:
+    def trace(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
         def observer(event: TapEvent) -> torch.Tensor:
@@ -39,11 +39,11 @@ class Rounding:
             return value
 
         with torch.no_grad(), observe(observer):
-            logits = self.model(torch.from_numpy(images).double())
+            logits = self.model(torch.from_numpy(inputs["input"]).double())
         return {**seen, "logits": logits.float().numpy()}
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        return self.trace(images)["logits"]
+    def outputs(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {"logits": self.trace(inputs)["logits"]}
 
 
 def on_the_brink() -> tuple[Any, np.ndarray, float]:
@@ -69,7 +69,7 @@ def test_a_bit_flipped_by_accumulated_rounding_is_a_near_tie_that_explains_the_l
     model, images, shift = on_the_brink()
     double = Reference(model)._double
 
-    report = compare(Rounding(double, shift), Reference(model), Images(images, 1))
+    report = compare(Rounding(double, shift), Reference(model), Images(Given({"input": images}), 1))
 
     assert report.equal
     assert [(tie.tap, tie.index) for tie in report.near_ties] == [(TIED, PLACE)]
@@ -82,14 +82,13 @@ def test_a_logit_difference_that_the_bits_do_not_account_for_is_a_difference() -
     model, images, _ = on_the_brink()
 
     class Lying(Rounding):
-        def logits(self, images: np.ndarray) -> np.ndarray:
-            return self.trace(images)["logits"]
-
-        def trace(self, images: np.ndarray) -> dict[str, Any]:
-            seen = super().trace(images)
+        def trace(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+            seen = super().trace(inputs)
             return {**seen, "logits": seen["logits"] + np.float32(0.01)}
 
-    report = compare(Lying(Reference(model)._double, 0.0), Reference(model), Images(images, 1))
+    report = compare(
+        Lying(Reference(model)._double, 0.0), Reference(model), Images(Given({"input": images}), 1)
+    )
 
     assert not report.equal
     assert report.first_difference == "logits"

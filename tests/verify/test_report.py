@@ -10,10 +10,17 @@ from vitc.models import ops
 from vitc.models.taps import TapEvent
 from vitc.verify.bounds import RoundingErrors
 from vitc.verify.forcing import TapComparison
-from vitc.verify.report import CheckReport, ConstantDifference, DifferingImage, LayerReport
+from vitc.verify.report import (
+    CheckReport,
+    ConstantDifference,
+    DifferingImage,
+    LayerReport,
+    OutputReport,
+)
 
 LAYER = LayerReport("blocks.0.attn.query", "bits", 40, 3, 0, 1.0, first=(1, 0, 2))
-EQUAL = CheckReport("m.onnx", "local", 4, 4, (), 0.0, 1.0, 1e-4)
+LOGITS = OutputReport("logits", 0.0, 1e-4)
+EQUAL = CheckReport("m.onnx", "local", 4, 4, (), (LOGITS,), 1.0)
 
 
 def test_the_verdict_names_culprit_and_cause() -> None:

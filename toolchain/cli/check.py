@@ -138,9 +138,13 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
         ("parameters that differ", str(len(report.parameters))),
         ("near ties accepted", str(report.near_tie_count)),
         ("images", f"{report.images}, {report.layer_images} of them layer by layer"),
-        ("largest logit difference", f"{report.max_logit_difference:.3g}"),
-        ("same class", f"{report.top1_agreement:.2%}"),
     ]
+    facts += [
+        (f"largest difference of {output.name}", f"{output.max_difference:.3g}")
+        for output in report.outputs
+    ]
+    if report.top1_agreement is not None:
+        facts.append(("same class", f"{report.top1_agreement:.2%}"))
     if report.library is not None:
         facts.append(("library", report.library))
     if report.accuracy is not None:

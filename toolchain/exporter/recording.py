@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from vitc.errors import VitcError
 from vitc.models.taps import marking
 
-__all__ = ["Call", "PerImage", "Recording", "Size", "Value", "record"]
+__all__ = ["Call", "PerImage", "Recording", "Size", "Value", "named_outputs", "record"]
 
 _BATCHES: Final = (2, 3)
 _SAME: Final = frozenset(
@@ -170,10 +170,15 @@ def _run(model: nn.Module, examples: Iterable[Tensor], batch: int) -> _Run:
     except Exception as error:  # whatever its own code raises
         first = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise VitcError(f"The model could not be traced: {first}", _HINT) from error
-    return _Run(inputs, _named(result), notebook.calls)
+    return _Run(inputs, named_outputs(result), notebook.calls)
 
 
-def _named(result: Any) -> dict[str, Tensor]:
+def named_outputs(result: Any) -> dict[str, Tensor]:
+    """What a network returned, by the names that a file gives it; see `Recording.outputs`.
+
+    Raises:
+        VitcError: If it is nothing that a file holds.
+    """
     if isinstance(result, Tensor):
         return {"logits": result}
     if isinstance(result, dict):

@@ -145,9 +145,7 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif all(part in self._origins for part in parts):
             origins: list[Origin] = [self._origins[part] for part in parts]
             pre = _moved(func, [each.pre for each in origins], args, keywords)
-            moved = _moved(
-                func, [_or_zero(each.rms, each.pre) for each in origins], args, keywords
-            )
+            moved = _moved(func, [_or_zero(each.rms, each.pre) for each in origins], args, keywords)
             for made, own, error in zip(results, pre, moved, strict=True):
                 self._origins[made] = Origin(own, error)
 

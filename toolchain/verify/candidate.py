@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vitc.devices import Device, DeviceRun, RunRequest
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from vitc.onnx_files.confined import ConfinedSession
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["ArtefactCandidate", "Candidate", "OnnxCandidate"]
+__all__ = ["Arrays", "ArtefactCandidate", "Candidate", "OnnxCandidate"]
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Candidate(Protocol):
@@ -39,11 +40,11 @@ class Candidate(Protocol):
     def machine(self) -> Mapping[str, Any]:
         """Facts about where it ran last; empty before that."""
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images [B, 3, H, W] to logits [B, classes]."""
+    def outputs(self, inputs: Arrays) -> Arrays:
+        """Inputs by name, B in front, to outputs by name."""
 
-    def trace(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Images [B, 3, H, W] to the value of every tap it has, B in front, ``logits`` included."""
+    def trace(self, inputs: Arrays) -> Arrays:
+        """Inputs to the value of every tap it has and of every output, B in front."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +61,22 @@ class OnnxCandidate:
         return machine().to_dict()
 
     @cached_property
+    def _outputs(self) -> list[str]:
+        return [str(value.name) for value in self.model.graph.outputs]
+
+    @cached_property
     def _traced(self) -> ConfinedSession:
-        names = list(dict.fromkeys((*tap_names(self.model), "logits")))
+        names = list(dict.fromkeys((*tap_names(self.model), *self._outputs)))
         return session(self.model, names, confined=True)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Candidate.logits`."""
+    def outputs(self, inputs: Arrays) -> Arrays:
+        """See `Candidate.outputs`."""
         # Opening a file takes longer than running it, so one session serves both.
-        return run_with_taps(self._traced, images, ["logits"])["logits"]
+        return run_with_taps(self._traced, inputs, self._outputs)
 
-    def trace(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def trace(self, inputs: Arrays) -> Arrays:
         """See `Candidate.trace`."""
-        return run_with_taps(self._traced, images)
+        return run_with_taps(self._traced, inputs)
 
 
 @dataclass(eq=False)
@@ -93,16 +98,16 @@ class ArtefactCandidate:
         """See `Candidate.device`."""
         return self.on.name
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Candidate.logits`."""
-        return self._run(images, RunRequest(threads=self.threads)).logits
+    def outputs(self, inputs: Arrays) -> Arrays:
+        """See `Candidate.outputs`."""
+        return self._run(inputs, RunRequest(threads=self.threads)).outputs
 
-    def trace(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def trace(self, inputs: Arrays) -> Arrays:
         """See `Candidate.trace`."""
-        done = self._run(images, RunRequest(threads=self.threads, trace=True))
-        return {**(done.trace or {}), "logits": done.logits}
+        done = self._run(inputs, RunRequest(threads=self.threads, trace=True))
+        return {**(done.trace or {}), **done.outputs}
 
-    def _run(self, images: NDArray[np.float32], request: RunRequest) -> DeviceRun:
-        done = self.on.run(self.artefact, images, request)
+    def _run(self, inputs: Arrays, request: RunRequest) -> DeviceRun:
+        done = self.on.run(self.artefact, inputs, request)
         self.machine = done.facts
         return done

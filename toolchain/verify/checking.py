@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx_ir import tensor_adapters
 from torch import nn
 
 from vitc.devices import parse_device
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build
+from vitc.exporter.example import Example
 from vitc.models.checkpoint import load
 from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
 from vitc.onnx_files import compare_graphs, is_inlined, load_onnx
+from vitc.onnx_files.ports import input_ports
 from vitc.runtime.artefact import Artefact
+from vitc.runtime.port import Port
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
-from vitc.verify.comparison import Images, compare
+from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
-from vitc.verify.inputs import probe_inputs
+from vitc.verify.inputs import probe_ports
 from vitc.verify.portable import check_against_onnx
 from vitc.verify.rebuilding import compare_with_rebuilt
 from vitc.verify.report import CheckReport, ConstantDifference
@@ -129,7 +133,7 @@ def _check(
                 "Compile it, and check the artefact there.",
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        images = _images(model, _input_shape(loaded[0]), chosen, note)
+        images = _images(model, input_ports(loaded[0]), chosen, note)
         report = _check_onnx(path, loaded, source, images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
@@ -139,7 +143,7 @@ def _check(
         _same_network(artefact.path, Description.of_artefact(artefact), model)
     device = parse_device(chosen.device)
     device.supports(artefact)
-    images = _images(model, artefact.image_shape, chosen, note)
+    images = _images(model, artefact.manifest.entries[0].inputs, chosen, note)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
@@ -200,7 +204,7 @@ def check_fresh_export(path: Path, model: nn.Module, *, images: int) -> CheckRep
         VitcError: If the file cannot be read or run, or holds another network.
     """
     loaded, _ = load_onnx(path)
-    probes = _images(model, _input_shape(loaded), CheckOptions(images=images))
+    probes = _images(model, input_ports(loaded), CheckOptions(images=images))
     return compare(OnnxCandidate(path, loaded), Reference(model), probes)
 
 
@@ -217,7 +221,7 @@ def _check_onnx(
     if isinstance(model, Network):
         _same_network(path, Description.of_onnx(path, facts), model)
     elif not isinstance(source, Traced):
-        example = torch.zeros(2, *_input_shape(loaded))
+        example = _example(loaded)
     say("comparing every parameter")
     again, _ = build(
         source,
@@ -251,24 +255,13 @@ def _module(source: nn.Module | Traced) -> nn.Module:
     return source.model if isinstance(source, Traced) else source
 
 
-def _input_shape(loaded: ir.Model) -> tuple[int, ...]:
-    """Of one image, as an exported file states it.
-
-    Raises:
-        VitcError: If the file has several inputs or outputs.
-    """
-    inputs, outputs = (
-        [str(value.name) for value in values]
-        for values in (loaded.graph.inputs, loaded.graph.outputs)
-    )
-    if len(inputs) != 1 or outputs != ["logits"]:
-        raise VitcError(
-            f"A network that maps {', '.join(inputs)} to {', '.join(outputs)} is not compared "
-            "with its module yet, only one that maps one input to logits.",
-            "Export it with ExportOptions(check=False); compiling compares it with its file.",
-        )
-    shape = loaded.graph.inputs[0].shape
-    return () if shape is None else tuple(size for size in shape[1:] if isinstance(size, int))
+def _example(loaded: ir.Model) -> Example:
+    """What the reference is traced with: what the file takes."""
+    made = {}
+    for value, port in zip(loaded.graph.inputs, input_ports(loaded), strict=True):
+        dtype = tensor_adapters.to_torch_dtype(value.dtype or ir.DataType.FLOAT)
+        made[port.name] = torch.zeros(port.sizes(2), dtype=dtype)
+    return made if len(made) > 1 else next(iter(made.values()))
 
 
 def _same_network(path: Path, found: Description, model: Network) -> None:
@@ -290,19 +283,19 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, numbers: list[int], /) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = self.data.__getitems__(numbers)[0].numpy()
-        return images
+    def __getitem__(self, numbers: list[int], /) -> dict[str, NDArray[np.float32]]:
+        return {"input": self.data.__getitems__(numbers)[0].numpy()}
 
 
 def _images(
     model: nn.Module,
-    shape: tuple[int, ...],
+    inputs: Sequence[Port],
     options: CheckOptions,
     note: Callable[[str], None] = _NOTHING,
 ) -> Images:
     if options.data is None:
-        return Images(probe_inputs(options.images, shape, seed=options.seed), options.images)
+        probes = probe_ports(inputs, options.images, seed=options.seed)
+        return Images(Given(probes), options.images)
     if not isinstance(model, Network):
         raise VitcError(
             f"A {type(model).__name__} does not say how pictures become its input.",
@@ -339,4 +332,4 @@ def _split(data: str) -> Split:
 
 def _few(images: Images) -> Images:
     count = images.layer_images
-    return Images(images.pixels[list(range(count))], count, names=images.names[:count])
+    return Images(Given(images.inputs[list(range(count))]), count, names=images.names[:count])

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitc.errors import VitcError
-from vitc.verify.candidate import Candidate
-from vitc.verify.forcing import OPTIONAL_TAPS, Reference, TapComparison
-from vitc.verify.report import Accuracy, CheckReport, ConstantDifference, DifferingImage
+from vitc.verify.candidate import Arrays, Candidate
+from vitc.verify.forcing import OPTIONAL_TAPS, Expected, Reference, TapComparison
+from vitc.verify.report import (
+    Accuracy,
+    CheckReport,
+    ConstantDifference,
+    DifferingImage,
+    OutputReport,
+)
 
-__all__ = ["Images", "compare"]
+__all__ = ["Given", "Images", "compare"]
 
 _BATCH: Final = 16
+_CHECKPOINT: Final = "Check it against the checkpoint that it was made from."
 
 
-class Pixels(Protocol):
-    """Images that are read when they are asked for; an array is such, too."""
+class Inputs(Protocol):
+    """Inputs that are read when they are asked for."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many images there are."""
 
-    def __getitem__(self, numbers: list[int], /) -> NDArray[np.float32]:
-        """The images of these numbers: float32 [len(numbers), 3, H, W], normalised."""
+    def __getitem__(self, numbers: list[int], /) -> Arrays:
+        """Arrays by the names of the inputs, of the images of these numbers: [len(numbers), ..]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Inputs that are in memory.
+
+    Attributes:
+        arrays: By the names of the inputs, B in front.
+    """
+
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, numbers: list[int], /) -> Arrays:
+        return {name: array[numbers] for name, array in self.arrays.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,58 +58,120 @@ class Images:
     """What a comparison runs on.
 
     Attributes:
-        pixels: float32 [B, 3, H, W], normalised; no more than a few are looked at at once.
+        inputs: What the network takes; no more than a few images are looked at at once.
         layer_images: How many from the front are compared layer by layer.
         labels: Class of each image; None if unknown.
         names: Where each image comes from; empty if nowhere.
     """
 
-    pixels: Pixels
+    inputs: Inputs
     layer_images: int
     labels: NDArray[np.int64] | None = None
     names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class _EndToEnd:
-    """Of each image what its logits say; the logits themselves of those that are looked at again.
+class _Gap:
+    """How an output of both differs, by image.
 
     Attributes:
-        own: Class by the reference.
-        theirs: Class by the candidate.
-        difference: Largest difference of its logits.
+        difference: Largest difference.
         tolerance: Largest difference that rounding explains.
-        beyond: Whether one of its logits differs by more than rounding explains.
-        logits: Number of an image to the candidate's logits, float32 [classes].
+        beyond: Whether a value differs by more than rounding explains.
     """
 
-    own: NDArray[np.int64]
-    theirs: NDArray[np.int64]
     difference: NDArray[np.float64]
     tolerance: NDArray[np.float64]
     beyond: NDArray[np.bool_]
-    logits: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        reference: NDArray[np.float64],
-        bound: NDArray[np.float64],
-        candidate: NDArray[np.float32],
-    ) -> _EndToEnd:
-        """What the logits [B, classes] of both say, and how far rounding may part them."""
-        gap = np.nan_to_num(np.abs(candidate.astype(np.float64) - reference), nan=np.inf)
+    def between(cls, own: Expected, theirs: NDArray[Any]) -> _Gap:
+        gap = np.abs(theirs.astype(np.float64) - own.value.astype(np.float64))
+        gap = np.nan_to_num(gap, nan=np.inf).reshape(len(theirs), -1)
+        bound = own.bound.reshape(gap.shape)
+        return cls(gap.max(axis=1), bound.max(axis=1), np.asarray((gap > bound).any(axis=1)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Gap]) -> _Gap:
         return cls(
-            reference.argmax(axis=1),
-            candidate.argmax(axis=1),
-            gap.max(axis=1),
-            bound.max(axis=1),
-            np.asarray((gap > bound).any(axis=1)),
+            np.concatenate([part.difference for part in parts]),
+            np.concatenate([part.tolerance for part in parts]),
+            np.concatenate([part.beyond for part in parts]),
         )
 
+
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """Class of each image, by the reference and by the candidate."""
+
+    own: NDArray[np.int64]
+    theirs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, own: Mapping[str, Expected], theirs: Arrays) -> _Classes | None:
+        """Those of the only output, if that is a row of floats; else there are no classes."""
+        if len(own) != 1:
+            return None
+        (name, wanted), *_ = own.items()
+        if wanted.value.ndim != 2 or wanted.value.dtype.kind != "f":
+            return None
+        return cls(wanted.value.argmax(axis=1), theirs[name].argmax(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class _EndToEnd:
+    """Of each image how its outputs differ; the outputs themselves of those looked at again.
+
+    Attributes:
+        gaps: By output.
+        classes: Of each image, where the network gives classes.
+        outputs: Number of an image to the candidate's outputs for it, by name.
+    """
+
+    gaps: Mapping[str, _Gap]
+    classes: _Classes | None
+    outputs: Mapping[int, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, own: Mapping[str, Expected], theirs: Arrays) -> _EndToEnd:
+        """How the outputs of both differ.
+
+        Raises:
+            VitcError: If they have other names or shapes.
+        """
+        if own.keys() != theirs.keys():
+            raise VitcError(
+                f"The candidate gives {', '.join(theirs)}, the reference {', '.join(own)}.",
+                _CHECKPOINT,
+            )
+        for name, wanted in own.items():
+            if wanted.value.shape != theirs[name].shape:
+                raise VitcError(
+                    f"The candidate's {name} has shape {list(theirs[name].shape)}, the reference's "
+                    f"{list(wanted.value.shape)}.",
+                    _CHECKPOINT,
+                )
+        gaps = {name: _Gap.between(wanted, theirs[name]) for name, wanted in own.items()}
+        return cls(gaps, _Classes.of(own, theirs))
+
     def differing(self) -> list[int]:
-        wrong = self.beyond | (self.own != self.theirs)
+        wrong = np.logical_or.reduce([gap.beyond for gap in self.gaps.values()])
+        if self.classes is not None:
+            wrong = wrong | (self.classes.own != self.classes.theirs)
         return np.flatnonzero(wrong).tolist()
+
+    def described(self, index: int, name: str, explained: bool) -> DifferingImage:
+        beyond = [output for output, gap in self.gaps.items() if gap.beyond[index]]
+        output = next(iter(beyond or self.gaps))
+        return DifferingImage(
+            index=index,
+            name=name,
+            reference=None if self.classes is None else int(self.classes.own[index]),
+            candidate=None if self.classes is None else int(self.classes.theirs[index]),
+            logit_difference=float(self.gaps[output].difference[index]),
+            explained=explained,
+            output=output,
+        )
 
 
 def compare(
@@ -118,57 +205,58 @@ def compare(
     comparison = TapComparison()
     ends = _run_both(candidate, reference, images, say)
     differing = ends.differing()
-    chosen = sorted({*range(min(images.layer_images, len(images.pixels))), *differing})
+    chosen = sorted({*range(min(images.layer_images, len(images.inputs))), *differing})
     explained: dict[int, bool] = {}
     for numbers in _chunks(chosen):
         say(f"comparing layers, image {numbers[0] + 1} to {numbers[-1] + 1}")
-        pixels = images.pixels[numbers]
-        trace = candidate.trace(pixels)
-        untraced = np.stack([ends.logits[number] for number in numbers])
-        if same_when_traced and not _same_bits(untraced, trace["logits"]):
-            found.append("the logits change when the run is traced")
-        drift = reference.drift(pixels, trace)
-        explained.update(
-            zip(numbers, drift.accounts_for("logits", trace["logits"]).tolist(), strict=True)
+        inputs = images.inputs[numbers]
+        trace = candidate.trace(inputs)
+        if same_when_traced:
+            untraced = [ends.outputs[number] for number in numbers]
+            found += [
+                f"the {name} change when the run is traced"
+                for name in ends.gaps
+                if not _same_bits(np.stack([each[name] for each in untraced]), trace[name])
+            ]
+        drift = reference.drift(inputs, trace)
+        accounted = np.logical_and.reduce(
+            [drift.accounts_for(name, trace[name]) for name in ends.gaps]
         )
+        explained.update(zip(numbers, accounted.tolist(), strict=True))
         comparison.images = numbers
-        reference.compare(pixels, comparison, trace, drift)
+        reference.compare(inputs, comparison, trace, drift)
     lacking = [name for name in comparison.missing if not name.endswith(OPTIONAL_TAPS)]
     found += [f"the candidate does not hand out {name}" for name in lacking]
 
     first = _first_difference(comparison, parameters)
     read = getattr(reference.model, "load_report", None)
-    own, theirs = ends.own, ends.theirs
     described = tuple(
-        DifferingImage(
-            index=i,
-            name=images.names[i] if images.names else "",
-            reference=int(own[i]),
-            candidate=int(theirs[i]),
-            logit_difference=float(ends.difference[i]),
-            explained=first is None and explained[i],
-        )
+        ends.described(i, images.names[i] if images.names else "", first is None and explained[i])
         for i in differing
     )
-    if first is None and not all(image.explained for image in described):
-        first = "logits"
+    first = first or next((image.output for image in described if not image.explained), None)
+    outputs = tuple(
+        OutputReport(name, float(gap.difference.max()), float(gap.tolerance.max()))
+        for name, gap in ends.gaps.items()
+    )
+    classes = ends.classes
     return CheckReport(
         candidate=str(candidate.path),
         device=candidate.device,
         machine=candidate.machine,
-        images=len(images.pixels),
+        images=len(images.inputs),
         layer_images=len(chosen),
         layers=comparison.layers,
-        max_logit_difference=float(ends.difference.max()),
-        top1_agreement=float((own == theirs).mean()),
-        logit_tolerance=float(ends.tolerance.max()),
+        outputs=outputs,
+        top1_agreement=None if classes is None else float((classes.own == classes.theirs).mean()),
         missing=tuple(comparison.missing),
         near_ties=tuple(comparison.near_ties),
         parameters=tuple(parameters),
         accuracy=None
-        if images.labels is None
+        if images.labels is None or classes is None
         else Accuracy(
-            float((own == images.labels).mean()), float((theirs == images.labels).mean())
+            float((classes.own == images.labels).mean()),
+            float((classes.theirs == images.labels).mean()),
         ),
         differing_images=described,
         zero_weights={} if read is None else read.zero_weights,
@@ -178,37 +266,34 @@ def compare(
     )
 
 
-def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    return bool(np.array_equal(one.view(np.uint32), other.view(np.uint32)))
+def _same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
 def _run_both(
     candidate: Candidate, reference: Reference, images: Images, say: Callable[[str], None]
 ) -> _EndToEnd:
     parts: list[_EndToEnd] = []
-    kept: dict[int, NDArray[np.float32]] = {}
-    total = len(images.pixels)
+    kept: dict[int, dict[str, NDArray[Any]]] = {}
+    total = len(images.inputs)
     for numbers in _chunks(range(total)):
-        say(f"comparing logits, {numbers[-1] + 1} of {total} images")
-        pixels = images.pixels[numbers]
-        (own, bound), theirs = reference.logits(pixels), candidate.logits(pixels)
-        if own.shape != theirs.shape:
-            raise VitcError(
-                f"The candidate's logits have shape {list(theirs.shape)}, the reference's "
-                f"{list(own.shape)}.",
-                "Check it against the checkpoint that it was made from.",
-            )
-        parts.append(_EndToEnd.of(own, bound, theirs))
+        say(f"comparing outputs, {numbers[-1] + 1} of {total} images")
+        inputs = images.inputs[numbers]
+        theirs = candidate.outputs(inputs)
+        parts.append(_EndToEnd.of(reference.outputs(inputs), theirs))
         differing = set(parts[-1].differing())
         for index, number in enumerate(numbers):
             if number < images.layer_images or index in differing:
-                kept[number] = theirs[index]
+                kept[number] = {name: array[index] for name, array in theirs.items()}
+    classes = [part.classes for part in parts if part.classes is not None]
     return _EndToEnd(
-        np.concatenate([part.own for part in parts]),
-        np.concatenate([part.theirs for part in parts]),
-        np.concatenate([part.difference for part in parts]),
-        np.concatenate([part.tolerance for part in parts]),
-        np.concatenate([part.beyond for part in parts]),
+        {name: _Gap.joined([part.gaps[name] for part in parts]) for name in parts[0].gaps},
+        _Classes(
+            np.concatenate([each.own for each in classes]),
+            np.concatenate([each.theirs for each in classes]),
+        )
+        if classes
+        else None,
         kept,
     )
 

@@ -13,9 +13,9 @@ each float tap of the candidate, its outputs among them, must be within its own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -24,12 +24,18 @@ from torch import Tensor, nn
 
 from vitc.errors import VitcError
 from vitc.exporter.coverage import wide_layers
+from vitc.exporter.example import inputs_of
+from vitc.exporter.recording import named_outputs
 from vitc.models.binary_linear import freeze
-from vitc.models.taps import TapEvent, observe
+from vitc.models.taps import Kind, TapEvent, observe
 from vitc.verify.bounds import Origin, RoundingErrors
 from vitc.verify.report import LayerReport, NearTie
 
-__all__ = ["OPTIONAL_TAPS", "Reference", "TapComparison"]
+__all__ = ["OPTIONAL_TAPS", "Expected", "Inputs", "Reference", "TapComparison"]
+
+Inputs: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
+"""The array of a single input [B, ..], or arrays by the names of the inputs."""
+
 
 OPTIONAL_TAPS: Final = (".scores", ".mask")
 """Taps that never leave the attention kernel of an artefact; any other missing tap is a fault."""
@@ -37,6 +43,19 @@ OPTIONAL_TAPS: Final = (".scores", ".mask")
 _NO_BIT: Final = 2
 _LISTED: Final = 100
 """Near ties that are described; all are counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """An output of the reference.
+
+    Attributes:
+        value: float64 [B, ..]; of an output of bits or integers those.
+        bound: How far fp32 may be from it, in the shape of the value.
+    """
+
+    value: NDArray[Any]
+    bound: NDArray[np.float64]
 
 
 class Reference:
@@ -52,18 +71,27 @@ class Reference:
         self._double = freeze(model, keep=wide_layers(model)).double()
 
     @torch.no_grad()
-    def logits(
-        self, images: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Images [B, 3, H, W] to logits and how far fp32 may be from them, float64 [B, classes]."""
+    def outputs(self, inputs: Inputs) -> dict[str, Expected]:
+        """What the network gives, by the name of each output."""
         with RoundingErrors() as errors:
-            result = self._double(torch.from_numpy(images).double())
-        return result.numpy(), _limit(errors.bound(result), result).numpy()
+            outputs = self._run(inputs)
+        return {
+            name: Expected(value.numpy(), _limit(errors.bound(value), value).numpy())
+            for name, value in outputs.items()
+        }
+
+    def _run(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Run in float64, in the mode and before the observer that are at work."""
+        arrays = inputs if isinstance(inputs, Mapping) else {"input": inputs}
+        tensors = {name: _wide(torch.from_numpy(array)) for name, array in arrays.items()}
+        single = next(iter(tensors.values())) if len(tensors) == 1 else None
+        example = tensors if single is None else single
+        return named_outputs(self._double(*inputs_of(self._double, example)))
 
     @torch.no_grad()
     def compare(
         self,
-        images: NDArray[np.float32],
+        inputs: Inputs,
         comparison: TapComparison,
         trace: Mapping[str, Any],
         drift: Drift | None = None,
@@ -71,30 +99,45 @@ class Reference:
         """Judge one traced run of the candidate, each layer on what the candidate gave it.
 
         Args:
-            images: float32 [B, 3, H, W], what the candidate was given.
+            inputs: What the candidate was given.
             comparison: Collects what is found.
-            trace: Tap name to the candidate's value, B in front.
+            trace: Name of a tap or an output to the candidate's value, B in front.
             drift: Of the same run, for the near ties in it.
 
         Raises:
             VitcError: If a value of the candidate has another shape.
         """
         errors = RoundingErrors()
+        self._follow(
+            inputs,
+            errors,
+            lambda event: comparison.judge(event, trace.get(event.name), errors, drift),
+        )
+
+    def _follow(
+        self, inputs: Inputs, errors: RoundingErrors, visit: Callable[[TapEvent], Tensor | None]
+    ) -> None:
+        """Run, and visit every tap, and every output that is none."""
+        seen: set[str] = set()
 
         def observer(event: TapEvent) -> Tensor | None:
+            seen.add(event.name)
             with errors.paused(event.name):
-                return comparison.judge(event, trace.get(event.name), errors, drift)
+                return visit(event)
 
         with errors, observe(observer):
-            self._double(torch.from_numpy(images).double())
+            outputs = self._run(inputs)
+        for name, value in outputs.items():
+            if name not in seen:
+                visit(TapEvent(name, _kind(value), value))
 
     @torch.no_grad()
-    def drift(self, images: NDArray[np.float32], trace: Mapping[str, Any]) -> Drift:
+    def drift(self, inputs: Inputs, trace: Mapping[str, Any]) -> Drift:
         """Follow the candidate's bits, but not its rounding.
 
         Args:
-            images: float32 [B, 3, H, W], what the candidate was given.
-            trace: Tap name to the candidate's value, B in front.
+            inputs: What the candidate was given.
+            trace: Name of a tap or an output to the candidate's value, B in front.
         """
         errors = RoundingErrors()
         flips: dict[str, dict[tuple[int, ...], Flip]] = {}
@@ -123,13 +166,18 @@ class Reference:
                     flips[event.name] = found
             return theirs
 
-        def observer(event: TapEvent) -> Tensor | None:
-            with errors.paused(event.name):
-                return follow(event)
-
-        with errors, observe(observer):
-            self._double(torch.from_numpy(images).double())
+        self._follow(inputs, errors, follow)
         return Drift(flips, floats)
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _kind(value: Tensor) -> Kind:
+    if value.is_floating_point():
+        return "float"
+    return "bits" if value.dtype in (torch.uint8, torch.bool) else "int"
 
 
 def _limit(bound: Tensor | None, value: Tensor) -> Tensor:
@@ -164,7 +212,12 @@ class Drift:
     floats: Mapping[str, tuple[Tensor, Tensor]]
 
     def accounts_for(self, name: str, value: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether rounding accounts for all of a float tap of the candidate, by image: [B]."""
+        """Whether rounding accounts for all of a value of the candidate, by image: [B].
+
+        Bits and integers follow from the bits before them, which are judged one by one.
+        """
+        if name not in self.floats:
+            return np.ones(len(value), np.bool_)
         own, limit = self.floats[name]
         within = (torch.from_numpy(value).double() - own).abs() <= limit
         result: NDArray[np.bool_] = within.flatten(1).all(dim=1).numpy()

@@ -1,13 +1,18 @@
-"""Images that a check runs on when it is given none."""
+"""What a check runs on when it is given nothing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitc.errors import VitcError
+from vitc.runtime import arrays
+from vitc.runtime.port import Port
 
-__all__ = ["probe_images", "probe_inputs"]
+__all__ = ["probe_images", "probe_inputs", "probe_ports"]
 
 
 def probe_images(count: int, image_size: int, *, seed: int = 0) -> NDArray[np.float32]:
@@ -40,3 +45,24 @@ def probe_inputs(count: int, shape: tuple[int, ...], *, seed: int = 0) -> NDArra
     for turn, index in enumerate(range(1, count, 4)):
         inputs[index] = structured[turn % len(structured)]
     return inputs
+
+
+def probe_ports(ports: Sequence[Port], count: int, *, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Deterministic inputs of a network: floats as `probe_inputs`, integers within their limits.
+
+    Args:
+        ports: Its inputs; each belongs to the image and has no extent.
+        count: How many images.
+        seed: The same seed gives the same inputs.
+
+    Raises:
+        VitcError: If `count` is less than 1.
+    """
+    made: dict[str, NDArray[Any]] = {}
+    for turn, port in enumerate(ports):
+        if port.dtype == "float32":
+            shape = port.sizes(count)[1:]
+            made[port.name] = probe_inputs(count, shape, seed=seed + turn)
+        else:
+            made |= arrays.probe_inputs((port,), count, seed + turn)
+    return made

@@ -25,7 +25,7 @@ from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
 from vitc.runtime.manifest import EntryFacts
 from vitc.verify.inputs import probe_images
-from vitc.verify.report import CheckReport, LayerReport
+from vitc.verify.report import CheckReport, LayerReport, OutputReport
 
 __all__ = ["check_against_onnx", "forced"]
 
@@ -75,21 +75,22 @@ def check_against_onnx(
     )
     silent = sorted(set(trace) - set(expected))
     wrong = [layer.name for layer in layers if not layer.equal]
-    outputs = {port.name: expected[port.name] for port in entry.outputs}
-    agreement = 1.0
+    agreement = None
     if entry.classifier is not None:
-        (logits,) = outputs.values()
+        logits = expected[entry.outputs[0].name]
         agreement = float((logits.argmax(axis=1) == done.logits.argmax(axis=1)).mean())
-    largest = max(float(np.abs(value).max()) for value in outputs.values())
+    errors = {layer.name: layer.max_error for layer in layers}
     return CheckReport(
         candidate=str(artefact.path),
         device=device.name,
         images=count,
         layer_images=count,
         layers=layers,
-        max_logit_difference=max(layer.max_error for layer in layers if layer.name in outputs),
+        outputs=tuple(
+            OutputReport(port.name, errors[port.name], _tolerance(expected[port.name]))
+            for port in entry.outputs
+        ),
         top1_agreement=agreement,
-        logit_tolerance=_FLOAT_TOLERANCE * largest,
         faults=tuple(f"the ONNX file has no value named {name}" for name in silent),
         first_difference=wrong[0] if wrong else None,
     )
@@ -149,6 +150,12 @@ def _run(
         ) from error
 
 
+def _tolerance(expected: NDArray[Any]) -> float:
+    if expected.dtype.kind != "f":
+        return 0.0
+    return _FLOAT_TOLERANCE * float(np.abs(expected).max())
+
+
 def _compare(name: str, expected: NDArray[Any], found: NDArray[Any]) -> LayerReport:
     if expected.shape != found.shape:
         raise VitcError(
@@ -157,7 +164,7 @@ def _compare(name: str, expected: NDArray[Any], found: NDArray[Any]) -> LayerRep
         )
     if expected.dtype.kind == "f":
         error = np.nan_to_num(np.abs(found - expected.astype(np.float64)), nan=np.inf)
-        limit = _FLOAT_TOLERANCE * float(np.abs(expected).max())
+        limit = _tolerance(expected)
         kind, wrong, worst = "float", error > limit, float(error.max()) / max(limit, 1e-300)
     else:
         error = np.abs(found.astype(np.int64) - expected.astype(np.int64))

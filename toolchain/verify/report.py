@@ -17,6 +17,7 @@ __all__ = [
     "DifferingImage",
     "LayerReport",
     "NearTie",
+    "OutputReport",
 ]
 
 
@@ -103,29 +104,48 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class OutputReport:
+    """An output, end to end.
+
+    Attributes:
+        name: Of the output.
+        max_difference: Between candidate and reference.
+        tolerance: Differences up to this need no explanation.
+    """
+
+    name: str
+    max_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class DifferingImage:
-    """An image whose logits differ by more than rounding, or whose class does.
+    """An image of which an output differs by more than rounding, or the class does.
 
     Attributes:
         index: Its position among the images.
         name: Its file, if it has one.
-        reference: Class the reference gives.
+        reference: Class the reference gives; None of a network without classes.
         candidate: Class the candidate gives.
-        logit_difference: Largest difference of its logits.
+        logit_difference: Largest difference of the output.
         explained: Whether accepted near ties account for it.
+        output: The first output that differs.
     """
 
     index: int
     name: str
-    reference: int
-    candidate: int
+    reference: int | None
+    candidate: int | None
     logit_difference: float
     explained: bool
+    output: str = "logits"
 
     @property
     def what(self) -> str:
         """What differs, in words."""
-        moved = f"logits differ by {self.logit_difference:.3g}"
+        moved = f"{self.output} differ by {self.logit_difference:.3g}"
+        if self.reference is None:
+            return f"image {self.name or self.index}: {moved}"
         if self.candidate == self.reference:
             return (
                 f"image {self.name or self.index}: {moved}, the class is {self.reference} in both"
@@ -149,9 +169,8 @@ class CheckReport:
         missing: Taps that it does not have.
         near_ties: Accepted bit differences, the first ones of `near_tie_count`.
         parameters: Parameters that differ.
-        max_logit_difference: Between candidate and float64 reference, end to end.
-        logit_tolerance: Differences up to this need no explanation.
-        top1_agreement: Share of images with the same class.
+        outputs: Every output, end to end; the logits of a classifier.
+        top1_agreement: Share of images with the same class; None of a network without classes.
         accuracy: Of both, where the images have labels.
         differing_images: Images worth a look.
         machine: Facts about where it ran.
@@ -169,9 +188,8 @@ class CheckReport:
     images: int
     layer_images: int
     layers: tuple[LayerReport, ...]
-    max_logit_difference: float
-    top1_agreement: float
-    logit_tolerance: float
+    outputs: tuple[OutputReport, ...]
+    top1_agreement: float | None
     missing: tuple[str, ...] = ()
     near_ties: tuple[NearTie, ...] = ()
     parameters: tuple[ConstantDifference, ...] = ()
@@ -185,6 +203,16 @@ class CheckReport:
     made_from: str | None = None
     reference_sha256: str | None = None
     library: str | None = None
+
+    @property
+    def max_logit_difference(self) -> float:
+        """Largest difference of an output between candidate and float64 reference, end to end."""
+        return max(output.max_difference for output in self.outputs)
+
+    @property
+    def logit_tolerance(self) -> float:
+        """The tolerance of the output that is nearest to its own, or furthest beyond."""
+        return max(self.outputs, key=lambda each: each.max_difference - each.tolerance).tolerance
 
     @property
     def near_tie_count(self) -> int:
@@ -239,7 +267,7 @@ class CheckReport:
             at = "" if layer.first is None else f", the first at {list(layer.first)}"
             return f"{layer.mismatches} of {layer.values} {kind} differ{at}"
         image = next((i for i in self.differing_images if not i.explained), None)
-        if place == "logits" and image is not None:
+        if image is not None and place == image.output:
             return f"{image.what}, and no near tie explains it"
         return None
 
@@ -269,6 +297,14 @@ class CheckReport:
             "images": self.images,
             "layer_images": self.layer_images,
             "logit_tolerance": self.logit_tolerance,
+            "outputs": [
+                {
+                    "name": output.name,
+                    "max_difference": output.max_difference,
+                    "tolerance": output.tolerance,
+                }
+                for output in self.outputs
+            ],
             "faults": list(self.faults),
             "parameters": {
                 "equal": not self.parameters,
@@ -289,6 +325,7 @@ class CheckReport:
                     "candidate": d.candidate,
                     "logit_difference": d.logit_difference,
                     "explained": d.explained,
+                    "output": d.output,
                 }
                 for d in self.differing_images
             ],
