@@ -23,6 +23,7 @@ __all__ = [
     "PRESETS",
     "PROCESSORS",
     "SCHEMES",
+    "TWIN_PRESETS",
     "Names",
     "absent",
     "check_device",
@@ -74,6 +75,16 @@ PRESETS: Final = Names(
     "preset", ("deit-tiny", "deit-small", "deit-base", "micro"), "see `vitc models`"
 )
 """Keys of `vitc.models.PRESETS`."""
+
+TWIN_PRESETS: Final = Names(
+    "preset",
+    (
+        *PRESETS.known,
+        *("swin-tiny", "micro-swin", "pvt-tiny", "micro-pvt", "nest-tiny", "micro-nest"),
+    ),
+    "see `vitc models`",
+)
+"""Presets whose full-precision twin can be trained."""
 
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""

@@ -87,6 +87,10 @@ def test_options_of_the_command_reach_the_run(vitc, folders, tmp_path, monkeypat
     only = given[0]
     assert (only.augment, only.weight_decay, only.warmup_epochs) == (False, 0.5, 7)
     assert (only.threads, only.background) == (2, (1, 2, 3))
+    assert not only.full_precision
+    twin = ("--full-precision", "--preset", "micro-pvt")
+    vitc(*arguments(folders, tmp_path / "t.safetensors", *twin))
+    assert (given[1].full_precision, given[1].preset) == (True, "micro-pvt")
 
 
 def test_an_interrupted_run_names_the_command_that_goes_on_with_it(

@@ -88,7 +88,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         listed = ", ".join(labels[:_LISTED]) + more
     scheme = f"{config.scheme} with elastic masks" if config.elastic else config.scheme
-    network = f"{config.arch}, {scheme}, {'with' if config.si else 'without'} SI: {config.shape()}"
+    kind = f"{scheme}, {'with' if config.si else 'without'} SI"
+    if not config.binarized:
+        kind = "full precision"
+    network = f"{config.arch}, {kind}: {config.shape()}"
     steps = (
         f"shorter side to {shown.resize} px ({shown.interpolation}), centre crop of "
         f"{shown.crop} px, mean {mean}, std {std}"

@@ -103,7 +103,7 @@ def train(
         Path, typer.Option("--out", metavar="M.safetensors", help="The best checkpoint.")
     ],
     preset: Annotated[
-        str, typer.Option("--preset", help="See `vitc models`.", callback=names.PRESETS.check)
+        str, typer.Option("--preset", help="See `vitc models`.", callback=names.TWIN_PRESETS.check)
     ] = "micro",
     data: Annotated[
         str,
@@ -152,6 +152,10 @@ def train(
     elastic: Annotated[
         bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
     ] = False,
+    full_precision: Annotated[
+        bool,
+        typer.Option("--full-precision", help="Train the preset's full-precision twin instead."),
+    ] = False,
     weight_bits: Annotated[
         int, typer.Option("--weight-bits", help="32 for the first of two steps (32W1A), else 1.")
     ] = 1,
@@ -164,7 +168,10 @@ def train(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            "--teacher", metavar="CKPT", help="Distil from this network.", callback=_CHECKPOINT
+            "--teacher",
+            metavar="CKPT|DIR",
+            help="Distil from this network: vitc's own, or of Hugging Face, timm, PVT's authors.",
+            callback=_CHECKPOINT,
         ),
     ] = None,
     resume: Annotated[
@@ -180,6 +187,8 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
+    if not full_precision:
+        names.PRESETS.check(preset)
     output = Output(json_to, force=force)
     from vitc.models.picture import parse_colour
     from vitc.training.options import TrainOptions
@@ -194,6 +203,7 @@ def train(
         si=si,
         scheme=scheme,
         elastic=elastic,
+        full_precision=full_precision,
         weight_bits=weight_bits,
         start=start,
         teacher=teacher,

@@ -75,6 +75,11 @@ class NetworkConfig:
         return 3, self.image_size, self.image_size
 
     @property
+    def binarized(self) -> bool:
+        """Whether there are binary layers; full-precision twins have none."""
+        return True
+
+    @property
     @abstractmethod
     def blocks(self) -> int:
         """Blocks of all stages."""

@@ -24,10 +24,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from vitc.errors import VitcError
 from vitc.models import Network, NetworkConfig, build_network, load, preset
+from vitc.models.architectures import twin_preset
 from vitc.models.binary_linear import begin_epoch, narrow
 from vitc.models.checkpoint import write_checkpoint
 from vitc.models.network import SPATIAL_SCALE
 from vitc.models.picture_files import counted
+from vitc.models.twins.loading import load_twin
 from vitc.training.augmentation import mirror, shift
 from vitc.training.data import DIGITS, Dataset, Reporting, batches
 from vitc.training.losses import classification_loss
@@ -84,7 +86,7 @@ def _train(
     outputs: RunOutputs | None,
 ) -> TrainResult:
     torch.manual_seed(options.seed)
-    chosen = preset(options.preset)
+    chosen = (twin_preset if options.full_precision else preset)(options.preset)
     shown = chosen.preprocessing.on(options.background)
     parts = load_parts(options.data, shown)
     if parts.left and outputs is not None:
@@ -94,7 +96,8 @@ def _train(
         raise VitcError(
             f"{options.data} has one class, {labels[0]!r}.", "Training needs two or more."
         )
-    start = None if options.start is None else load(options.start)
+    read = load_twin if options.full_precision else load
+    start = None if options.start is None else read(options.start)
     model = _initial(_configured(chosen.config, options, parts.train), parts.train, start)
     teacher = None if options.teacher is None else Teacher(options.teacher, model)
     described = _described(
@@ -128,6 +131,8 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
+    if options.full_precision:
+        return config.replace(classes=len(data.labels), depth=options.depth)
     sized = config.replace(
         classes=len(data.labels),
         depth=options.depth,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from vitc.errors import VitcError
@@ -28,10 +28,13 @@ class TrainOptions:
         si: Whether to have the spatial interaction branch, if not as the preset.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
         elastic: Whether attention masks are the scheme's own (BiT's).
+        full_precision: Whether to train the preset's full-precision twin instead of it.
         weight_bits: 32 for the first of the two training steps (32W1A), else 1.
-        start: Checkpoint to begin from, such as that of the first step. An SI branch it lacks
+        start: Checkpoint to begin from, such as that of the first step, or a twin of another
+            program for a twin. An SI branch it lacks
             enters with scale 0 and so changes nothing at first (SI-BiViT, section 3).
-        teacher: Checkpoint with the same classes to distil from.
+        teacher: Checkpoint with the same classes to distil from, or a folder, of any source that
+            `vitc.load_twin` reads.
         epochs: Passes over the training images.
         batch_size: Images a step (on each device).
         learning_rate: Peak of the schedule.
@@ -59,6 +62,7 @@ class TrainOptions:
     si: bool | None = None
     scheme: str = "bibert"
     elastic: bool = False
+    full_precision: bool = False
     weight_bits: int = 1
     start: Path | None = None
     teacher: Path | None = None
@@ -89,8 +93,19 @@ class TrainOptions:
         for name in ("warmup_epochs", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise VitcError(f"{name} must not be negative, found {getattr(self, name)}.")
+        if self.full_precision:
+            self._refuse_bits()
         if not 0 <= self.label_smoothing < 1:
             raise VitcError(f"label_smoothing must lie in [0, 1), found {self.label_smoothing}.")
+
+    def _refuse_bits(self) -> None:
+        own = {field.name: field.default for field in fields(self)}
+        given = [n for n in ("si", "scheme", "elastic", "weight_bits") if getattr(self, n) != own[n]]
+        if given and (given != ["si"] or self.si):
+            raise VitcError(
+                f"A full-precision twin has no {given[0]}: binarized networks choose that.",
+                f"Leave --{given[0].replace('_', '-')} or --full-precision away.",
+            )
 
     @property
     def last(self) -> Path:

@@ -12,6 +12,7 @@ from vitc.models.architectures.table import (
     config_from_dict,
     config_from_shapes,
     preset,
+    twin_preset,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "config_from_dict",
     "config_from_shapes",
     "preset",
+    "twin_preset",
 ]

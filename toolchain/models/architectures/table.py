@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ __all__ = [
     "config_from_dict",
     "config_from_shapes",
     "preset",
+    "twin_preset",
 ]
 
 ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
@@ -35,8 +37,8 @@ ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
 TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
     {entry.name: entry for entry in (FLOAT_DEIT, FLOAT_SWIN, FLOAT_PVT, FLOAT_NEST)}
 )
-"""Full-precision networks. They have no presets of their own, and no file is taken for one of them
-by its shapes alone; see `vitc.models.twins.sources`."""
+"""Full-precision networks. No file is taken for one of them by its shapes alone; see
+`vitc.models.twins.sources`."""
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {chosen.name: chosen for entry in ARCHITECTURES.values() for chosen in entry.presets}
@@ -70,6 +72,22 @@ def preset(name: str) -> Preset:
         VitcError: If there is none of that name; the nearest is named and the known are listed.
     """
     return PRESETS[names.PRESETS.check(name)]
+
+
+def twin_preset(name: str) -> Preset:
+    """The full-precision twin of a preset.
+
+    Raises:
+        VitcError: If there is none of that name; the nearest is named and the known are listed.
+    """
+    names.TWIN_PRESETS.check(name)
+    own = (chosen for entry in TWINS.values() for chosen in entry.presets)
+    found = next((chosen for chosen in own if chosen.name == name), None)
+    if found is not None:
+        return found
+    binarized = PRESETS[name]
+    config: NetworkConfig = architecture(binarized.config.arch).twin(binarized.config)
+    return replace(binarized, config=config, summary=f"{binarized.name} in full precision")
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
