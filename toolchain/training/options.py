@@ -100,7 +100,8 @@ class TrainOptions:
 
     def _refuse_bits(self) -> None:
         own = {field.name: field.default for field in fields(self)}
-        given = [n for n in ("si", "scheme", "elastic", "weight_bits") if getattr(self, n) != own[n]]
+        chosen = ("si", "scheme", "elastic", "weight_bits")
+        given = [name for name in chosen if getattr(self, name) != own[name]]
         if given and (given != ["si"] or self.si):
             raise VitcError(
                 f"A full-precision twin has no {given[0]}: binarized networks choose that.",
