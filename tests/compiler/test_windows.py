@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.compiler.programs import check_program
-from tests.compiler.windows import Block, block
+from tests.compiler.windows import Block, block, write_block
 from tests.processors import HOST
+from vitc.compiler import compile_model
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.pipeline import make_plan
+from vitc.onnx_files import run_with_taps
 from vitc.targets.isa import ISAS
 from vitc.targets.table import Target, find
+
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
+shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shared)
 
 BLOCKS = {
     "windows of 2 x 3": Block(),
@@ -78,3 +86,20 @@ def test_code_is_made_for_processors_that_this_one_is_not(target, tmp_path):
     plan = make_plan(model, find(target), taps)
     emit_object(lower(plan.kernels, find(target)), find(target), tmp_path / "k.o")
     assert (tmp_path / "k.o").stat().st_size > 0
+
+
+@pytest.mark.parametrize("target", shared.EMULATED)
+@pytest.mark.parametrize("name", ["a bias and what is excluded", "heads of 16"])
+def test_every_value_is_that_of_onnx_runtime_on_arm(name, target, run, tmp_path):
+    size = BLOCKS[name]
+    taps = write_block(size, tmp_path / "m.onnx")
+    artefact = compile_model(tmp_path / "m.onnx", target, tmp_path / "artefact")
+    x = np.random.default_rng(size.seed).standard_normal((1, size.tokens, size.width))
+    _, found = run(artefact, x.astype(np.float32))
+    expected = run_with_taps(tmp_path / "m.onnx", x.astype(np.float32), taps)
+    assert set(taps) <= set(found)
+    for tap in taps:
+        if found[tap].dtype == np.uint8:
+            assert np.array_equal(found[tap], expected[tap]), tap
+        else:
+            np.testing.assert_allclose(found[tap], expected[tap], rtol=0, atol=1e-4, err_msg=tap)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from tests.compiler.graphs import onnx_graph
+from vitc.dialect.bodies import set_functions
+from vitc.dialect.metadata import DIALECT_KEY, FORM_KEY, TAP_KEY
 from vitc.dialect.packing import pack_bits
+from vitc.dialect.proto import to_proto
 
-__all__ = ["Block", "block"]
+__all__ = ["Block", "block", "write_block"]
 
 Array = np.ndarray
 
@@ -70,8 +74,22 @@ def block(size: Block) -> tuple[ir.Model, list[str]]:
     if size.si:
         x = writer.spatial(x)
     writer.node("Add", [x, writer.constant(np.float32(1))], "y")
-    shape = [1, size.tokens, size.width]
+    shape = ["images", size.tokens, size.width]
     return onnx_graph(shape, writer.nodes, writer.constants), writer.taps
+
+
+def write_block(size: Block, path: Path) -> list[str]:
+    """Write the graph of `block` as a file that `vitc compile` takes; returns the names of taps."""
+    model, taps = block(size)
+    set_functions(model)
+    model.graph.outputs[0].shape = ir.Shape(("images", size.tokens, size.width))
+    model.metadata_props.update({DIALECT_KEY: "1", FORM_KEY: "packed"})
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in taps:
+                value.metadata_props[TAP_KEY] = str(value.name)
+    path.write_bytes(to_proto(model).SerializeToString())
+    return taps
 
 
 class _Writer:

@@ -13,6 +13,7 @@ from vitc.passes.normal_range import (
     LinearDecision,
     decides_alike_when_flushed,
     flushed,
+    normal_bias,
     normal_threshold,
     stored_decision,
 )
@@ -135,3 +136,24 @@ def test_a_scale_whose_products_overflow_is_left_alone(graph, rng) -> None:
     scale = np.float32([1, 1, 3e37, 1])
     value = graph.op("Mul", [value, graph.const(scale)], ("batch", 3, 4))
     assert not LinearThreshold()(graph.model(graph.sign(value))).modified
+
+
+def mask(scores, bias, cut, flush=lambda values: values):
+    """The dialect's BiasedBestMask; `flush` is done to operands and results."""
+    biased = flush(np.float32(scores) + flush(bias))
+    least = flush(biased.max(-1, keepdims=True) - np.float32(cut))
+    return biased >= least
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds, st.sampled_from([2.0**-100, 1e-20, 1.0, 3.75, 12.0]))
+def test_normal_biases_decide_every_score_as_before_flushed_or_not(rng, cut) -> None:
+    scores = rng.integers(-2, 3, (40, 6)) * rng.choice([1, 4, 6])
+    bias = numbers(rng, scores.shape, 0.6, [*SPECIAL, cut, -cut, np.inf, -np.inf])
+    bias = bias.astype(np.float32)
+    bias[:, 0] = np.float32(rng.choice([*DENORMALS, 0.0, cut]))
+    moved = normal_bias(bias)
+    assert not is_denormal(moved).any()
+    wanted = mask(scores, bias, cut)
+    np.testing.assert_array_equal(mask(scores, moved, cut), wanted)
+    np.testing.assert_array_equal(mask(scores, moved, cut, flushed), wanted)
