@@ -36,8 +36,10 @@ __all__ = [
     "decides_alike_when_flushed",
     "flushed",
     "normal_bias",
+    "normal_summands",
     "normal_threshold",
     "stored_decision",
+    "summands_decide_alike_when_flushed",
 ]
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,32 @@ def normal_bias(bias: Float32) -> Float32:
     tiny = np.abs(bias) < SMALLEST_NORMAL
     near = np.where(bias < 0, -np.float32(SMALLEST_NORMAL), np.float32(0))
     return np.where(tiny, near, bias)
+
+
+def normal_summands(one: Float32, other: Float32) -> tuple[Float32, Float32]:
+    """Return summands of thresholds of integers, without denormals if they decide alike so.
+
+    Args:
+        one: [N].
+        other: [M]; the threshold of n and m is the sum of both, in fp32.
+
+    Returns:
+        Both, so that no sum is a denormal, if every integer then is on the same side of every sum;
+        else as they were.
+    """
+    lifted = _lifted(one, np.ceil), _lifted(other, np.ceil)
+    with np.errstate(over="ignore", invalid="ignore"):
+        old, new = (np.ceil(a[:, None] + b) for a, b in ((one, other), lifted))
+    return lifted if np.array_equal(old, new, equal_nan=True) else (one, other)
+
+
+def summands_decide_alike_when_flushed(one: Float32, other: Float32) -> bool:
+    """Whether sums of these summands are on the same side of every integer without denormals."""
+    one, other = normal_summands(one, other)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = one[:, None] + other
+    flushed_sums = flushed(one)[:, None] + flushed(other)
+    return np.array_equal(np.ceil(sums), np.ceil(flushed(flushed_sums)), equal_nan=True)
 
 
 def normal_threshold(threshold: Float32) -> Float32:

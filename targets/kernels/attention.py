@@ -35,6 +35,7 @@ from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 __all__ = [
     "MAX_BYTE_DISTANCE",
     "AttentionShape",
+    "ElasticTables",
     "ScoreBias",
     "attention_kernel",
     "bias_size",
@@ -80,6 +81,17 @@ class ScoreBias:
     kinds: int = 0
 
 
+@dataclass(frozen=True)
+class ElasticTables:
+    """Tables by the Hamming distance above the row minimum, in place of a slack.
+
+    Attributes:
+        length: Entries of each; more than a head is wide.
+    """
+
+    length: int
+
+
 def bias_size(queries: int, keys: int, matrices: int) -> int:
     """Floats of a table of matrices [queries, keys], with room for what tiles read behind it."""
     return (matrices * queries + ROW_PADDING) * keys + _MOST_LANES
@@ -91,21 +103,24 @@ def attention_kernel(
     shape: AttentionShape,
     *,
     windows: int = 1,
-    bias: ScoreBias | None = None,
+    bias: ScoreBias | ElasticTables | None = None,
+    summed: bool = False,
 ) -> Kernel:
     """Build the attention kernel.
 
     Arguments of the C function: queries, keys, values, [bias (fp32 [heads, queries, keys], of
-    `bias_size`), [limits (fp32 [kinds, queries, keys], the same), kinds (int32 [windows]),]]
-    threshold (int32, one a query of a window, at most keys + 1 in magnitude), out, begin, end.
-    Queries, thresholds and out have rows padded to `ROW_PADDING`.
+    `bias_size`), [limits (fp32 [kinds, queries, keys], the same), kinds (int32 [windows]),]] or
+    [terms, least (int64 each),] threshold (int32, one a query of a window, at most keys + 1 in
+    magnitude) or two summands of it (fp32, one a query of a window, and one a channel with every
+    head padded), out, begin, end. Queries, thresholds and out have rows padded to `ROW_PADDING`.
 
     Args:
         symbol: Name of the C function.
         isa: Instruction set.
         shape: Geometry, of a window.
         windows: Groups of queries and of keys.
-        bias: Of the scores, in place of the slack.
+        bias: Of the scores, or tables, in place of the slack.
+        summed: Whether a threshold is a sum in fp32, of a query's and a channel's value.
 
     Returns:
         The kernel. Its tasks are pairs of a matrix (a window's head) and a tile of queries.
@@ -113,17 +128,21 @@ def attention_kernel(
     emitter = Emitter(symbol)
     with emitter.open() as e:
         tables = {}
-        if bias is not None:
+        if isinstance(bias, ElasticTables):
+            tables = {"terms": "int64", "least": "int64"}
+        elif bias is not None:
             excluding = {"limits": "float32", "kinds": "int32"} if bias.kinds else {}
             tables = {"bias": "float32", **excluding}
-        queries, keys, values, *biases, threshold, out = e.pointers(
+        limits = {"rows": "float32", "columns": "float32"} if summed else {"threshold": "int32"}
+        queries, keys, values, *others, out = e.pointers(
             queries=isa.element,
             keys=isa.element,
             values=isa.element,
             **tables,
-            threshold="int32",
+            **limits,
             out="uint16",
         )
+        biases, threshold = others[: len(tables)], others[len(tables) :]
         tile = _QueryTile(e, isa, shape, windows, bias)
         tiles = round_up(shape.queries, isa.row_tile) // isa.row_tile
         with e.loop(T.floordiv(e.begin, tiles), T.floordiv(e.end + (tiles - 1), tiles)) as matrix:
@@ -133,6 +152,9 @@ def attention_kernel(
                 where = tile.place(matrix, e.let(task * isa.row_tile))
                 if bias is None:
                     tile.choose(tile.measure(queries, keys, where))
+                elif isinstance(bias, ElasticTables):
+                    nearest = tile.measure(queries, keys, where)
+                    tile.choose(tile.cut(nearest, biases, bias.length), strictly=True)
                 else:
                     tile.choose_biased(tile.measure_biased(queries, keys, biases, where))
                 tile.attend(values, threshold, out, where)
@@ -168,17 +190,21 @@ class _QueryTile:
         isa: Isa,
         shape: AttentionShape,
         windows: int,
-        bias: ScoreBias | None,
+        bias: ScoreBias | ElasticTables | None,
     ) -> None:
         self.emitter, self.isa, self.shape = emitter, isa, shape
-        self.windows, self.bias = windows, bias
+        self.windows = windows
+        self.bias = bias if isinstance(bias, ScoreBias) else None
         self.rows = isa.row_tile
         self.key_blocks = round_up(shape.keys, isa.lanes) // isa.lanes
         self.words = round_up(shape.keys, WORD) // WORD
         self.elements = self.words * WORD // isa.element_bits
         e, lanes = emitter, isa.lanes
         self.value_blocks = shape.head.padded_group // lanes
-        if bias is None:
+        if isinstance(bias, ElasticTables):
+            self.totals = e.local("int64", self.rows)
+            self.attended = e.local("int32", self.rows)
+        if self.bias is None:
             self.distances = e.local(isa.element, self.rows * self.key_blocks * lanes)
             self.nearest = e.local(isa.element, self.rows * lanes)
         else:
@@ -188,7 +214,7 @@ class _QueryTile:
         self.mask_elements = T.decl_buffer(
             (self.rows * self.elements,), isa.element, data=self.masks.data, scope="local"
         )
-        if bias is not None:
+        if self.bias is not None:
             self.mask_halves = T.decl_buffer(
                 (self.rows * self.words * 2,), "uint16", data=self.masks.data, scope="local"
             )
@@ -355,15 +381,46 @@ class _QueryTile:
         name = f"llvm.vector.reduce.umin.v{isa.lanes}i{isa.element_bits}"
         return T.call_llvm_pure_intrin(isa.element, name, vector)
 
-    def choose(self, limits: list[Any]) -> None:
-        """Mask bits of every query, a word of 32 keys at a time."""
+    def cut(self, nearest: list[Any], tables: Sequence[Any], length: int) -> list[Any]:
+        """The distance from which on keys are not attended, of every query.
+
+        Terms are summed in 64 bits, key by key; `least` falls with the distance, so those that are
+        more than the sum are the first ones.
+        """
+        e, isa = self.emitter, self.isa
+        terms, least = tables
+        lanes = self.key_blocks * isa.lanes
+        first = [e.let(e.cast("int32", value)) for value in nearest]
+        for r in range(self.rows):
+            e.store(self.totals, r, e.constant("int64", 0))
+            e.store(self.attended, r, e.constant("int32", 0))
+        with e.loop(0, self.shape.keys) as key:
+            for r in range(self.rows):
+                distance = e.cast("int32", self.distances[r * lanes + key])
+                # What a tile has behind the last query has no distances of its own.
+                above = T.min(distance - first[r], length - 1)
+                e.store(self.totals, r, self.totals[r] + terms[above])
+        with e.loop(0, length) as above:
+            for r in range(self.rows):
+                more = e.cast("int32", least[above] > self.totals[r])
+                e.store(self.attended, r, self.attended[r] + more)
+        # One more than the largest distance is as good as any that is larger.
+        most = self.shape.head.size + 1
+        return [
+            e.let(e.cast(isa.element, T.min(first[r] + self.attended[r], most)))
+            for r in range(self.rows)
+        ]
+
+    def choose(self, limits: list[Any], *, strictly: bool = False) -> None:
+        """Mask bits of every query, a word of 32 keys at a time: up to a limit, or below it."""
         e, lanes = self.emitter, self.isa.lanes
         keys = self.key_blocks * lanes
 
         def word(index: Any, count: int) -> None:
             for r, limit in enumerate(limits):
                 distances = e.load(self.distances, r * keys + index * WORD, count)
-                bits = mask_bits(distances <= e.splat(limit, count), count)
+                most = e.splat(limit, count)
+                bits = mask_bits(distances < most if strictly else distances <= most, count)
                 if count < WORD:
                     bits = e.cast("uint32", bits)
                 if self.shape.keys % WORD and isinstance(index, int):
@@ -400,7 +457,7 @@ class _QueryTile:
                 empty = e.constant("uint16", 0)
                 e.store(self.mask_halves, r * 2 * self.words + used, empty)
 
-    def attend(self, values: Any, threshold: Any, out: Any, where: _Place) -> None:
+    def attend(self, values: Any, threshold: Sequence[Any], out: Any, where: _Place) -> None:
         """Masks times signs, and their thresholds, into the bits of the context."""
         e, isa = self.emitter, self.isa
         lanes = isa.lanes
@@ -424,18 +481,32 @@ class _QueryTile:
                     self._finish(sums, first_block, r, threshold, out, where)
 
     def _finish(
-        self, sums: PopcountTile, first_block: int, r: int, threshold: Any, out: Any, where: _Place
+        self,
+        sums: PopcountTile,
+        first_block: int,
+        r: int,
+        threshold: Sequence[Any],
+        out: Any,
+        where: _Place,
     ) -> None:
         """Emit the bits of one query's context, in some blocks of channels."""
         e, axis, lanes = self.emitter, self.shape.head, self.isa.lanes
         index = ((where.row + r) * axis.groups + where.head) * (axis.padded_group // HALF)
-        limit = e.let(e.splat(e.cast(self.signed, threshold[where.first + r]), HALF))
+        limit = threshold[0][where.first + r]
+        if len(threshold) == 1:
+            limit = e.cast(self.signed, limit)
+        limit = e.let(e.splat(limit, HALF))
         for b in range(sums.blocks):
             for half in range(lanes // HALF):
                 at = (first_block + b) * lanes + half * HALF
                 differing = sums.sums(r, b, half, self.signed)
                 signed = e.load(self.ones, at, HALF) - differing
-                bits = mask_bits(signed >= limit)
+                if len(threshold) == 1:
+                    bits = mask_bits(signed >= limit)
+                else:
+                    channel = where.head * axis.padded_group + at
+                    least = limit + e.load(threshold[1], channel, HALF)
+                    bits = mask_bits(e.cast("float32", signed, HALF) >= least)
                 if axis.size - at < HALF:
                     keep = (1 << max(axis.size - at, 0)) - 1
                     bits = T.bitwise_and(bits, e.constant("uint16", keep))

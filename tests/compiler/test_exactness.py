@@ -32,6 +32,13 @@ SHAPES = {
     "more than one 8-bit run": {"width": 64, "hidden": 1056, "depth": 1},
     "65 tokens": {"image_size": 32, "depth": 1, "si_hidden": 65},
     "ReCU: scales of both signs and zero": {"scheme": "recu", "width": 44, "heads": 2},
+    "BiT: learned scales, thresholds of two vectors": {
+        "scheme": "bit",
+        "width": 44,
+        "heads": 2,
+        "depth": 1,
+    },
+    "elastic masks": {"scheme": "bit", "elastic": True, "width": 99, "heads": 3, "depth": 1},
     "non-square patches of pixels left over": {"image_size": 12, "patch_size": 4, "classes": 130},
 }
 

@@ -15,7 +15,12 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.metadata import LAYER_KEY, TAP_KEY
 from vitc.errors import VitcError
 from vitc.passes.constants import constant
-from vitc.passes.normal_range import LinearDecision, decides_alike_when_flushed, normal_threshold
+from vitc.passes.normal_range import (
+    LinearDecision,
+    decides_alike_when_flushed,
+    normal_threshold,
+    summands_decide_alike_when_flushed,
+)
 from vitc.targets.table import Target
 
 __all__ = ["refuse_denormal_thresholds"]
@@ -53,6 +58,9 @@ def _layers(model: ir.Model) -> Iterator[str]:
             bounds = (array.reshape(array.shape[-2:]) for array in (upper, lower))
             decision = LinearDecision(scale, offset, *bounds)
             alike = decides_alike_when_flushed(decision, node.attributes["k"].as_int())
+        elif node.op_type == "SumThreshold":
+            one, other = (np.asarray(array).reshape(-1) for array in constants[1:3])
+            alike = summands_decide_alike_when_flushed(one, other)
         if not alike:
             yield _tap(node) or node.metadata_props.get(LAYER_KEY, str(node.name))
 

@@ -219,9 +219,9 @@ class Emission:
         if back is None:
             raise refused(op, f"no trace can show what is held as {form}")
         shape = form.layout.shape
+        shown = ((value.name, ()),) if value.shown is None else value.shown
         taps = tuple(
-            (name, simplified(shape, (*back, *views)))
-            for name, views in value.taps or [(value.name, ())]
+            (name, simplified(shape, (*back, *views))) for name, views in value.taps or shown
         )
         return Buffer(self._name(value.tap), form.layout, taps)
 

@@ -67,13 +67,15 @@ class _Surroundings:
         return len(self.readers.get(value, [])) == 1 and value not in self.outputs
 
 
+_MASKS = ("RowBestMask", "BiasedBestMask", "ElasticMask")
+
+
 def _attention(last: Op, around: _Surroundings) -> Found | None:
-    if not last.is_a("IntegerThreshold"):
+    if not (last.is_a("IntegerThreshold") or last.is_a("SumThreshold")):
         return None
     product = around.maker(last.inputs[0], "MaskSignMatMul")
-    best = product and (
-        around.maker(product.inputs[0], "RowBestMask")
-        or around.maker(product.inputs[0], "BiasedBestMask")
+    best = product and next(
+        filter(None, (around.maker(product.inputs[0], kind) for kind in _MASKS)), None
     )
     scores = best and around.maker(best.inputs[0], "BinaryScores")
     if product is None or best is None or scores is None:
@@ -81,11 +83,9 @@ def _attention(last: Op, around: _Surroundings) -> Found | None:
     parts = [scores, best, product, last]
     if not all(part.use(0).elements is None for part in parts[1:]):
         return None
-    inputs = (scores.use(0), scores.use(1), product.use(1), last.constant(1), *best.inputs[1:])
-    rule = "slack" if best.kind == "RowBestMask" else "cut"
-    if rule not in best.attributes:
-        return None
-    attributes = {rule: best.attributes[rule]}
+    operands = (scores.use(0), scores.use(1), product.use(1))
+    inputs = (*operands, last.constant(1), *best.inputs[1:], *last.inputs[2:])
+    attributes = {"mask": best.kind, "summands": len(last.inputs) - 1, **best.attributes}
     return Op(ATTENTION, DOMAIN, inputs, last.output, attributes, last.layer), parts
 
 

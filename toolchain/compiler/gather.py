@@ -22,7 +22,7 @@ def gather(graph: Graph) -> Graph:
         inputs = list(op.inputs)
         for i in rule.unread(op) if rule is not None else ():
             use = op.use(i)
-            copied = Value(f"{op.output.name}.gathered", "float", use.shape)
+            copied = Value(f"{op.output.name}.gathered", "float", use.shape, shown=())
             ops.append(Op(COPY, "", (use,), copied, {}, op.layer))
             inputs[i] = Use(copied)
         op.inputs = tuple(inputs)

@@ -60,6 +60,8 @@ class Value:
         shape: Of one image. As a matrix, its rows are all axes but the last, the channels.
         taps: Names under which a trace shows it, with the views to each from `shape`.
         limit: Of an input that is an index: how many rows there are to pick from.
+        shown: What in the file it is where it has no tap, with the views to that; None for what
+            has its name, and empty for nothing.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Value:
     shape: tuple[int, ...]
     taps: list[tuple[str, tuple[View, ...]]] = field(default_factory=list)
     limit: int | None = None
+    shown: tuple[tuple[str, tuple[View, ...]], ...] | None = None
 
     @property
     def rows(self) -> int:

@@ -121,7 +121,8 @@ def _moved_on(op: Op, before: Use) -> Op | None:
         return None
     if not _keeps_all(elements, source):
         return None
-    output = Value(f"{op.output.name}.rows", op.output.kind, source)
+    shown = ((op.output.name, before.views),)
+    output = Value(f"{op.output.name}.rows", op.output.kind, source, shown=shown)
     if op.is_a("BinaryLinearResidual"):
         order = before.order
         if order is None or order.heads != 1 or order.together != 1 or order.along != "channels":

@@ -132,10 +132,11 @@ class _Reader:
             order = (*range(1, len(first)), 0)
             self._append(VIEW, call, inputs[:1], turned, {"views": (("transpose", order),)})
             inputs[0] = Use(turned)
-            rows = Value(f"{name}.rows", kind, (*shape[1:], shape[0]))
+            turn = (("transpose", (len(shape) - 1, *range(len(shape) - 1))),)
+            by_row = (*shape[1:], shape[0])
+            rows = Value(f"{name}.rows", kind, by_row, shown=((name, turn),))
             self._append(op_kind, call, inputs, rows, attributes)
-            order = (len(shape) - 1, *range(len(shape) - 1))
-            self._append(VIEW, call, [Use(rows)], output, {"views": (("transpose", order),)})
+            self._append(VIEW, call, [Use(rows)], output, {"views": turn})
         else:
             self._append(op_kind, call, inputs, output, attributes)
 
@@ -578,9 +579,11 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     (DOMAIN, "BinaryLinearThreshold"): _linear,
     (DOMAIN, "BinaryScores"): _scores,
     (DOMAIN, "BiasedBestMask"): _biased_mask,
+    (DOMAIN, "ElasticMask"): _bits,
     (DOMAIN, "IntegerThreshold"): _bits,
     (DOMAIN, "MaskSignMatMul"): _mask_product,
     (DOMAIN, "RowBestMask"): _bits,
+    (DOMAIN, "SumThreshold"): _bits,
 }
 
 

@@ -13,11 +13,12 @@ from vitc.compiler.order import Order
 from vitc.compiler.plan import Buffer, Cost, Operand
 from vitc.compiler.rules.linear import MAX_LENGTH
 from vitc.compiler.rules.rule import Rule
-from vitc.passes.normal_range import normal_bias
+from vitc.passes.normal_range import normal_bias, normal_summands
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.attention import (
     MAX_BYTE_DISTANCE,
     AttentionShape,
+    ElasticTables,
     ScoreBias,
     attention_kernel,
     bias_size,
@@ -39,7 +40,9 @@ class Attention(Rule):
 
     Inputs are queries [.., h, N, d], keys [.., h, M, d], values [.., h, d, M] and the threshold;
     where scores have a bias (attribute `cut` instead of `slack`), also the bias [h, N, M] and what
-    is excluded, bool [1|G, 1, 1|N, 1|M].
+    is excluded, bool [1|G, 1, 1|N, 1|M]; where masks are elastic, two tables. A threshold may be
+    the sum of two (attribute `summands`), of which the second stands last: one a query, one a
+    channel.
     """
 
     def form(self, op: Op, isa: Isa) -> Form:
@@ -79,9 +82,9 @@ class Attention(Rule):
         """One step, whose tasks are heads of windows and tiles of queries."""
         size, isa = _Sizes.of(op), emission.isa
         head, keys, windows = size.head, size.keys, size.windows
-        biased = "cut" in op.attributes
+        plain = op.attributes["mask"] == "RowBestMask"
         # No two vectors of bits are further apart than they are long.
-        slack = 0 if biased else min(op.number("slack"), head.size)
+        slack = min(op.number("slack"), head.size) if plain else 0
         if keys > MAX_LENGTH:
             raise refused(op, f"{keys} keys are summed, and sums are exact up to {MAX_LENGTH}")
         most = MAX_BYTE_DISTANCE - slack
@@ -91,24 +94,30 @@ class Attention(Rule):
                 f"heads of width {head.size} are wider than {most}, the most that {isa.name} "
                 "kernels take; use more heads, or compile for x86-avx512",
             )
-        bias, tables = self._bias(op, size, emission) if biased else (None, [])
+        bias: ScoreBias | ElasticTables | None = None
+        tables: list[Operand] = []
+        if op.attributes["mask"] == "BiasedBestMask":
+            bias, tables = self._bias(op, size, emission)
+        elif not plain:
+            bias, tables = self._elastic(op, size, emission)
+        summed = op.number("summands") > 1
         shape = AttentionShape(size.queries, keys, head, slack)
         kernel = emission.kernel(
             "attention",
-            (shape, windows, bias) if windows > 1 or biased else (shape,),
-            lambda symbol, isa: attention_kernel(symbol, isa, shape, windows=windows, bias=bias),
+            _key(shape, windows, bias, summed=summed),
+            lambda symbol, isa: attention_kernel(
+                symbol, isa, shape, windows=windows, bias=bias, summed=summed
+            ),
         )
-        # Beyond keys + 1 a threshold decides nothing more.
-        limit = np.zeros(round_up(size.queries, ROW_PADDING), np.int32)
-        limit[: size.queries] = np.clip(self._threshold(op), -keys - 1, keys + 1)
+        limits = self._sums(op, size) if summed else [self._threshold(op, size)]
         asks = self.asks(op, form, isa)
         operands = [emission.read(op, use, asked) for use, asked in asks]
         products = 2 * windows * head.length * size.queries * keys
         cost = Cost(binary=products, unit="popcount")
-        operands += [*tables, emission.constant(limit)]
+        operands += [*tables, *map(emission.constant, limits)]
         return emission.step(op, form, kernel, operands, cost)
 
-    def _threshold(self, op: Op) -> Array:
+    def _threshold(self, op: Op, size: _Sizes) -> Array:
         """Thresholds of the queries of a window."""
         shape = op.output.shape
         threshold: Array = np.broadcast_to(op.constant(3), (1, *shape))[0]
@@ -117,7 +126,47 @@ class Attention(Rule):
             raise refused(
                 op, "its threshold differs by head or channel; thresholds must be per token"
             )
-        return places[:, 0]
+        # Beyond keys + 1 a threshold decides nothing more.
+        limit = np.zeros(round_up(size.queries, ROW_PADDING), np.int32)
+        limit[: size.queries] = np.clip(places[:, 0], -size.keys - 1, size.keys + 1)
+        return limit
+
+    def _sums(self, op: Op, size: _Sizes) -> list[Array]:
+        """Summands of thresholds: one a query of a window, and one a channel, heads padded."""
+        heads, width = size.heads, size.head.size
+        summands = [op.constant(3), op.constant(len(op.inputs) - 1)]
+        if summands[0].shape[-2:-1] != (size.queries,):
+            summands.reverse()
+        shapes = (size.queries, 1), (heads, 1, width)
+        try:
+            rows, columns = (
+                np.broadcast_to(each.reshape(each.shape[-len(shape) :]), shape)
+                for each, shape in zip(summands, shapes, strict=True)
+            )
+        except ValueError as error:
+            raise refused(
+                op, "its threshold is no sum of one number a query and one a channel"
+            ) from error
+        rows, columns = normal_summands(rows.reshape(-1), columns.reshape(-1))
+        if np.isnan(rows).any() or np.isnan(columns).any():
+            raise refused(op, "its threshold is not a number")
+        padded = np.zeros(round_up(size.queries, ROW_PADDING), np.float32)
+        padded[: size.queries] = rows
+        return [padded, size.head.pad(columns, 0)]
+
+    def _elastic(
+        self, op: Op, size: _Sizes, emission: Emission
+    ) -> tuple[ElasticTables, list[Operand]]:
+        """The two tables; distances above the nearest are at most as many as a head is wide."""
+        terms, least = op.constant(4), op.constant(5)
+        if len(terms) != len(least) or len(terms) <= size.head.size:
+            raise refused(
+                op, f"its tables have {len(terms)} and {len(least)} entries, wanted one for each "
+                f"distance from 0 to {size.head.size}"
+            )  # fmt: skip
+        if (np.diff(least) > 0).any():
+            raise refused(op, "its second table rises, and farther keys are attended")
+        return ElasticTables(len(terms)), [emission.constant(terms), emission.constant(least)]
 
     def _bias(
         self, op: Op, size: _Sizes, emission: Emission
@@ -144,6 +193,15 @@ class Attention(Rule):
         tables.append(emission.constant(_table(limits, queries, keys)))
         tables.append(emission.constant(kinds.reshape(-1).astype(np.int32)))
         return ScoreBias(cut, len(patterns)), tables
+
+
+def _key(
+    shape: AttentionShape, windows: int, bias: object, *, summed: bool
+) -> tuple[object, ...]:
+    """What tells a kernel from others; of the plainest, its geometry alone."""
+    if summed:
+        return shape, windows, bias, "summed"
+    return (shape, windows, bias) if windows > 1 or bias is not None else (shape,)
 
 
 def _table(array: Array, queries: int, keys: int) -> Array:
