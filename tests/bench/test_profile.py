@@ -47,7 +47,7 @@ class FakeDevice:
         self.rounds += 1
         each = 500_000 if self.rounds == 2 else 1_000_000
         step_ns = (each * request.repeat * len(inputs),) * self.steps
-        return DeviceRun(np.zeros((1, 5), np.float32), (1,), 1, step_ns=step_ns)
+        return DeviceRun({"logits": np.zeros((1, 5), np.float32)}, (1,), 1, step_ns=step_ns)
 
 
 @pytest.fixture

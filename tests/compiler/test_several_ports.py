@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.randomised import randomised
 from vitc import api, nn
+from vitc.cli.run import run
 from vitc.devices import LocalDevice, RunRequest
 from vitc.errors import VitcError
 from vitc.exporter import export
@@ -129,6 +130,37 @@ def test_the_runner_names_what_is_missing(crossed, tmp_path):
     assert "memory wants 7 x 40" in said("--input", f"stream={a}", "--input", f"memory={a}")
     assert "no entry walk" in said("--entry", "walk", "--input", f"stream={a}")
     assert "wants NAME=FILE" in said("--output", "attended")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"topk": 3}, "--topk is for a network that classifies"),
+        ({"background": "white"}, "--background is for a network that classifies"),
+        ({"allow_external_data": True}, "is no ONNX file"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(crossed, option, says):
+    with pytest.raises(VitcError, match=says):
+        run(crossed[1].path, [Path("stream=x.npy")], **option)
+
+
+def test_threads_are_bound_where_that_is_asked_for(crossed, tmp_path, monkeypatch):
+    asked = []
+    honest = LocalDevice.run
+
+    def seen(self, artefact, inputs, request):
+        asked.append(request.pin)
+        return honest(self, artefact, inputs, request)
+
+    monkeypatch.setattr(LocalDevice, "run", seen)
+    named = []
+    for name, array in given(9, 1).items():
+        np.save(tmp_path / f"{name}.npy", array)
+        named.append(Path(f"{name}={tmp_path}/{name}.npy"))
+    for pin in (True, False):
+        run(crossed[1].path, named, pin=pin)
+    assert asked == [True, False]
 
 
 def test_the_command_takes_each_input_by_its_name(crossed, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,30 @@ def test_a_crashing_runner_names_the_signal(tmp_path: Path) -> None:
 
     with pytest.raises(VitcError, match="SIGILL"):
         parse_device("local").run(broken, IMAGES, RunRequest())
+
+
+ON_NOEXEC = """
+import shutil, sys
+from vitc.devices.runner import _output
+from vitc.errors import VitcError
+try:
+    _output([shutil.copy("/bin/true", sys.argv[1])], 60)
+except VitcError as error:
+    print(error.message, error.hint)
+"""
+
+
+def test_a_runner_on_a_disk_that_starts_no_program_says_so(tmp_path: Path) -> None:
+    mounted = 'mount -t tmpfs -o noexec tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    # A mount table of its own, which an ordinary user may have too.
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    done = subprocess.run(
+        [*command, tmp_path, sys.executable, ON_NOEXEC], capture_output=True, text=True, check=False
+    )
+    if done.returncode and "Operation not permitted" in done.stderr:
+        pytest.skip("this system gives an ordinary user no mount table of its own")
+    assert "Permission denied" in done.stdout, done.stderr
+    assert f"{tmp_path} is mounted noexec: copy the artefact" in done.stdout
 
 
 def test_a_runner_that_hangs_is_stopped(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Faulty:
         self.change(value.reshape(-1))
         if self.tap == "logits":
             outputs, trace = {"logits": value}, {**done.trace, "logits": value}
-            return replace(done, logits=value, outputs=outputs, trace=trace)
+            return replace(done, outputs=outputs, trace=trace)
         return replace(done, trace={**done.trace, self.tap: value})
 
 

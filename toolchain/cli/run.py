@@ -22,6 +22,7 @@ from vitc.cli.options import (
 )
 from vitc.cli.output import Output
 from vitc.cli.tables import Lines, table
+from vitc.errors import VitcError
 
 if TYPE_CHECKING:
     from vitc.devices.prediction import Prediction, PredictionStream
@@ -84,9 +85,17 @@ def run(
     output = Output(json_to, force=force)
     logits_file = None if out is None else claimed(out, force=force)
     from vitc.devices.named import needs_names
+    from vitc.devices.source import refuse_external_data
 
     if needs_names(model):
-        _run_named(model, inputs, logits_file, output, device, threads)
+        refuse_external_data(model, allow_external_data)
+        for option, given in (("--topk", topk), ("--background", background)):
+            if given is not None:
+                raise VitcError(
+                    f"{option} is for a network that classifies pictures, and {model} is none.",
+                    f"Leave {option} away.",
+                )
+        _run_named(model, inputs, logits_file, output, device=device, threads=threads, pin=pin)
         return
     from vitc.devices.prediction import PredictOptions, stream, write_logits
     from vitc.models.picture import parse_colour
@@ -114,10 +123,7 @@ def run(
         done = 0
         for part in parts:
             if not done and part.threads < threads:
-                output.note(
-                    f"{threads} threads asked for, {part.threads} used, as many as there are "
-                    "processors"
-                )
+                output.note(_capped(threads, part.threads))
             show(part, topk or (_SHOWN if total <= _FEW else 1), done + len(part.names) == total)
             add(part.entries(topk or _SHOWN))
             done += len(part.names)
@@ -129,8 +135,10 @@ def _run_named(
     inputs: list[Path],
     file: FileOutput | None,
     output: Output,
+    *,
     device: str,
     threads: int,
+    pin: bool,
 ) -> None:
     """Run a network of other ports, and say what came out."""
     import numpy as np
@@ -139,7 +147,9 @@ def _run_named(
 
     with ExitStack() as stack:
         stack.enter_context(output.working(f"running {model}"))
-        done = run_named(model, inputs, device=device, threads=threads)
+        done = run_named(model, inputs, device=device, threads=threads, pin=pin)
+        if done.threads is not None and done.threads < threads:
+            output.note(_capped(threads, done.threads))
         if file is not None:
             with stack.enter_context(file.aside()).open("wb") as target:
                 np.savez(target, **done.outputs)  # type: ignore[arg-type]
@@ -153,6 +163,10 @@ def _run_named(
         for name, array in done.outputs.items()
     ]
     output.result({"outputs": listed})
+
+
+def _capped(asked: int, used: int) -> str:
+    return f"{asked} threads asked for, {used} used, as many as there are processors"
 
 
 _Show: TypeAlias = "Callable[[Prediction, int, bool], None]"

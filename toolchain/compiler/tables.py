@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vitc.compiler.places import runs_of
 from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Operand, Plan, Port
 from vitc.errors import VitcError
-from vitc.runtime.port import DTYPES
+from vitc.runtime.port import DTYPES, classifier
 from vitc.targets.isa import ISAS
 from vitc.targets.table import Target
 
@@ -20,9 +20,6 @@ __all__ = ["Weights", "collect_weights", "write_tables"]
 
 _MOST_PORTS = 64
 """VITC_MAX_PORTS of vitc_model.h."""
-
-_IMAGE = 3
-"""Axes of an image."""
 
 WEIGHTS_ASSEMBLY = """\
         .section .rodata.vitc_weights,"a"
@@ -101,7 +98,8 @@ def write_tables(program: Mapping[str, Plan], weights: Weights, batch: int, targ
     ]
     first = next(iter(program.values()))
     workspace = max(ALIGNMENT, *(plan.workspace for plan in program.values()))
-    classifier = ", ".join(map(str, _classifier(first) or (0, 0, 0, 0)))
+    image, classes = classifier(first.inputs, first.written) or ((0, 0, 0), 0)
+    sizes = ", ".join(map(str, (*image, classes)))
     features = ", ".join([*(json.dumps(f) for f in target.features), "0"])
     return "\n".join(
         [
@@ -116,28 +114,13 @@ def write_tables(program: Mapping[str, Plan], weights: Weights, batch: int, targ
             *(f"    PROGRAM_{i}," for i in range(len(program))),
             "};",
             "const vitc_info vitc_model_info = {",
-            f"    VITC_ABI_VERSION, {batch}, {len(program)}, {classifier},",
+            f"    VITC_ABI_VERSION, {batch}, {len(program)}, {sizes},",
             f"    {len(first.steps)}, {workspace}, {json.dumps(target.name)}}};",
             f"const char *const vitc_cpu_features[] = {{{features}}};",
             f"const int vitc_uses_tiles = {int(ISAS[target.isa].amx)};",
             "",
         ]
     )
-
-
-def _classifier(plan: Plan) -> tuple[int, int, int, int] | None:
-    """Channels, height, width and classes, if one image goes in and logits come out."""
-    if len(plan.inputs) != 1 or len(plan.written) != 1:
-        return None
-    image, logits = plan.inputs[0], plan.written[0]
-    sizes = [size for size in (*image.shape, *logits.shape) if size is not None]
-    if len(image.shape) != _IMAGE or len(logits.shape) != 1 or len(sizes) != _IMAGE + 1:
-        return None
-    floats = image.dtype == logits.dtype == "float32"
-    if not (floats and image.per_image and logits.per_image):
-        return None
-    channels, height, width, classes = sizes
-    return channels, height, width, classes
 
 
 @dataclass(frozen=True)

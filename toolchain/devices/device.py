@@ -50,7 +50,7 @@ class DeviceRun:
     """What came back from a device.
 
     Attributes:
-        logits: float32 [B, classes]; of a network with other outputs, the first of them.
+        outputs: Arrays by the names of the output ports, in their order.
         latencies_ns: One entry a timed run of one batch, nanoseconds.
         load_ns: From the start of the library to ready, nanoseconds.
         start_ns: The same and the first batch, nanoseconds.
@@ -59,10 +59,9 @@ class DeviceRun:
         facts: What the device says about itself.
         threads: Threads that there were, no more than it has processors; None if it does not say.
         digests: Lines of `vitc-run --digests`; None unless asked for.
-        outputs: Arrays by the names of the output ports.
     """
 
-    logits: NDArray[np.float32]
+    outputs: Mapping[str, NDArray[Any]]
     latencies_ns: tuple[int, ...]
     load_ns: int
     trace: dict[str, NDArray[Any]] | None = None
@@ -71,7 +70,11 @@ class DeviceRun:
     facts: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     digests: str | None = None
-    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """float32 [B, classes]; of a network with other outputs, the first of them."""
+        return next(iter(self.outputs.values()))
 
 
 class Device(Protocol):

@@ -25,7 +25,12 @@ def needs_names(model: Path) -> bool:
 
 
 def run_named(
-    model: Path, inputs: Sequence[Path], *, device: str = "local", threads: int = 1
+    model: Path,
+    inputs: Sequence[Path],
+    *,
+    device: str = "local",
+    threads: int = 1,
+    pin: bool = False,
 ) -> DeviceRun:
     """Run an artefact on arrays of files.
 
@@ -34,6 +39,7 @@ def run_named(
         inputs: ``NAME=FILE.npy``, one for each input.
         device: Where, as behind ``--device``.
         threads: Threads of the library.
+        pin: Whether to bind each thread to a processor of its own.
 
     Raises:
         VitcError: If a file is no array, an input is missing or does not fit, or the device fails.
@@ -52,4 +58,4 @@ def run_named(
             arrays[name] = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise VitcError(f"{file} is no .npy file ({error}).", hint) from error
-    return parse_device(device).run(artefact, arrays, RunRequest(threads=threads))
+    return parse_device(device).run(artefact, arrays, RunRequest(threads=threads, pin=pin))

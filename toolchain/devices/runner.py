@@ -150,7 +150,7 @@ def read_run(
             "Compile the artefact again.",
         ) from error
     return DeviceRun(
-        logits=next(iter(outputs.values())),
+        outputs=outputs,
         latencies_ns=tuple(int(value) for value in report["latency_ns"]),
         load_ns=int(report.get("load_ns", 0)),
         trace=artefact.decode_trace(raw, arrays.images, arrays.n) if request.trace else None,
@@ -158,7 +158,6 @@ def read_run(
         start_ns=int(report.get("start_ns", 0)),
         facts=conditions(report),
         threads=_count(report.get("threads")),
-        outputs=outputs,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from vitc.runtime.port import Port
+from vitc.runtime.port import Port, classifier
 from vitc.targets.table import TARGETS, Target
 from vitc.targets.tiles import Tile
 
@@ -21,7 +21,6 @@ FORMAT: Final = 3
 _MAX_BATCH: Final = 64
 _MAX_SIZE: Final = 1 << 40
 _UNITS: Final = (None, "popcount", "int8")
-_IMAGE_AXES: Final = 3
 _BUFFER: Final = ("tap", "bytes", "layout", "taps")
 
 
@@ -155,19 +154,7 @@ class EntryFacts:
     @property
     def classifier(self) -> tuple[tuple[int, int, int], int] | None:
         """Image shape and classes, if one image goes in and logits come out."""
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
-            return None
-        image, logits = self.inputs[0], self.outputs[0]
-        fitting = all(
-            port.dtype == "float32" and port.per_image and not port.extent
-            for port in (image, logits)
-        )
-        if not fitting or len(image.shape) != _IMAGE_AXES or len(logits.shape) != 1:
-            return None
-        channels, height, width, classes = (
-            int(size or 0) for size in (*image.shape, *logits.shape)
-        )
-        return (channels, height, width), classes
+        return classifier(self.inputs, self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

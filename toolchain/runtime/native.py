@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vitc.errors import VitcError
 from vitc.runtime.arrays import Bound, bind_inputs
 from vitc.runtime.manifest import EntryFacts
-from vitc.runtime.port import DTYPES, MOST_AXES
+from vitc.runtime.port import DTYPES, MOST_AXES, Port
 from vitc.runtime.sealed_library import SealedLibrary
 from vitc.runtime.trace import decode_trace
 
@@ -221,11 +221,10 @@ class NativeModel:
         said = [f"{entry.name.decode()} with {entry.inputs} inputs and {entry.steps} steps"]
         for i in range(entry.ports):
             self._check(self._library.vitc_get_port(number, i, ctypes.byref(port)))
-            shape = ["n" if size < 0 else str(size) for size in port.shape[: port.axes]]
-            axes = ["N", *shape] if port.per_image else shape
-            limit = f" below {port.limit}" if port.limit else ""
-            name = f"{port.name.decode()} {DTYPES[port.dtype]} [{', '.join(axes)}]"
-            said.append(name + limit)
+            try:
+                said.append(str(_read(port)))
+            except (ValueError, IndexError) as error:
+                said.append(f"port {i}, which is none: {error}")
         return said
 
     def _check(self, status: int) -> None:
@@ -344,9 +343,19 @@ class NativeModel:
 def _described(entry: EntryFacts) -> list[str]:
     """An entry of the manifest and its ports, in words."""
     said = [f"{entry.name} with {len(entry.inputs)} inputs and {len(entry.steps)} steps"]
-    return said + [
-        f"{port}" + (f" below {port.limit}" if port.limit else "") for port in entry.ports
-    ]
+    return said + [str(port) for port in entry.ports]
+
+
+def _read(port: _Port) -> Port:
+    """A port of the library.
+
+    Raises:
+        ValueError: If it is none.
+        IndexError: If its type has no name.
+    """
+    shape = tuple(None if size < 0 else int(size) for size in port.shape[: port.axes])
+    limit = int(port.limit) or None
+    return Port((port.name or b"").decode(), DTYPES[port.dtype], shape, bool(port.per_image), limit)
 
 
 def _destroy(library: SealedLibrary, handle: ctypes.c_void_p) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["DTYPES", "MOST_AXES", "Port"]
+__all__ = ["DTYPES", "MOST_AXES", "Port", "classifier"]
 
 DTYPES: Final = ("float32", "int32", "uint8")
 """What a port holds, numbered as `vitc_dtype` of vitc_model.h: floats, integers and indices, bits
@@ -18,6 +18,7 @@ that are {0, 1} or packed."""
 
 MOST_AXES: Final = 8
 _MOST: Final = 1 << 31
+_IMAGE_AXES: Final = 3
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,200}")
 
 
@@ -106,7 +107,24 @@ class Port:
         return cls(**{**values, "shape": tuple(values["shape"])})
 
     def __str__(self) -> str:
-        """Name, type and shape, as errors and dumps have it."""
+        """Name, type, shape and limit, as errors and dumps have it."""
         sizes = ["n" if size is None else str(size) for size in self.shape]
         axes = ["N", *sizes] if self.per_image else sizes
-        return f"{self.name} {self.dtype} [{', '.join(axes)}]"
+        limit = "" if self.limit is None else f" below {self.limit}"
+        return f"{self.name} {self.dtype} [{', '.join(axes)}]{limit}"
+
+
+def classifier(
+    inputs: Sequence[Port], outputs: Sequence[Port]
+) -> tuple[tuple[int, int, int], int] | None:
+    """Image shape and classes, if one image goes in and logits come out."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        return None
+    image, logits = inputs[0], outputs[0]
+    for port, axes in ((image, _IMAGE_AXES), (logits, 1)):
+        if port.dtype != "float32" or not port.per_image or port.extent:
+            return None
+        if len(port.shape) != axes:
+            return None
+    channels, height, width, classes = (int(size or 0) for size in (*image.shape, *logits.shape))
+    return (channels, height, width), classes

@@ -3,7 +3,9 @@
 The file is rewired so that every tap is an output, and whatever reads a tap reads an input instead.
 One run of ONNX Runtime that is fed the artefact's taps then says, layer by layer, what each layer
 should have made of what it was given. Both sides decide bits by the same fp32 comparisons, so bits
-must be equal with no exception for near ties; only sums of floats may be rounded differently.
+must be equal with no exception for near ties; only sums of floats may be rounded differently. What
+that may come to is one number for all layers: the bounds of `vitc.verify.bounds` are carried
+through the float64 run of a module, and here is none.
 """
 
 from __future__ import annotations
