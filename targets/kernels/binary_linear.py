@@ -208,9 +208,7 @@ def residual_kernel(
     }
     with emitter.open() as e:
         buffers = dict(zip(names, e.pointers(**names), strict=True))
-        constants = Constants(
-            e, buffers, ("scale", "bias"), positions, transposed, period=period
-        )
+        constants = Constants(e, buffers, ("scale", "bias"), positions, transposed, period=period)
         rows = shape.rows if transposed and windows > 1 else 0
         tasks = _along_lanes(e, isa, shape, Residual(constants, stride, rows))
     return emitter.kernel(tasks, **_work(isa, shape))
@@ -282,9 +280,7 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
     return shape.row_tiles(isa)
 
 
-def _columns(
-    e: Emitter, isa: Isa, shape: LinearShape, constants: Constants, windows: int
-) -> int:
+def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants, windows: int) -> int:
     """Emit a product whose bits run along the rows; returns the number of tasks."""
     rows = shape.rows // windows
     out_elements = round_up(rows, WORD) // isa.element_bits
@@ -325,9 +321,7 @@ def _columns(
                             e.constant(isa.element, 1), e.cast(isa.element, step * row_tile + r)
                         )
                     )
-                    inside = e.let(
-                        T.Select(first_row + r < rows, one, e.constant(isa.element, 0))
-                    )
+                    inside = e.let(T.Select(first_row + r < rows, one, e.constant(isa.element, 0)))
                     for b in range(tile):
                         for half in range(halves):
                             slot = b * isa.lanes + half * HALF

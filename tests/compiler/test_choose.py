@@ -37,7 +37,7 @@ def attention(t: Typed, name: str, bits: Use, count: int) -> Use:
     limit = t.rng.integers(-3, 3, (1, 1, n, 1)).astype(np.int32)
     inputs = [heads(q, count), heads(k, count), heads(v, count, along_rows=True), limit]
     output = Value(name, "bits", (count, n, width // count))
-    context = t.op("Attention", inputs, output, slack=3)
+    context = t.op("Attention", inputs, output, mask="RowBestMask", slack=3, summands=1)
     elements = np.arange(n * width).reshape(count, n, -1).transpose(1, 0, 2).reshape(n, width)
     return viewed(context, elements)
 
@@ -72,18 +72,52 @@ def test_an_operator_without_a_rule_is_named():
         choose(t.graph(y), ISA)
 
 
-def test_two_readers_that_disagree_are_named():
+def disagreeing(t: Typed, x: Use, bits: Use) -> Use:
+    """A reader of rows of bits, and one of columns."""
+    y = t.residual("y", t.threshold("rows", bits, 8), x)
+    return t.residual("z", t.threshold("turned", turned(bits), 9), y, transposed=True)
+
+
+def test_floats_are_binarized_once_for_each_of_two_readers_that_disagree():
     t = Typed()
     x = t.embedding("x", 12, 4, 40)
     bits = t.binarize("bits", x)
+    bits.value.taps.append(("bits", ()))
     zero, no = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
     t.ops[-1].inputs = (x, zero, no)
-    y = t.residual("y", t.threshold("rows", bits, 8), x)
-    z = t.residual("z", t.threshold("turned", turned(bits), 9), y, transposed=True)
-    graph = t.graph(z)
+    graph = t.graph(disagreeing(t, x, bits))
+    plan = emit(graph, choose(graph, ISA), ISA)
+    made = [step.output for step in plan.steps if step.tap == "bits"]
+    layouts = [Rows(9, Axis(40)), Columns(Axis(40), 9, 32, 8)]
+    assert sorted(map(str, (b.layout for b in made))) == sorted(map(str, layouts))
+    assert [len(buffer.taps) for buffer in made] == [1, 0], "a trace shows them once"
+    read = {step.tap: {o.layout for o in step.operands if o in made} for step in plan.steps}
+    assert (read["rows"], read["turned"]) == ({layouts[0]}, {layouts[1]})
+
+
+def test_two_readers_of_a_product_that_disagree_are_named():
+    t = Typed()
+    x = t.embedding("x", 12, 4, 40)
+    bits = t.threshold("bits", t.binarize("in", x), 40)
+    graph = t.graph(disagreeing(t, x, bits))
     choices = choose(graph, ISA)
     with pytest.raises(VitcError, match=r"rows \(.* bits is held as Columns .* it reads Rows"):
         emit(graph, choices, ISA)
+
+
+@pytest.mark.parametrize("tapped", [False, True])
+def test_a_reader_of_some_tokens_has_only_those_binarized_but_a_tap_has_all(tapped):
+    t = Typed()
+    x = t.embedding("x", 12, 4, 40)
+    bits = t.binarize("bits", x)
+    if tapped:
+        bits.value.taps.append(("bits", ()))
+    some = viewed(bits, np.arange(9 * 40).reshape(9, 40)[[3, 1]])
+    y = t.threshold("y", some, 8)
+    graph = t.graph(y)
+    plan = emit(graph, choose(graph, ISA), ISA)
+    rows = [s.output.layout.shape[1] for s in plan.steps if s.tap == "bits"]
+    assert rows == [9, 2][not tapped :]
 
 
 def test_a_binary_product_that_leads_to_no_output_is_named():
@@ -112,7 +146,8 @@ def test_queries_may_be_of_another_input_than_keys():
     q = t.threshold("q", inner, 40)
     k, v = (t.threshold(name, outer, 40) for name in "kv")
     inputs = [heads(q, 2), heads(k, 2), heads(v, 2, along_rows=True), np.zeros((1, 1, 1, 1), int)]
-    context = t.op("Attention", inputs, Value("context", "bits", (2, 4, 20)), slack=3)
+    output = Value("context", "bits", (2, 4, 20))
+    context = t.op("Attention", inputs, output, mask="RowBestMask", slack=3, summands=1)
     joined = viewed(context, np.arange(160).reshape(2, 4, 20).transpose(1, 0, 2).reshape(4, 40))
     graph = t.graph(t.residual("out", joined, x))
     plan = emit(graph, choose(graph, ISA), ISA)

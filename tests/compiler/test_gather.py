@@ -95,3 +95,29 @@ def test_rows_that_are_read_one_by_one_are_not_copied(name):
     views, shape = NETWORKS.get(name, ([("Identity", ["x"], "v", {})], (4, 4, 33)))
     graph = gather(fuse(orders(read(network(views, shape), []))))
     assert [op.kind for op in graph.ops] == ["Binarize", "LinearFloat"]
+
+
+def test_signs_that_are_read_in_two_orders_are_made_for_each(tmp_path):
+    nodes = [
+        ("vitc.Binarize", ["x", "theta", "flip"], "bits", {}),
+        ("vitc.PackBits", ["bits"], "plain", {"k": 33}),
+        ("vitc.BinaryLinear", ["plain", "w"], "i", {"k": 33}),
+        ("Cast", ["i"], "f", {"to": 1}),
+        ("Reshape", ["bits", "split"], "r", {}),
+        *WINDOWS[1:],
+        ("vitc.PackBits", ["v"], "windows", {"k": 33}),
+        ("vitc.BinaryLinear", ["windows", "w2"], "j", {"k": 33}),
+        ("Cast", ["j"], "g", {"to": 1}),
+        ("Add", ["f", "g"], "y", {}),
+    ]
+    weights = RNG.integers(0, 2, (2, 40, 33), dtype=np.uint8)
+    constants = {
+        "theta": RNG.standard_normal((4, 4, 1)).astype(np.float32),
+        "flip": RNG.random((4, 4, 1)) < 0.5,
+        "split": whole(1, 2, 2, 2, 2, 33), "join": whole(1, 4, 4, 33),
+        "w": pack_bits(weights[0]), "w2": pack_bits(weights[1]),
+    }  # fmt: skip
+    x = RNG.standard_normal((4, 4, 33)).astype(np.float32)
+    model = onnx_graph([1, 4, 4, 33], nodes, constants)
+    plan = check_program(model, x, find("native"), tmp_path, atol=0, taps=["bits"])
+    assert sum("binarize" in step.kernel.symbol for step in plan.steps) == 2

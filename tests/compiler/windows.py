@@ -170,8 +170,10 @@ class _Writer:
 
     def threshold(self, bits: str, k: int, outputs: int, places: int, groups: int) -> str:
         upper = self.floats(places, groups)
-        lower = self.floats(places, 1, scale=0.2) if groups == 1 else self.constant(
-            np.full((1, 1), -np.inf, np.float32)
+        lower = (
+            self.floats(places, 1, scale=0.2)
+            if groups == 1
+            else self.constant(np.full((1, 1), -np.inf, np.float32))
         )
         if groups == 1:
             self.constants[lower] -= np.float32(4)

@@ -82,7 +82,7 @@ LOWERING = [
           "AttentionShape(size.queries, keys, head, slack - 1)",
           "blocks.0.attn.context"),
     Fault("> instead of >= in the mask", f"{KERNELS}.attention",
-          "distances <= e.splat(limit, count)", "distances < e.splat(limit, count)",
+          "else distances <= most, count", "else distances < most, count",
           "blocks.0.attn.context"),
     Fault("> instead of >= in the context", f"{KERNELS}.attention",
           "mask_bits(signed >= limit)", "mask_bits(signed > limit)", "blocks.0.attn.context"),

@@ -2,7 +2,7 @@
 
 Each operator has the rule of its type. Backward, readers ask and writers serve: what an operator is
 asked for decides what it asks for in turn. It writes the first form that it can of those that its
-readers ask for.
+readers ask for; where they disagree, floats are binarized again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Choice:
     Attributes:
         rule: What builds its steps.
         form: What they write.
+        others: What they are done again for, since readers disagree.
     """
 
     rule: Rule
     form: Form
+    others: tuple[Form, ...] = ()
 
 
 def choose(graph: Graph, isa: Isa) -> dict[Op, Choice]:
@@ -47,8 +49,13 @@ def choose(graph: Graph, isa: Isa) -> dict[Op, Choice]:
     asked: dict[Value, list[Form]] = {}
     choices: dict[Op, Choice] = {}
     for op, rule in reversed(rules.items()):
-        form = _written(op, rule, asked.get(op.output, []), isa)
-        choices[op] = Choice(rule, form)
+        wanted = asked.get(op.output, [])
+        form = _written(op, rule, wanted, isa)
+        if rule.again and op.output.taps and form.back(op.output.shape) is None:
+            # Some rows only, which no trace can show.
+            form = rule.form(op, isa)
+        others = [other for other in wanted if other != form and rule.offers(op, other, isa)]
+        choices[op] = Choice(rule, form, tuple(others) if rule.again else ())
         for use, asks in rule.asks(op, form, isa):
             forms = asked.setdefault(use.value, [])
             if asks not in forms:

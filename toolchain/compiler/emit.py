@@ -48,6 +48,8 @@ def emit(
     emission = Emission(graph, isa, tiles or {})
     for op, choice in choices.items():
         emission.hold(op.output, choice.form, choice.rule.build(op, choice.form, emission))
+        for form in choice.others:
+            emission.hold_too(op.output, form, choice.rule.build(op, form, emission))
     outputs = tuple(emission.given(name, use) for name, use in graph.outputs.items())
     ports = tuple(emission.port(value) for value in graph.inputs)
     return Plan(emission.steps(outputs), ports, outputs, emission.identities)
@@ -75,11 +77,16 @@ class Emission:
         self._kernels: dict[tuple[str, tuple[Any, ...]], Kernel] = {}
         self._constants: dict[tuple[str, bytes], Constant] = {}
         self._buffers: dict[Value, tuple[Form, Buffer]] = {}
+        self._others: dict[tuple[Value, Form], Buffer] = {}
         self._signs: dict[int, Buffer] = {}
 
     def hold(self, value: Value, form: Form, buffer: Buffer) -> None:
         """Say which buffer holds a value."""
         self._buffers[value] = (form, buffer)
+
+    def hold_too(self, value: Value, form: Form, buffer: Buffer) -> None:
+        """Say which buffer holds a value in a form that is not its first."""
+        self._others[value, form] = buffer
 
     def buffer(self, value: Value) -> Buffer:
         """The buffer that holds a value."""
@@ -146,6 +153,8 @@ class Emission:
         if use.value in self._ports:
             return self._read_input(op, use.value, form)
         held, buffer = self._buffers[use.value]
+        if (use.value, form) in self._others:
+            return self._others[use.value, form]
         if held != form:
             raise refused(op, f"{use.value.tap} is held as {held}, and it reads {form}")
         return buffer
@@ -216,6 +225,8 @@ class Emission:
         """A buffer for an operator's value."""
         value = op.output
         back = form.back(value.shape)
+        if value in self._buffers or (back is None and not value.taps):
+            return Buffer(self._name(value.tap), form.layout)
         if back is None:
             raise refused(op, f"no trace can show what is held as {form}")
         shape = form.layout.shape

@@ -168,9 +168,7 @@ class Attention(Rule):
             raise refused(op, "its second table rises, and farther keys are attended")
         return ElasticTables(len(terms)), [emission.constant(terms), emission.constant(least)]
 
-    def _bias(
-        self, op: Op, size: _Sizes, emission: Emission
-    ) -> tuple[ScoreBias, list[Operand]]:
+    def _bias(self, op: Op, size: _Sizes, emission: Emission) -> tuple[ScoreBias, list[Operand]]:
         """The bias of the scores and its tables, each kind of window once."""
         queries, keys = size.queries, size.keys
         if keys > _MOST_BIASED_KEYS:

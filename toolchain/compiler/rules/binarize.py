@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ __all__ = ["Binarize"]
 
 class Binarize(Rule):
     """`(x >= threshold) XOR flip`; thresholds and flips are constant along the packed axis."""
+
+    again: ClassVar[bool] = True
 
     def form(self, op: Op, isa: Isa) -> Form:
         """Packed along its last axis."""

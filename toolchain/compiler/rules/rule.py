@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Op, Use
@@ -18,6 +18,9 @@ __all__ = ["Rule"]
 
 class Rule(ABC):
     """One type of operator. Rules have no state."""
+
+    again: ClassVar[bool] = False
+    """Whether it is done once for every form that its readers ask for, being cheap."""
 
     def form(self, op: Op, isa: Isa) -> Form:
         """The form that it writes where no reader asks for one."""
