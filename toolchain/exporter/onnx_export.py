@@ -154,6 +154,7 @@ def build(
     _refuse_idle_inlining(form, inline)
     if isinstance(model, Traced) and example is not None:
         raise VitcError("The model is traced already.", "Pass example= to `trace`.")
+    _refuse_idle_int8(form, model.model if isinstance(model, Traced) else model)
     traced = model if isinstance(model, Traced) else trace(model, example)
     frozen, in_float = traced.frozen, wide_layers(traced.model)
     onnx_model = ir.from_proto(_copied(traced.graph))
@@ -266,6 +267,14 @@ def _refuse_idle_inlining(form: str, inline: bool) -> None:
         )
 
 
+def _refuse_idle_int8(form: str, model: nn.Module) -> None:
+    if form == "int8" and not binary_modules(model):
+        raise VitcError(
+            f"A {type(model).__name__} has no binary layer, so format int8 would leave it in fp32.",
+            "Export it with --format packed, which `vitc compile` reads too.",
+        )
+
+
 def _inline(onnx_model: ir.Model) -> None:
     named = set(onnx_model.graph.initializers)
     inline_functions(onnx_model)
@@ -291,9 +300,7 @@ def _type_packed(graph: ir.Graph) -> None:
                 )
 
 
-def _finish(
-    onnx_model: ir.Model, model: nn.Module, form: str, in_float: Mapping[str, str]
-) -> None:
+def _finish(onnx_model: ir.Model, model: nn.Module, form: str, in_float: Mapping[str, str]) -> None:
     version = importlib.metadata.version("vitc")
     set_functions(onnx_model)
     onnx_model.producer_name, onnx_model.producer_version = "vitc", version

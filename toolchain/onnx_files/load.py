@@ -22,6 +22,7 @@ from vitc.dialect.metadata import (
     FORM_KEY,
     FORMS,
     LABELS_KEY,
+    MODULE_KEY,
     PASSES_KEY,
     PREPROCESSING_KEY,
     SOURCE_KEY,
@@ -362,5 +363,12 @@ def _settle_external_data(file: Path, proto: onnx.ModelProto, allowed: bool) -> 
 
 
 def is_inlined(model: ir.Model, form: str) -> bool:
-    """Whether a model of this format would call operators of the dialect, but calls none."""
-    return form == "packed" and all(node.domain != DOMAIN for node in model.graph)
+    """Whether a model of this format would call operators of the dialect, but calls none.
+
+    A network without a binary layer has nothing to inline.
+    """
+    return (
+        form == "packed"
+        and all(node.domain != DOMAIN for node in model.graph)
+        and any(MODULE_KEY in node.metadata_props for node in model.graph)
+    )
