@@ -34,9 +34,10 @@ class FakeDevice:
     def supports(self, artefact: Artefact) -> None:
         pass
 
-    def run(self, artefact: Artefact, inputs: np.ndarray, request: RunRequest) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Any, request: RunRequest) -> DeviceRun:
         assert artefact is ARTEFACT
-        self.seen.append(("artefact", request.repeat, inputs.shape, len(os.sched_getaffinity(0))))
+        (image,) = inputs.values()
+        self.seen.append(("artefact", request.repeat, image.shape, len(os.sched_getaffinity(0))))
         times = tuple(2_000_000 for _ in range(request.repeat))
         facts = {"emulator": "e"} if self.emulated else {}
         return DeviceRun({"logits": np.zeros((2, 10), np.float32)}, times, 5_000_000, facts=facts)

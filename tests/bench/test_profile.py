@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,12 +42,13 @@ class FakeDevice:
     def supports(self, artefact: Artefact) -> None:
         pass
 
-    def run(self, artefact: Artefact, inputs: np.ndarray, request: RunRequest) -> DeviceRun:
+    def run(self, artefact: Artefact, inputs: Any, request: RunRequest) -> DeviceRun:
         assert request.profile
-        assert artefact.batch == len(inputs)
+        (images,) = inputs.values()
+        assert artefact.batch == len(images)
         self.rounds += 1
         each = 500_000 if self.rounds == 2 else 1_000_000
-        step_ns = (each * request.repeat * len(inputs),) * self.steps
+        step_ns = (each * request.repeat * len(images),) * self.steps
         return DeviceRun({"logits": np.zeros((1, 5), np.float32)}, (1,), 1, step_ns=step_ns)
 
 

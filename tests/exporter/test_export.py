@@ -55,6 +55,7 @@ def test_any_network_of_these_layers_exports(tmp_path) -> None:
         "Binarize": 1,
         "BinaryLinearResidual": 1,
         "BinaryLinearThreshold": 1,
+        "Identity": 1,  # the output is called logits, and its value net.output
         "PackBits": 2,
     }
     own = session(result.path).run(None, {"input": x.numpy()})[0]

@@ -163,6 +163,35 @@ def test_windows_on_an_axis_of_their_own_are_exported(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, model(x).numpy(), rtol=0, atol=1e-5)
 
 
+class Named(torch.nn.Module):
+    """A tapped value that is two outputs, and a sum of both inputs."""
+
+    def __init__(self, tapped: str) -> None:
+        super().__init__()
+        self.tapped = tapped
+
+    def forward(self, stream: Tensor, memory: Tensor) -> dict[str, Tensor]:
+        x = nn.tap(self.tapped, stream * 2.0)
+        return {"rows": x, "again": x, "both": x + memory}
+
+
+def test_an_output_that_is_tapped_under_another_name_keeps_its_own(tmp_path: Path) -> None:
+    given = {name: torch.randn(3, 5, 4) for name in ("stream", "memory")}
+    export(Named("doubled").eval(), tmp_path / "m.onnx", example=given)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert [output.name for output in session.get_outputs()] == ["rows", "again", "both"]
+    found = session.run(None, {name: value.numpy() for name, value in given.items()})
+    for value, wanted in zip(found, Named("doubled")(**given).values(), strict=True):
+        np.testing.assert_array_equal(value, wanted.numpy())
+
+
+@pytest.mark.parametrize("name", ["both", "memory"])
+def test_a_tap_that_has_the_name_of_another_port_is_refused(tmp_path: Path, name: str) -> None:
+    given = {each: torch.zeros(2, 5, 4) for each in ("stream", "memory")}
+    with pytest.raises(VitcError, match=f"{name} is tapped, and is the name of another value"):
+        export(Named(name).eval(), tmp_path / "m.onnx", example=given)
+
+
 class Rolled(torch.nn.Module):
     """Tokens that move on by one, the last to the front."""
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from vitc import names
 from vitc.bench.twin import twin_model
+from vitc.errors import VitcError
 from vitc.models.architectures import config_from_dict
 from vitc.models.config import NetworkConfig
+from vitc.onnx_files.session import INPUT_DTYPES
 from vitc.places import scratch_folder
+from vitc.runtime.arrays import probe_inputs
 
 if TYPE_CHECKING:
     import onnx
 
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["BASELINES", "Baseline", "BaselineSession", "baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineSession", "baseline", "usual_baseline"]
 
 
 class BaselineSession:
@@ -30,11 +34,11 @@ class BaselineSession:
 
     Args:
         content: The serialized model.
-        shape: Of its input.
+        inputs: Arrays for its inputs, in its order.
         threads: Threads of ONNX Runtime.
     """
 
-    def __init__(self, content: bytes, shape: tuple[int, ...], threads: int) -> None:
+    def __init__(self, content: bytes, inputs: Sequence[NDArray[np.generic]], threads: int) -> None:
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -46,9 +50,10 @@ class BaselineSession:
             content, options, providers=["CPUExecutionProvider"]
         )
         self._binding = self._session.io_binding()
-        image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        self._binding.bind_cpu_input(self._session.get_inputs()[0].name, image)
-        self._binding.bind_output(self._session.get_outputs()[0].name)
+        for wanted, array in zip(self._session.get_inputs(), inputs, strict=True):
+            self._binding.bind_cpu_input(wanted.name, array.astype(INPUT_DTYPES[wanted.type]))
+        for made in self._session.get_outputs():
+            self._binding.bind_output(made.name)
 
     def times(self, runs: int) -> list[int]:
         """Nanoseconds of each of `runs` runs."""
@@ -75,12 +80,22 @@ class Baseline:
     build: Callable[[Artefact], bytes]
 
     def open(self, artefact: Artefact, threads: int) -> BaselineSession:
-        """A session with the artefact's image size and batch."""
-        shape = artefact.batch, *_config(artefact).input_shape
-        return BaselineSession(self.build(artefact), shape, threads)
+        """A session with random inputs of the artefact's ports and batch.
+
+        Raises:
+            VitcError: If it is made from a configuration and the artefact states none.
+        """
+        inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
+        return BaselineSession(self.build(artefact), list(inputs.values()), threads)
 
 
 def _config(artefact: Artefact) -> NetworkConfig:
+    if not artefact.manifest.config:
+        raise VitcError(
+            f"{artefact.path} holds a network without a configuration, so nobody knows its twin "
+            "and its network in another format.",
+            "Time it beside its own file: --baseline packed. Or alone: --baseline none.",
+        )
     return config_from_dict(artefact.manifest.config)
 
 
@@ -143,3 +158,8 @@ def baseline(name: str) -> Baseline:
     if name not in BASELINES:
         raise names.BASELINES.unknown(name)
     return BASELINES[name]
+
+
+def usual_baseline(artefact: Artefact) -> Baseline:
+    """The full-precision twin; of a network without a configuration its own file."""
+    return BASELINES["onnxruntime" if artefact.manifest.config else "packed"]

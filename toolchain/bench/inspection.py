@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitc.bench.stored import Work, account_of_file, planned, work_of
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.models.account import Account, account
 from vitc.models.config import NetworkConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.runtime.artefact import Artefact
+from vitc.runtime.port import Port
 
 __all__ = ["Inspection", "inspect"]
 
@@ -25,11 +27,13 @@ class Inspection:
     Attributes:
         path: What was inspected.
         kind: ``checkpoint``, ``onnx`` or ``artefact``.
-        config: Its sizes.
-        account: Its cost by layer.
+        config: Its sizes; None of a network of one's own, which states none.
+        account: Its cost by layer; without a configuration as `vitc.bench.stored` counts it.
         files: Name to size in bytes of what it is made of.
-        preprocessing: How images become inputs.
+        preprocessing: How images become inputs; None without a configuration.
         labels: Names of its classes; None if unknown.
+        inputs: What an exported file or an artefact takes.
+        outputs: What it gives.
         kernels: For an artefact, layer to kernel.
         float_layers: For an exported file, binary layers that were allowed to be in float: to
             reason.
@@ -37,11 +41,13 @@ class Inspection:
 
     path: str
     kind: str
-    config: NetworkConfig
+    config: NetworkConfig | None
     account: Account
     files: Mapping[str, int]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
     kernels: Mapping[str, str] = field(default_factory=dict)
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,10 +56,12 @@ class Inspection:
         return {
             "path": self.path,
             "kind": self.kind,
-            "config": self.config.to_dict(),
+            "config": None if self.config is None else self.config.to_dict(),
             "files": dict(self.files),
-            "preprocessing": self.preprocessing.to_dict(),
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
             "labels": None if self.labels is None else list(self.labels),
+            "inputs": [port.to_dict() for port in self.inputs],
+            "outputs": [port.to_dict() for port in self.outputs],
             "kernels": dict(self.kernels),
             "float_layers": dict(self.float_layers),
             **self.account.to_dict(),
@@ -75,38 +83,76 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         raise VitcError(
             f"There is no {place}.", "Name a checkpoint, an .onnx file or an artefact folder."
         )
-    artefact: Artefact | None = None
-    in_float: dict[str, str] = {}
     if place.suffix != ".onnx":
         refuse_external_data(place, allow_external_data)
     if place.is_dir():
-        kind, artefact = "artefact", Artefact.open(place)
-        found = Description.of_artefact(artefact)
-        files = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
-    elif place.suffix == ".onnx":
-        from vitc.onnx_files import load_onnx
+        return _artefact(place)
+    if place.suffix == ".onnx":
+        return _onnx_file(place, allow_external_data)
+    from vitc.models.checkpoint import load
 
-        _, facts = load_onnx(place, allow_external_data=allow_external_data)
-        in_float = facts.float_layers
-        kind, found = "onnx", Description.of_onnx(place, facts)
-        files = {place.name: place.stat().st_size}
-    else:
-        from vitc.models.checkpoint import load
-
-        model = load(place)
-        kind, found = "checkpoint", Description(model.config, model.preprocessing, model.labels)
-        files = {place.name: place.stat().st_size}
-    cost = account(found.config)
+    model = load(place)
     return Inspection(
         path=str(place),
-        kind=kind,
-        config=found.config,
+        kind="checkpoint",
+        config=model.config,
+        account=account(model.config),
+        files={place.name: place.stat().st_size},
+        preprocessing=model.preprocessing,
+        labels=model.labels,
+    )
+
+
+def _artefact(place: Path) -> Inspection:
+    artefact = Artefact.open(place)
+    entry = artefact.manifest.entries[0]
+    found = Description.of_artefact(artefact) if artefact.manifest.config else None
+    if found is None:
+        cost, kernels = _stored(artefact.onnx, work_of(artefact.manifest.steps))
+    else:
+        cost = account(found.config)
+        kernels = _kernels(artefact, cost)
+    return Inspection(
+        path=str(place),
+        kind="artefact",
+        config=None if found is None else found.config,
         account=cost,
-        files=files,
-        preprocessing=found.preprocessing,
-        labels=found.labels,
-        kernels={} if artefact is None else _kernels(artefact, cost),
-        float_layers=in_float,
+        files={file.name: file.stat().st_size for file in sorted(place.iterdir())},
+        preprocessing=None if found is None else found.preprocessing,
+        labels=None if found is None else found.labels,
+        inputs=entry.inputs,
+        outputs=entry.outputs,
+        kernels=kernels,
+    )
+
+
+def _stored(file: Path, steps: list[Work]) -> tuple[Account, dict[str, str]]:
+    from vitc.onnx_files import load_onnx
+
+    return account_of_file(load_onnx(file)[0], steps)
+
+
+def _onnx_file(place: Path, allow_external_data: bool) -> Inspection:
+    from vitc.onnx_files import load_onnx
+    from vitc.onnx_files.ports import input_ports, output_ports
+
+    model, facts = load_onnx(place, allow_external_data=allow_external_data)
+    found = Description.of_onnx(place, facts) if facts.config else None
+    if found is None:
+        cost, _ = account_of_file(model, planned(model, facts))
+    else:
+        cost = account(found.config)
+    return Inspection(
+        path=str(place),
+        kind="onnx",
+        config=None if found is None else found.config,
+        account=cost,
+        files={place.name: place.stat().st_size},
+        preprocessing=None if found is None else found.preprocessing,
+        labels=None if found is None else found.labels,
+        inputs=input_ports(model),
+        outputs=output_ports(model),
+        float_layers=facts.float_layers,
     )
 
 

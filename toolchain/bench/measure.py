@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from vitc.bench.baselines import baseline
+from vitc.bench.baselines import Baseline, baseline, usual_baseline
 from vitc.bench.estimate import Estimate, estimate, find_processor, supports_estimate
 from vitc.bench.profile import Profile, profile, supports_profile
 from vitc.devices import Device, DeviceRun, QemuDevice, RpcDevice, RunRequest, parse_device
@@ -19,10 +19,12 @@ from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
+from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
 
-__all__ = ["BenchOptions", "BenchReport", "Latency", "bench"]
+__all__ = ["USUAL", "BenchOptions", "BenchReport", "Latency", "bench"]
 
+USUAL: Final = "usual"
 MIN_RUNS: Final = 30
 _ROUNDS: Final = 6
 _REMOTE_ROUNDS: Final = 2
@@ -37,7 +39,8 @@ class BenchOptions:
     Attributes:
         threads: Threads of the artefact and of the baseline; no more than there are cores.
         device: Where the artefact runs, as behind ``--device``.
-        baseline: A key of `vitc.bench.baselines.BASELINES`; None for none.
+        baseline: A key of `vitc.bench.baselines.BASELINES`; None for none; `USUAL` for the
+            full-precision twin, or of a network without a configuration for its own file.
         runs: Timed runs of one batch, at least 30.
         warmup: Untimed runs at the start of each round.
         profile: Whether to time every step as well, beside the peaks of the machine.
@@ -48,7 +51,7 @@ class BenchOptions:
 
     threads: int = 1
     device: str = "local"
-    baseline: str | None = "onnxruntime"
+    baseline: str | None = USUAL
     runs: int = 60
     warmup: int = 3
     profile: bool = False
@@ -203,7 +206,7 @@ def bench(
         supports_estimate(opened.target, chosen.estimate)
     if chosen.profile:
         supports_profile(device)
-    against = None if chosen.baseline is None else baseline(chosen.baseline)
+    against = None if chosen.baseline is None else _baseline(chosen.baseline, opened)
     facts = machine().to_dict()
     threads = chosen.threads if device.remote else min(chosen.threads, int(facts["cores"]))
     pinned = chosen.pin and not device.emulated and not isinstance(device, RpcDevice)
@@ -269,6 +272,10 @@ def bench(
     )
 
 
+def _baseline(name: str, artefact: Artefact) -> Baseline:
+    return usual_baseline(artefact) if name == USUAL else baseline(name)
+
+
 def _device(options: BenchOptions, artefact: Artefact) -> Device:
     """The device asked for; where instructions must be counted for a model, an emulator."""
     device = parse_device(options.device)
@@ -287,11 +294,10 @@ def _time(
     *,
     pin: bool,
 ) -> DeviceRun:
-    shape = (artefact.batch, *artefact.image_shape)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
     warmup = 0 if device.emulated else options.warmup
     request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)
-    return device.run(artefact, images, request)
+    return device.run(artefact, inputs, request)
 
 
 def _machine(

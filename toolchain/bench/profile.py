@@ -13,6 +13,7 @@ from vitc.bench.peaks import PeakLoops, Peaks
 from vitc.devices import Device, RpcDevice, RunRequest
 from vitc.devices.rpc import no_profile
 from vitc.errors import VitcError
+from vitc.runtime.arrays import probe_inputs
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -147,16 +148,14 @@ def profile(
         say("measuring the peaks")
         loops, rounds, runs = PeakLoops(artefact.target), _ROUNDS, _RUNS
         peaks = loops.measure()
-    images = np.random.default_rng(0).standard_normal(
-        (artefact.batch, *artefact.image_shape), dtype=np.float32
-    )
+    inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
     taps = [step.tap for step in artefact.manifest.steps]
     macs = step_macs(artefact.manifest.steps)
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")
         request = RunRequest(threads=threads, repeat=runs, warmup=1, profile=True, pin=pin)
-        times = device.run(artefact, images, request).step_ns or ()
+        times = device.run(artefact, inputs, request).step_ns or ()
         if len(times) != len(taps):
             raise VitcError(
                 f"The runner of {artefact.path} timed {len(times)} steps of {len(taps)}.",

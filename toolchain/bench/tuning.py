@@ -25,6 +25,7 @@ from vitc.devices import Device, RunRequest, parse_device
 from vitc.errors import VitcError
 from vitc.outputs import FolderOutput, claim_folder
 from vitc.places import scratch_folder
+from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import MANIFEST, Artefact, own_files
 from vitc.targets.isa import ISAS
 from vitc.targets.tiles import Tile, other_tiles
@@ -195,11 +196,10 @@ class _Search:
     ) -> None:
         self._artefact, self._device, self._options, self._say = artefact, device, options, say
         self._isa = ISAS[artefact.target.isa]
-        shape = (artefact.batch, *artefact.image_shape)
-        self._images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        self._inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
         self.identities = kernel_identities(artefact.onnx, artefact.target)
         self._calls = [step.kernel for step in artefact.manifest.steps]
-        facts = device.run(artefact, self._images, RunRequest()).facts
+        facts = device.run(artefact, self._inputs, RunRequest()).facts
         self.cpu = str(facts.get("cpu") or "unknown")
         self._cache = TileCache.of(facts, artefact.target)
 
@@ -262,7 +262,7 @@ class _Search:
     def _steps(self, artefact: Artefact) -> NDArray[np.float64]:
         """Milliseconds of one image that each step takes, the mean over the runs of a turn."""
         request = RunRequest(repeat=self._options.runs, warmup=_WARMUP, profile=True, pin=True)
-        times = self._device.run(artefact, self._images, request).step_ns or ()
+        times = self._device.run(artefact, self._inputs, request).step_ns or ()
         if len(times) != len(self._calls):
             raise VitcError(
                 f"{self._device.name} does not time the steps of an artefact.",
@@ -276,5 +276,5 @@ class _Search:
         times: list[list[int]] = [[] for _ in artefacts]
         for _ in range(self._options.rounds):
             for mine, artefact in zip(times, artefacts, strict=True):
-                mine += self._device.run(artefact, self._images, request).latencies_ns
+                mine += self._device.run(artefact, self._inputs, request).latencies_ns
         return [Latency.of(mine) for mine in times]

@@ -26,6 +26,10 @@ __all__ = ["bench"]
 _NONE = "none"
 
 
+def _known_baseline(name: str | None) -> str | None:
+    return name and names.BASELINES.check(name)
+
+
 def _known_processor(name: str | None) -> str | None:
     return name and names.PROCESSORS.check(name)
 
@@ -35,13 +39,14 @@ def bench(
     threads: Threads = 1,
     device: DeviceName = "local",
     baseline: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--baseline",
-            help="onnxruntime (full-precision twin), onnxruntime-int8, packed, int8 or none.",
-            callback=names.BASELINES.check,
+            help="onnxruntime (full-precision twin), onnxruntime-int8, packed, int8 or none. By "
+            "default onnxruntime, and packed for a network without a configuration.",
+            callback=_known_baseline,
         ),
-    ] = "onnxruntime",
+    ] = None,
     runs: Annotated[int, typer.Option("--runs", min=30, help="Timed runs of each side.")] = 60,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Untimed runs a round.")] = 3,
     profile: Annotated[
@@ -70,11 +75,12 @@ def bench(
     report_file = None if report_to is None else claimed(report_to, force=force)
     from vitc.bench import BenchOptions
     from vitc.bench import bench as measure
+    from vitc.bench.measure import USUAL
 
     options = BenchOptions(
         threads=threads,
         device=device,
-        baseline=None if baseline == _NONE else baseline,
+        baseline=None if baseline == _NONE else baseline or USUAL,
         runs=runs,
         warmup=warmup,
         profile=profile,

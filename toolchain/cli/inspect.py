@@ -81,6 +81,13 @@ def inspect(
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     config, shown = found.config, found.preprocessing
+    if config is None or shown is None:
+        return [
+            (found.kind, found.path),
+            ("network", "one without a configuration; parameters and bytes are those of its file"),
+            *(("input", str(port)) for port in found.inputs),
+            *(("output", str(port)) for port in found.outputs),
+        ]
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (shown.mean, shown.std))
     labels = found.labels
     listed = "unknown, so classes are numbers"

@@ -52,14 +52,17 @@ def count_instructions(artefact: Artefact) -> int:
     device = QemuDevice()
     device.supports(artefact)
     emulator = device.emulator(artefact)
-    images = np.zeros((artefact.batch, *artefact.image_shape), np.float32)
+    inputs = {
+        port.name: np.zeros(port.sizes(artefact.batch), port.dtype)
+        for port in artefact.manifest.entries[0].inputs
+    }
     with scratch_folder("count") as folder:
         plugin = _build(folder, emulator, artefact.runner)
 
         def executed(warmup: int) -> int:
             counted = folder / f"count-{warmup}"
             prefix = (emulator, "-cpu", "max", "-plugin", f"{plugin},out={counted}")
-            run_runner(artefact, images, RunRequest(warmup=warmup), prefix=prefix)
+            run_runner(artefact, inputs, RunRequest(warmup=warmup), prefix=prefix)
             return int(counted.read_text())
 
         return (executed(1) - executed(0)) // artefact.batch

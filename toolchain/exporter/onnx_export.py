@@ -43,7 +43,7 @@ from vitc.exporter.coverage import (
 from vitc.exporter.example import Example, inputs_of
 from vitc.exporter.inline import inline_functions
 from vitc.exporter.naming import name_everything
-from vitc.exporter.taps import name_layers, name_modules, name_taps
+from vitc.exporter.taps import name_layers, name_modules, name_outputs, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
 from vitc.models import binary_modules, freeze
 from vitc.onnx_files.limits import LARGEST_FILE
@@ -159,11 +159,13 @@ def build(
     frozen, in_float = traced.frozen, wide_layers(traced.model)
     onnx_model = ir.from_proto(_copied(traced.graph))
     graph = onnx_model.graph
+    outputs = [str(value.name) for value in graph.outputs]
     strip_origins(onnx_model)
     name_modules(graph)
     fold_constants(onnx_model)
     use_static_shapes(onnx_model)
     name_taps(graph)
+    name_outputs(graph, outputs)
     name_layers(graph)
     set_functions(onnx_model)
     if dump is not None:

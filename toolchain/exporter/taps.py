@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from vitc.dialect import DOMAIN
@@ -9,7 +11,7 @@ from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY, TAP_KEY, layer_of_tap
 from vitc.errors import VitcError
 from vitc.exporter.translation import TAP_OP
 
-__all__ = ["downstream_taps", "name_layers", "name_modules", "name_taps"]
+__all__ = ["downstream_taps", "name_layers", "name_modules", "name_outputs", "name_taps"]
 
 _WEIGHT_SOURCE = frozenset(
     {"PackBits", "Slice", "Gather", "Identity", "Reshape", "Transpose", "Split"}
@@ -42,6 +44,7 @@ def name_taps(graph: ir.Graph) -> None:
         VitcError: A name is used for two values.
     """
     seen: set[str] = set()
+    ports = {value.name: value for value in (*graph.inputs, *graph.outputs)}
     for node in tuple(graph):
         if (node.domain, node.op_type) != (DOMAIN, TAP_OP):
             continue
@@ -50,6 +53,11 @@ def name_taps(graph: ir.Graph) -> None:
         if name in seen:
             raise VitcError(
                 f"Two values are tapped as {name}.", "Give every tap of the model its own name."
+            )
+        if ports.get(name, tapped) is not tapped:
+            raise VitcError(
+                f"{name} is tapped, and is the name of another value that goes in or comes out.",
+                "Give the tap a name of its own.",
             )
         seen.add(name)
         if value is None:
@@ -65,6 +73,23 @@ def name_taps(graph: ir.Graph) -> None:
         value.shape, value.type = tapped.shape or value.shape, tapped.type or value.type
         value.name = name
         value.metadata_props[TAP_KEY] = name
+
+
+def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Give each output its name, also where its value has that of a tap or is another output too.
+
+    Args:
+        graph: Its taps are named.
+        names: Of its outputs, in order.
+    """
+    for place, (value, name) in enumerate(zip(tuple(graph.outputs), names, strict=True)):
+        if value.name == name:
+            continue
+        kept = ir.node("Identity", [value])
+        (output,) = kept.outputs
+        output.name, output.shape, output.type = name, value.shape, value.type
+        graph.append(kept)
+        graph.outputs[place] = output
 
 
 def downstream_taps(graph: ir.Graph) -> dict[ir.Node, str]:

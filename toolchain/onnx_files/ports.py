@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vitc.errors import VitcError
 from vitc.runtime.port import Port
 
-__all__ = ["input_ports"]
+__all__ = ["input_ports", "output_ports"]
 
 _DTYPES: Final = {
     ir.DataType.FLOAT: "float32",
@@ -32,13 +32,22 @@ def input_ports(model: ir.Model) -> tuple[Port, ...]:
     return tuple(_port(value) for value in model.graph.inputs)
 
 
+def output_ports(model: ir.Model) -> tuple[Port, ...]:
+    """The outputs of a file, in its order.
+
+    Raises:
+        VitcError: If an output is of another type, or its size depends on more than the images.
+    """
+    return tuple(_port(value) for value in model.graph.outputs)
+
+
 def _port(value: ir.Value) -> Port:
     dtype = None if value.dtype is None else _DTYPES.get(value.dtype)
     sizes = [] if value.shape is None else list(value.shape)
     fixed = tuple(size for size in sizes[1:] if isinstance(size, int))
     if dtype is None or not sizes or len(fixed) != len(sizes) - 1:
         raise VitcError(
-            f"The input {value.name} is {value.dtype} {sizes}, wanted floats, integers or bits, "
+            f"The port {value.name} is {value.dtype} {sizes}, wanted floats, integers or bits, "
             "the image first and all other sizes fixed.",
             "Export it with an example whose first axis alone counts images.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,18 @@ from vitc.errors import VitcError
 from vitc.onnx_files.confined import ConfinedSession
 from vitc.onnx_files.external_data import is_external, tensors
 
-__all__ = ["run_with_taps", "session", "tap_names"]
+__all__ = ["INPUT_DTYPES", "run_with_taps", "session", "tap_names"]
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
+INPUT_DTYPES: Final[Mapping[str, Any]] = {
+    "tensor(float)": np.float32,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+"""By what ONNX Runtime calls the type of an input, that of its array."""
 
 # Where somebody loaded ONNX Runtime before vitc said so (`vitc.__init__`).
 onnxruntime.disable_telemetry_events()
@@ -148,7 +155,7 @@ def run_with_taps(
                 "Preprocess images as the model says.",
             )
     arrays_in = {
-        feed.name: np.ascontiguousarray(given[feed.name], dtype=_DTYPES[feed.type])
+        feed.name: np.ascontiguousarray(given[feed.name], dtype=INPUT_DTYPES[feed.type])
         for feed in feeds
     }
     try:

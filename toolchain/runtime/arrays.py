@@ -152,7 +152,17 @@ def as_port_array(given: object, port: Port, name: str) -> Array:
 
 
 def probe_inputs(ports: tuple[Port, ...], images: int, seed: int) -> dict[str, Array]:
-    """Deterministic random arrays that fit input ports without an extent: floats N(0, 1)."""
+    """Deterministic random arrays that fit input ports: floats N(0, 1), integers in their limits.
+
+    Raises:
+        VitcError: If a port has an extent, whose length nobody said.
+    """
+    for port in ports:
+        if port.extent:
+            raise VitcError(
+                f"The input {port} has a length of its own in each run, so there is no random one.",
+                "Give arrays of a length to `vitc.open(DIR).load().run`.",
+            )
     rng = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for port in ports:
