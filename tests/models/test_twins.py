@@ -59,6 +59,8 @@ KEYS = (
     "whai362_pvt_tiny",
 )
 TOLERANCE = 1e-5
+EXACT = 5e-7
+"""Of values that were stored as float32."""
 
 
 def images(config: TwinConfig, count: int = 2) -> Tensor:
@@ -110,7 +112,11 @@ def test_golden_values_inside_are_those_of_the_twin(twins_golden: Path, name: st
         if place in expected:
             module.register_forward_hook(keep(place))
     with torch.no_grad():
-        model(expected["input"].double())
+        logits = model(expected["input"].double())
+    # In float64 a constant of a norm that is another source's shows: 1.4e-6 of DeiT, 5e-6 of PVT.
+    wanted = expected["logits"].double()
+    room = EXACT * max(1.0, float(wanted.abs().max()))
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=room)
     blocks = [place for place in expected if place.startswith("block.")]
     assert blocks
     assert set(blocks) <= seen.keys()
