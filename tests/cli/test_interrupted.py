@@ -102,6 +102,7 @@ def test_at_random_moments_nothing_is_half_there_and_the_next_run_works(
     _, said = process.communicate(timeout=WAIT_S)
     duration = time.monotonic() - began
     assert process.returncode == 0, said
+    assert not list((tmp_path / "tmp").iterdir())
     if command == "export":
         (tmp_path / "reference.safetensors").rename(tmp_path / "reference")
     usual = {path.name for path in tmp_path.iterdir()}

@@ -98,6 +98,9 @@ def main() -> None:
     """Entry point of the `vitc` program."""
     prepare_streams()
     quiet_libraries()
+    # PyTorch makes this folder when it is imported, in the temporary one, where nobody sweeps it;
+    # vitc lets it compile nothing. A folder that there is already is made by nobody.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", sys.prefix)
     with interruptible():
         try:
             sys.exit(guarded(app))
