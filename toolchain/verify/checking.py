@@ -32,7 +32,6 @@ from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_ports
 from vitc.verify.portable import check_against_onnx
-from vitc.verify.rebuilding import compare_with_rebuilt
 from vitc.verify.report import CheckReport, ConstantDifference
 
 if TYPE_CHECKING:
@@ -148,6 +147,9 @@ def _check(
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
         if chosen.rebuild:
+            # TVM is slow to import, and an export that is checked compiles nothing.
+            from vitc.verify.rebuilding import compare_with_rebuilt
+
             library, found = compare_with_rebuilt(artefact, say)
             faults += found
         say("checking the artefact's ONNX file")
