@@ -97,10 +97,15 @@ def normal_summands(one: Float32, other: Float32) -> tuple[Float32, Float32]:
         Both, so that no sum is a denormal, if every integer then is on the same side of every sum;
         else as they were.
     """
+    # Denormals matter beside zeros and small numbers, or beside each other.
+    raised = _raised(one), _raised(other)
     lifted = _lifted(one, np.ceil), _lifted(other, np.ceil)
     with np.errstate(over="ignore", invalid="ignore"):
-        old, new = (np.ceil(a[:, None] + b) for a, b in ((one, other), lifted))
-    return lifted if np.array_equal(old, new, equal_nan=True) else (one, other)
+        decided = np.ceil(one[:, None] + other)
+        for first, second in (raised, lifted):
+            if np.array_equal(decided, np.ceil(first[:, None] + second), equal_nan=True):
+                return first, second
+    return one, other
 
 
 def summands_decide_alike_when_flushed(one: Float32, other: Float32) -> bool:
@@ -180,6 +185,14 @@ def _lifted(values: Float32, rounding: Rounding) -> Float32:
     exact = np.where(np.abs(exact) < SMALLEST_NORMAL, exact * _LIFT, exact)
     small = np.abs(exact) < _ON_THE_GRID
     multiples = rounding(np.where(small, exact, 0) / SMALLEST_NORMAL) * SMALLEST_NORMAL
+    return np.where(small, multiples + 0.0, exact).astype(np.float32)
+
+
+def _raised(values: Float32) -> Float32:
+    """Return `values` with the next multiple of 2^-126 for all that is small."""
+    exact = values.astype(np.float64)
+    small = np.abs(exact) < _ON_THE_GRID
+    multiples = np.ceil(np.where(small, exact, 0) / SMALLEST_NORMAL) * SMALLEST_NORMAL
     return np.where(small, multiples + 0.0, exact).astype(np.float32)
 
 

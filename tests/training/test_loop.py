@@ -143,18 +143,20 @@ class InterruptedRunError(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("stop_after", "scheme"), [(1, "bibert"), (2, "bibert"), (3, "bibert"), (1, "bit")]
+)
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    class_folders: Path, tmp_path: Path, stop_after: int
+    class_folders: Path, tmp_path: Path, stop_after: int, scheme: str
 ) -> None:
-    whole = quick(tmp_path / "whole.safetensors", class_folders, epochs=3)
+    whole = quick(tmp_path / "whole.safetensors", class_folders, epochs=3, scheme=scheme)
     train(whole)
 
     def stop(report: EpochReport) -> None:
         if report.epoch == stop_after:
             raise InterruptedRunError
 
-    parts = quick(tmp_path / "parts.safetensors", class_folders, epochs=3)
+    parts = quick(tmp_path / "parts.safetensors", class_folders, epochs=3, scheme=scheme)
     with pytest.raises(InterruptedRunError):
         train(parts, stop)
     seen: list[int] = []
@@ -299,16 +301,50 @@ def test_teacher_of_other_classes_is_refused(
         train(quick(tmp_path / "m.safetensors", class_folders, teacher=teacher))
 
 
+@pytest.mark.parametrize("scheme", ["bibert", "recu", "bit"])
 def test_two_steps_go_from_full_precision_weights_to_binary_ones(
-    class_folders: Path, tmp_path: Path
+    class_folders: Path, tmp_path: Path, scheme: str
 ) -> None:
-    first = quick(tmp_path / "first.safetensors", class_folders, weight_bits=32, epochs=1)
+    first = quick(
+        tmp_path / "first.safetensors", class_folders, weight_bits=32, epochs=1, scheme=scheme
+    )
     train(first)
     assert load(first.out).config.weight_bits == 32
-    second = quick(tmp_path / "second.safetensors", class_folders, start=first.out, epochs=1)
+    second = quick(
+        tmp_path / "second.safetensors", class_folders, start=first.out, epochs=1, scheme=scheme
+    )
     train(second)
     assert load(second.out).config.weight_bits == 1
     load(second.out).frozen()
+
+
+def test_a_start_of_another_scheme_is_refused(class_folders: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(preset("micro").config.replace(depth=1, classes=3))
+    save(random_model(config), tmp_path / "bibert.safetensors")
+    options = quick(
+        tmp_path / "m.safetensors",
+        class_folders,
+        scheme="recu",
+        start=tmp_path / "bibert.safetensors",
+    )
+    with pytest.raises(VitcError, match="is of scheme bibert"):
+        train(options)
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_bit_learns_its_scales_from_the_first_batch_on(
+    class_folders: Path, tmp_path: Path, elastic: bool
+) -> None:
+    options = quick(tmp_path / "m.safetensors", class_folders, scheme="bit", elastic=elastic)
+    result = train(options)
+    assert all(math.isfinite(report.loss) for report in result.history)
+    model = load(result.checkpoint)
+    assert (model.config.scheme, model.config.elastic) == ("bit", elastic)
+    state = model.state_dict()
+    flags = {name for name in state if name.endswith("_initialised")}
+    assert len(flags) == 10  # six linears and four scales of the attention
+    assert all(state[name] for name in flags)
+    assert all(state[name.removesuffix("_initialised")] != 1 for name in flags)
 
 
 def test_recu_learns_and_its_checkpoint_has_the_tau_of_its_epoch(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitc.bench.stored import Work, account_of_file, planned, work_of
 from vitc.devices.source import Description, refuse_external_data
@@ -16,6 +16,9 @@ from vitc.models.config import NetworkConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.runtime.artefact import Artefact
 from vitc.runtime.port import Port
+
+if TYPE_CHECKING:
+    from vitc.models.network import Network
 
 __all__ = ["Inspection", "inspect"]
 
@@ -35,6 +38,8 @@ class Inspection:
         inputs: What an exported file or an artefact takes.
         outputs: What it gives.
         kernels: For an artefact, layer to kernel.
+        scheme_parameters: For a checkpoint, what its scheme has learned beside weights and biases:
+            end of the name to how many values there are, and the least and the largest.
         float_layers: For an exported file, binary layers that were allowed to be in float: to
             reason.
     """
@@ -49,6 +54,7 @@ class Inspection:
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     kernels: Mapping[str, str] = field(default_factory=dict)
+    scheme_parameters: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +69,10 @@ class Inspection:
             "inputs": [port.to_dict() for port in self.inputs],
             "outputs": [port.to_dict() for port in self.outputs],
             "kernels": dict(self.kernels),
+            "scheme_parameters": {
+                name: {"values": count, "least": least, "largest": largest}
+                for name, (count, least, largest) in self.scheme_parameters.items()
+            },
             "float_layers": dict(self.float_layers),
             **self.account.to_dict(),
         }
@@ -100,6 +110,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         files={place.name: place.stat().st_size},
         preprocessing=model.preprocessing,
         labels=model.labels,
+        scheme_parameters=_learned(model),
     )
 
 
@@ -154,6 +165,20 @@ def _onnx_file(place: Path, allow_external_data: bool) -> Inspection:
         outputs=output_ports(model),
         float_layers=facts.float_layers,
     )
+
+
+def _learned(model: Network) -> dict[str, tuple[int, float, float]]:
+    from vitc.models.schemes import scheme
+
+    held = model.state_dict()
+    found = {}
+    for end in scheme(model.config.scheme).parameters:
+        values = [held[name].flatten() for name in held if name.endswith(f".{end}")]
+        if values:
+            least = min(float(each.min()) for each in values)
+            largest = max(float(each.max()) for each in values)
+            found[end] = (sum(each.numel() for each in values), least, largest)
+    return found
 
 
 def _kernels(artefact: Artefact, cost: Account) -> dict[str, str]:

@@ -60,6 +60,12 @@ def inspect(
     columns = ("layer", "kind", ">params", ">bits", ">bytes", ">binary MACs", ">fp MACs", ">why")
     output.show(table(columns, rows))
     output.show(table((">why", "not binary because"), [(n, why) for why, n in reasons.items()]))
+    if found.scheme_parameters:
+        titles = ("learned by the scheme", ">values", ">least", ">largest")
+        learned = found.scheme_parameters.items()
+        output.show(
+            table(titles, [(n, str(c), f"{low:.3g}", f"{up:.3g}") for n, (c, low, up) in learned])
+        )
     if found.kernels:
         output.show(table(("layer", "kernel"), [*found.kernels.items()]))
     totals = [

@@ -171,6 +171,12 @@ def _copy_matching(source: Network, model: Network) -> None:
             f"{source.source_path} does not fit the network to train: {'; '.join(misfits[:6])}.",
             "Start from a checkpoint of the same preset, depth and MLP ratio.",
         )
+    if source.config.scheme != model.config.scheme:
+        raise VitcError(
+            f"{source.source_path} is of scheme {source.config.scheme}, and the network to train "
+            f"of {model.config.scheme}.",
+            f"Train with --scheme {source.config.scheme}, or start from another checkpoint.",
+        )
     for name, slot in wanted.items():
         if name in given and given[name].shape == slot.shape:
             slot.copy_(given[name])

@@ -93,6 +93,7 @@ class BiT(Scheme):
 
     name: ClassVar[str] = "bit"
     source: ClassVar[str] = "BiT: Robustly Binarized Multi-distilled Transformer, NeurIPS 2022"
+    parameters: ClassVar[tuple[str, ...]] = ("move.bias", _INPUT, *_CLIPS)
     moves: ClassVar[bool] = True
 
     def __init__(self, *, elastic: bool = False) -> None:

@@ -71,6 +71,8 @@ class ReCU(Scheme):
         "ReCU: Reviving the Dead Weights in Binary Neural Networks, ICCV 2021, section 3"
     )
 
+    parameters: ClassVar[tuple[str, ...]] = ("alpha", "tau")
+
     def equip(self, linear: BinaryLinear) -> None:
         """Add alpha and tau."""
         # A step with 32-bit weights does without alpha, and a parameter without a gradient stops

@@ -37,12 +37,14 @@ class Scheme(ABC):
     Attributes:
         name: Key in the table and in configurations.
         source: Where the rules come from.
+        parameters: Ends of the names of its own parameters.
         moves: Whether a linear has a learned move for each input channel, before the sign.
         elastic: Whether masks are the scheme's own, and no share of the row's largest p.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]] = ()
     moves: ClassVar[bool] = False
     elastic: bool = False
 
