@@ -24,7 +24,9 @@ from vitc.passes.merge_shifts import MergeShifts
 from vitc.passes.pack import Pack
 from vitc.passes.prelu_threshold import PReluThreshold
 from vitc.passes.residual import Residual
+from vitc.passes.shift_threshold import ShiftThreshold
 from vitc.passes.softmax_to_row_best import SoftmaxToRowBest
+from vitc.passes.turned_sign import TurnedSign
 
 __all__ = ["LOWERINGS", "PHASES", "PassReport", "Phase", "run_phases"]
 
@@ -71,13 +73,15 @@ PHASES: tuple[Phase, ...] = (
     Phase(5, "linear_threshold", LinearThreshold),
     Phase(6, "integer_threshold", IntegerThreshold),
     Phase(7, "residual", Residual),
-    Phase(8, "pack", Pack),
+    Phase(8, "turned_sign", TurnedSign),
+    Phase(9, "shift_threshold", ShiftThreshold),
+    Phase(10, "pack", Pack),
 )
 
 LOWERINGS: dict[str, tuple[Phase, ...]] = {
     "packed": (),
-    "int8": (Phase(9, "lower_to_int8", LowerToInt8),),
-    "float": (Phase(9, "lower_to_float", LowerToFloat),),
+    "int8": (Phase(11, "lower_to_int8", LowerToInt8),),
+    "float": (Phase(11, "lower_to_float", LowerToFloat),),
 }
 
 

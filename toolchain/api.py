@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vitc.devices import Device
     from vitc.exporter import ExportResult
     from vitc.exporter.example import Example
+    from vitc.models.described import Sides
     from vitc.models.network import Network
     from vitc.runtime.artefact import Artefact
     from vitc.targets.tiles import Tile
@@ -82,11 +83,13 @@ def new(
     *,
     si: bool | None = None,
     mlp_ratio: int | None = None,
-    image_size: int | None = None,
+    image_size: Sides | None = None,
     classes: int | None = None,
     depth: int | None = None,
     scheme: str = "bibert",
     elastic: bool = False,
+    norm: str | None = None,
+    merge: str | None = None,
     seed: int = 0,
 ) -> Network:
     """Make a network with random weights that behave like trained ones.
@@ -95,11 +98,13 @@ def new(
         preset: A key of `vitc.models.PRESETS`.
         si: Whether to have the spatial interaction branch; what is None is as in the preset.
         mlp_ratio: Hidden over input width of the MLP.
-        image_size: Pixels; sets the number of tokens.
+        image_size: Side in pixels, or height and width; sets the number of tokens.
         classes: Logits.
-        depth: Blocks.
+        depth: Blocks, of each stage.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
         elastic: Whether attention masks are the scheme's own (BiT's).
+        norm: ``batch`` or ``layer``: the norms of the residual stream.
+        merge: ``float`` or ``binary``: what is computed between stages.
         seed: The same seed gives the same weights.
 
     Raises:
@@ -110,14 +115,16 @@ def new(
 
     chosen = find_preset(preset)
     config = chosen.config.replace(
-        image_size=image_size, classes=classes, depth=depth, mlp_ratio=mlp_ratio, si=si
+        image_size=image_size,
+        classes=classes,
+        depth=depth,
+        mlp_ratio=mlp_ratio,
+        si=si,
+        norm=norm,
+        merge=merge,
     )
     config = replace(config, scheme=scheme, elastic=elastic)
-    shown = chosen.preprocessing
-    scaled = replace(
-        shown, crop=config.image_size, resize=round(shown.resize * config.image_size / shown.crop)
-    )
-    return random_model(config, seed, scaled)
+    return random_model(config, seed, chosen.preprocessing.scaled_to(config.image_size))
 
 
 def export(

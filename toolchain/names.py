@@ -6,7 +6,7 @@ tables of what the names stand for ask here too, so that a name is refused in on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -20,6 +20,7 @@ __all__ = [
     "DATA",
     "DEVICES",
     "FORMATS",
+    "NORMS",
     "PRESETS",
     "PROCESSORS",
     "SCHEMES",
@@ -28,6 +29,7 @@ __all__ = [
     "absent",
     "check_device",
     "did_you_mean",
+    "optional",
 ]
 
 _MOST_BESIDE: Final = 10_000
@@ -72,7 +74,9 @@ class Names:
 
 
 PRESETS: Final = Names(
-    "preset", ("deit-tiny", "deit-small", "deit-base", "micro"), "see `vitc models`"
+    "preset",
+    ("deit-tiny", "deit-small", "deit-base", "micro", "nest-tiny", "micro-nest"),
+    "see `vitc models`",
 )
 """Keys of `vitc.models.PRESETS`."""
 
@@ -80,7 +84,7 @@ TWIN_PRESETS: Final = Names(
     "preset",
     (
         *PRESETS.known,
-        *("swin-tiny", "micro-swin", "pvt-tiny", "micro-pvt", "nest-tiny", "micro-nest"),
+        *("swin-tiny", "micro-swin", "pvt-tiny", "micro-pvt"),
     ),
     "see `vitc models`",
 )
@@ -88,6 +92,9 @@ TWIN_PRESETS: Final = Names(
 
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""
+
+NORMS: Final = Names("norm", ("batch", "layer"))
+"""What the norms of a residual stream may be (`vitc.models.config.NORMS`)."""
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""
@@ -105,6 +112,11 @@ DEVICES: Final = Names("device", ("local", "qemu", "ssh://", "adb://", "rpc://")
 
 DATA: Final = "digits"
 """The data that come with vitc; other data are a folder."""
+
+
+def optional(names: Names) -> Callable[[str | None], str | None]:
+    """What checks an option that may be left away."""
+    return lambda name: None if name is None else names.check(name)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.exporter.exports import CONFIG
 from vitc.errors import VitcError
-from vitc.exporter import build, export, onnx_export
+from vitc.exporter import build, export, onnx_export, trace
 from vitc.models import ops
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.initialise import random_model
@@ -19,6 +21,7 @@ from vitc.models.taps import binarize, tap
 from vitc.onnx_files import load_onnx, session
 from vitc.passes import PHASES
 from vitc.passes.residual import Residual
+from vitc.verify import CheckOptions, check
 
 
 class TwoLinears(nn.Module):
@@ -117,8 +120,8 @@ def test_metadata_says_what_the_file_is(exported, model) -> None:
 def test_the_file_names_no_source_folder_and_no_stack(exported) -> None:
     for result in exported.values():
         data = result.path.read_bytes()
-        for trace in (b"stack_trace", b"pkg.torch", b"site-packages", b".py", b"pkg.onnxscript"):
-            assert trace not in data
+        for origin in (b"stack_trace", b"pkg.torch", b"site-packages", b".py", b"pkg.onnxscript"):
+            assert origin not in data
 
 
 def test_initializers_are_named_by_layer(exported) -> None:
@@ -204,3 +207,13 @@ def test_config_is_json_that_models_can_read(exported, model) -> None:
     proto = onnx.load(exported["packed"].path)
     config = json.loads(next(p.value for p in proto.metadata_props if p.key == "vitc.config"))
     assert type(model.config).from_dict(config) == model.config
+
+
+def test_layer_norms_and_rectangles_of_deit_are_exported(tmp_path: Path) -> None:
+    config = CONFIG.replace(norm="layer", image_size=(16, 24))
+    source = trace(random_model(config, seed=6))
+    written = export(source, tmp_path / "m.onnx")
+    report = check(written.path, source, CheckOptions(images=2))
+    assert report.equal, (report.first_difference, report.faults)
+    assert written.operators["LayerNormalization"] == 2 * config.depth + 1
+    assert "Add" not in written.operators or written.operators["Add"] == 1  # positions

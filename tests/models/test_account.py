@@ -23,6 +23,26 @@ TABLE = [
 ]
 
 
+# Section 3 of the specification of the family, without and with SI: params M, binary weights M,
+# binary GMAC, fp MMAC.
+FAMILY = [
+    ("nest-tiny", False, "17.20", "15.26", "4.752", "1055"),
+    ("nest-tiny", True, "18.15", "16.18", "5.342", "1055"),
+]
+
+
+@pytest.mark.parametrize(("preset", "si", "params", "bits", "gmac", "mmac"), FAMILY)
+def test_totals_equal_the_size_table_of_the_family(
+    preset: str, si: bool, params: str, bits: str, gmac: str, mmac: str
+) -> None:
+    total = account(PRESETS[preset].config.replace(si=si))
+
+    assert as_printed(total.parameters / 1e6, params) == params
+    assert as_printed(total.binary_weights / 1e6, bits) == bits
+    assert as_printed(total.binary_macs / 1e9, gmac) == gmac
+    assert as_printed(total.fp_macs / 1e6, mmac) == mmac
+
+
 def as_printed(value: float, like: str) -> str:
     return f"{value:.{len(like.partition('.')[2])}f}"
 

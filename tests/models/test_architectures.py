@@ -59,6 +59,16 @@ def test_the_account_has_the_parameters_of_the_network(name: str, si: bool) -> N
     assert account(config).parameters == sum(p.numel() for p in network.parameters())
 
 
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_layer_norms_are_told_and_accounted_for(name: str) -> None:
+    config = PRESETS[name].config.replace(norm="layer")
+    with torch.device("meta"):
+        network = build_network(config)
+    assert config_from_shapes(shapes_of(config)) == config
+    assert account(config).parameters == sum(p.numel() for p in network.parameters())
+    assert account(config).binary_weights == account(PRESETS[name].config).binary_weights
+
+
 @pytest.mark.parametrize("entry", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_an_entry_describes_the_networks_that_it_builds(entry: Architecture) -> None:
     for preset in entry.presets:

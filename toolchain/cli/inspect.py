@@ -11,6 +11,7 @@ import typer
 from vitc.cli.options import AllowExternalData, Force, JsonTo, existing
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tables import table
+from vitc.models.described import sides_text
 
 if TYPE_CHECKING:
     from vitc.bench.inspection import Inspection
@@ -106,8 +107,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         kind = "full precision"
     network = f"{config.arch}, {kind}: {config.shape()}"
     steps = (
-        f"shorter side to {shown.resize} px ({shown.interpolation}), centre crop of "
-        f"{shown.crop} px, mean {mean}, std {std}"
+        f"shorter side to {sides_text(shown.resize)} px ({shown.interpolation}), centre crop of "
+        f"{sides_text(shown.crop)} px, mean {mean}, std {std}"
     )
     return [
         (found.kind, found.path),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vitc import names
-from vitc.cli.options import Force, Seed
+from vitc.cli.options import Force, Seed, pixels
 from vitc.cli.output import Output
 from vitc.outputs import check_file
 
@@ -28,10 +28,15 @@ def new(
         int | None, typer.Option("--mlp-ratio", min=1, help="Hidden over input width of the MLP.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels; sets the token count.")
+        Any,
+        typer.Option(
+            "--image-size", metavar="H|HxW", parser=pixels, help="Pixels; sets the token count."
+        ),
     ] = None,
     classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
-    depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=1, help="Blocks (of each stage).")
+    ] = None,
     scheme: Annotated[
         str,
         typer.Option(
@@ -41,6 +46,15 @@ def new(
     elastic: Annotated[
         bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
     ] = False,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            "--norm",
+            metavar="batch|layer",
+            help="Norms of the stream: per token over the batch, or over channels.",
+            callback=names.optional(names.NORMS),
+        ),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -63,6 +77,7 @@ def new(
             depth=depth,
             scheme=scheme,
             elastic=elastic,
+            norm=norm,
             seed=seed,
         )
         save(model, out, force=force)

@@ -28,6 +28,7 @@ __all__ = [
     "Threads",
     "existing",
     "known_data",
+    "pixels",
 ]
 
 _LARGEST_SEED: Final = (1 << 63) - 1
@@ -59,6 +60,16 @@ def known_data(data: str | None) -> str | None:
     if near == ".":
         raise names.absent(Path(data), "data folder", hint)
     raise VitcError(f"There is no data folder {data}{near}", hint)
+
+
+def pixels(text: str) -> int | tuple[int, int]:
+    """``H`` or ``HxW`` to one side, or height and width."""
+    sides = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split("x")]
+    if len(sides) > 2 or min(sides) < 1:
+        raise typer.BadParameter(
+            f"{text!r} is no size in pixels, wanted H or HxW, such as 192x256."
+        )
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def _known_device(text: str) -> str:

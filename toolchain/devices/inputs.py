@@ -88,22 +88,23 @@ def validated(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> 
 
 
 def _check_form(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> None:
-    size = config.image_size
+    wanted = config.input_shape
     if pixels.dtype != np.float32:
         raise VitcError(f"{name} holds {pixels.dtype}, wanted float32.", _SAVE)
-    if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size) or not len(pixels):
+    if pixels.ndim != 4 or pixels.shape[1:] != wanted or not len(pixels):
         raise VitcError(
-            f"{name} has shape {list(pixels.shape)}, wanted [B, 3, {size}, {size}].",
-            _reshaped(pixels.shape, size),
+            f"{name} has shape {list(pixels.shape)}, wanted [B, {', '.join(map(str, wanted))}].",
+            _reshaped(pixels.shape, wanted),
         )
 
 
-def _reshaped(shape: tuple[int, ...], size: int) -> str:
+def _reshaped(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> str:
     """How an array of another shape becomes one of images."""
-    if shape[-3:] == (size, size, 3) and len(shape) in (3, 4):
+    colours, *sides = wanted
+    if shape[-3:] == (*sides, colours) and len(shape) in (3, 4):
         first = "x" if len(shape) == 4 else "x[None]"
         return f"Its colours are the last axis: save {first}.transpose(0, 3, 1, 2)."
-    if shape == (3, size, size):
+    if shape == wanted:
         return "It is one image: save x[None]."
     return "A network runs on the image size it was made for; resize the images."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -189,7 +190,7 @@ def stream(
 
     shown = description.preprocessing.on(chosen.background)
     read = read_inputs(inputs, description.config, shown)
-    count = max(1, room // (3 * description.config.image_size**2 * 4))
+    count = max(1, room // (math.prod(description.config.input_shape) * 4))
     size = min(_MOST_IMAGES, step * max(1, count // step))
 
     def parts() -> Iterator[Prediction]:

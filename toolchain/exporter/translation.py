@@ -281,6 +281,63 @@ def _index_select(nodes: Nodes, x: ir.Value, axis: int, index: ir.Value) -> ir.V
     return nodes("Gather", x, index, axis=axis)
 
 
+def _prelu_kernel(nodes: Nodes, x: ir.Value, slope: ir.Value) -> ir.Value:
+    return nodes("PRelu", x, slope)
+
+
+def _mean(nodes: Nodes, x: ir.Value, axes: Sequence[int], keep: bool = False, **_: Any) -> ir.Value:
+    return nodes("ReduceMean", x, nodes.constant(axes, np.int64), keepdims=int(keep))
+
+
+def _roll(nodes: Nodes, x: ir.Value, shifts: Sequence[int], axes: Sequence[int] = ()) -> Any:
+    shape = _whole(x.shape)
+    if not axes or any(shape[axis] < 0 for axis in axes):
+        return None
+    for shift, axis in zip(shifts, axes, strict=True):
+        cut = -shift % shape[axis]
+        if cut:
+            x = nodes(
+                "Concat", _slice(nodes, x, axis, cut), _slice(nodes, x, axis, 0, cut), axis=axis
+            )
+    return x
+
+
+def _max_pool(
+    nodes: Nodes,
+    x: ir.Value,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil: bool = False,
+) -> ir.Value | None:
+    steps, before, spread = _pair(stride or kernel), _pair(padding), _pair(dilation)
+    sides, made = _whole(x.shape)[2:], nodes.wanted.shape[2:]
+    if _rank(x) != 4 or min(sides) < 0:
+        return None
+    # What is rounded up is written as padding, which every reader knows.
+    covered = [
+        (count - 1) * step + gap * (size - 1) + 1
+        for count, step, gap, size in zip(made, steps, spread, _pair(kernel), strict=True)
+        if isinstance(count, int)
+    ]
+    after = [
+        max(0, far - side - pad) if ceil else pad
+        for far, side, pad in zip(covered, sides, before, strict=True)
+    ]
+    return nodes(
+        "MaxPool",
+        x,
+        auto_pad="NOTSET",
+        ceil_mode=0,
+        dilations=spread,
+        kernel_shape=_pair(kernel),
+        pads=[*before, *after],
+        storage_order=0,
+        strides=steps,
+    )
+
+
 def _gelu(nodes: Nodes, x: ir.Value, *, approximate: str = "none") -> ir.Value:
     def number(value: float) -> ir.Value:
         return _scalar(nodes, value, nodes.wanted.dtype)
@@ -392,6 +449,10 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _aten.sin.default: _elementwise("Sin"),
         _aten.gelu.default: _gelu,
         _aten.prelu.default: _prelu,
+        _aten._prelu_kernel.default: _prelu_kernel,
+        _aten.mean.dim: _mean,
+        _aten.max_pool2d.default: _max_pool,
+        _aten.roll.default: _roll,
         _aten.softmax.int: _softmax,
         _aten.linear.default: _linear,
         _aten.conv2d.default: _conv2d,

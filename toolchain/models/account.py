@@ -27,6 +27,7 @@ __all__ = [
     "classifier",
     "in_fp32",
     "spatial",
+    "stream_norm",
     "two_layer",
 ]
 
@@ -39,6 +40,7 @@ PIXELS = "pixels are real numbers; the papers keep the patch embedding in fp32"
 _LOGITS = "class scores are real numbers; the papers keep the head in fp32"
 _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
+_CHANNELS = "mean and variance over the channels of a token are real numbers"
 _LAST_NORM = "its class token folds into the head"
 _SHIFT = "folds into the threshold on the integer before it"
 _PRELU = "folds with its shifts into two bounds on the integer before it"
@@ -158,7 +160,14 @@ def account(config: NetworkConfig) -> Account:
 
 
 def attention(
-    name: str, *, tokens: int, group: int, width: int, heads: int, weight_bits: int
+    name: str,
+    *,
+    tokens: int,
+    group: int,
+    width: int,
+    heads: int,
+    weight_bits: int,
+    norm: str = "batch",
 ) -> Iterator[LayerAccount]:
     """A norm, binary attention inside groups of tokens, and its projection.
 
@@ -169,11 +178,12 @@ def attention(
         width: Channels.
         heads: Attention heads.
         weight_bits: 1 or 32.
+        norm: ``batch`` or ``layer``.
     """
     product = tokens * group * width
     heads_of = tuple(f"{name}.{part}" for part in ("query", "key", "value"))
     scores, context = f"{name}.scores", f"{name}.context"
-    yield _norm(f"{name}.norm", f"{name}.input", rows=tokens)
+    yield stream_norm(f"{name}.norm", f"{name}.input", tokens=tokens, width=width, norm=norm)
     yield _linear(
         f"{name}.qkv", *heads_of, rows=tokens, inputs=width, outputs=3 * width, bits=weight_bits
     )
@@ -193,7 +203,14 @@ def attention(
 
 
 def two_layer(
-    name: str, *, rows: int, inputs: int, hidden: int, weight_bits: int, times: int = 1
+    name: str,
+    *,
+    rows: int,
+    inputs: int,
+    hidden: int,
+    weight_bits: int,
+    times: int = 1,
+    norm: str = "batch",
 ) -> Iterator[LayerAccount]:
     """A norm and two binary linears with a PReLU between, as in the MLP.
 
@@ -204,8 +221,9 @@ def two_layer(
         hidden: Hidden features.
         weight_bits: 1 or 32.
         times: How often it is computed for an image.
+        norm: ``batch`` (of the rows) or ``layer`` (of what is contracted).
     """
-    yield _norm(f"{name}.norm", f"{name}.input", rows=rows)
+    yield stream_norm(f"{name}.norm", f"{name}.input", tokens=rows, width=inputs, norm=norm)
     yield _linear(
         f"{name}.fc1",
         f"{name}.hidden",
@@ -252,17 +270,28 @@ def spatial(
     yield in_fp32(f"{name}.scale", f"{name}.output", parameters=width, why=_STREAM)
 
 
-def classifier(*, rows: int, width: int, classes: int) -> Iterator[LayerAccount]:
+def classifier(
+    *, rows: int, width: int, classes: int, norm: str = "batch"
+) -> Iterator[LayerAccount]:
     """The last norm and the head on one token.
 
     Args:
         rows: What the norm belongs to.
         width: Channels.
         classes: Logits.
+        norm: ``batch`` (of the rows) or ``layer`` (of the channels).
     """
-    yield LayerAccount(
-        "norm", "folded", parameters=2 * rows, buffers=2 * rows, why=_LAST_NORM, taps=("logits",)
-    )
+    if norm == "layer":
+        yield in_fp32("norm", "logits", parameters=2 * width, why=_CHANNELS)
+    else:
+        yield LayerAccount(
+            "norm",
+            "folded",
+            parameters=2 * rows,
+            buffers=2 * rows,
+            why=_LAST_NORM,
+            taps=("logits",),
+        )
     head, macs = classes * width + classes, classes * width
     yield in_fp32("head", "logits", parameters=head, fp_macs=macs, why=_LOGITS)
 
@@ -288,7 +317,19 @@ def in_fp32(name: str, *taps: str, parameters: int, why: str, fp_macs: int = 0) 
     )
 
 
-def _norm(name: str, *taps: str, rows: int) -> LayerAccount:
+def stream_norm(name: str, *taps: str, tokens: int, width: int, norm: str) -> LayerAccount:
+    """A norm whose result is binarized.
+
+    Args:
+        name: Of the layer.
+        taps: Of the steps that compute it.
+        tokens: What a batch norm belongs to.
+        width: Channels, which a layer norm belongs to.
+        norm: ``batch`` or ``layer``.
+    """
+    if norm == "layer":
+        return in_fp32(name, name, *taps, parameters=2 * width, why=_CHANNELS)
+    rows = tokens
     return LayerAccount(
         name,
         "folded",

@@ -24,7 +24,7 @@ from vitc.errors import VitcError
 from vitc.models.architectures import config_from_dict, config_from_shapes
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
 from vitc.models.config import NetworkConfig
-from vitc.models.described import MOST_BLOCKS
+from vitc.models.described import MOST_BLOCKS, sides_text
 from vitc.models.fitting import fill
 from vitc.models.network import LoadReport, Network, build_network
 from vitc.models.preprocessing import Preprocessing
@@ -174,10 +174,8 @@ def _report(model: Network, notes: tuple[str, ...]) -> LoadReport:
 
 
 def _assumed(preprocessing: Preprocessing) -> str:
-    return (
-        f"no preprocessing is stated: that of ImageNet is assumed, {preprocessing.crop} px of "
-        f"{preprocessing.resize}"
-    )
+    crop, resize = sides_text(preprocessing.crop), sides_text(preprocessing.resize)
+    return f"no preprocessing is stated: that of ImageNet is assumed, {crop} px of {resize}"
 
 
 def file_sha256(file: Path) -> str:

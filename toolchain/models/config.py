@@ -6,13 +6,24 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from vitc.errors import VitcError
-from vitc.models.described import LARGEST, known_fields, number, shown
+from vitc.models.described import (
+    LARGEST,
+    Sides,
+    both,
+    checked_sides,
+    known_fields,
+    number,
+    shown,
+)
 from vitc.models.preprocessing import Preprocessing
 
-__all__ = ["NetworkConfig", "Preset"]
+__all__ = ["NORMS", "NetworkConfig", "Preset"]
+
+NORMS: Final = ("batch", "layer")
+"""What the norms of a stream may be: per token over the batch, or over the channels of a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +31,7 @@ class NetworkConfig:
     """What a network of any architecture has; each architecture adds its own sizes.
 
     Attributes:
-        image_size: Height and width of the input in pixels.
+        image_size: Side of the input in pixels, or its height and width where they differ.
         classes: Number of logits.
         si: Whether blocks have the spatial interaction branch.
         arch: Architecture, a key of `vitc.models.ARCHITECTURES`.
@@ -29,12 +40,13 @@ class NetworkConfig:
             largest probability.
         weight_bits: 1, or 32 for the first training step (latent weights used as they are).
         bn_eps: Constant of every norm; it is not in a state dict.
+        norm: ``batch`` (per token) or ``layer`` (over channels), of the residual stream.
 
     Raises:
         VitcError: If the sizes contradict each other.
     """
 
-    image_size: int
+    image_size: Sides
     classes: int
     si: bool = False
     arch: str = ""
@@ -42,9 +54,11 @@ class NetworkConfig:
     elastic: bool = False
     weight_bits: int = 1
     bn_eps: float = 1e-6
+    norm: str = "batch"
 
     def __post_init__(self) -> None:
-        self._check_sizes("image_size", "classes")
+        object.__setattr__(self, "image_size", checked_sides("image_size", self.image_size))
+        self._check_sizes("classes")
         if type(self.si) is not bool:
             raise VitcError(f"si must be true or false, found {shown(self.si)}.")
         if self.arch != type(self).arch:
@@ -60,6 +74,8 @@ class NetworkConfig:
             raise VitcError(f"weight_bits must be 1 or 32, found {shown(self.weight_bits)}.")
         if not number(self.bn_eps) or not self.bn_eps > 0:
             raise VitcError(f"bn_eps must be positive, found {shown(self.bn_eps)}.")
+        if self.norm not in NORMS:
+            raise VitcError(f"norm must be {' or '.join(NORMS)}, found {shown(self.norm)}.")
 
     def _check_sizes(self, *sizes: str) -> None:
         for name in sizes:
@@ -70,9 +86,14 @@ class NetworkConfig:
                 )
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of an input in pixels."""
+        return both(self.image_size)
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Colours, height and width of an input."""
-        return 3, self.image_size, self.image_size
+        return 3, *self.sides
 
     @property
     def binarized(self) -> bool:
@@ -97,12 +118,14 @@ class NetworkConfig:
     def replace(
         self,
         *,
-        image_size: int | None = None,
+        image_size: Sides | None = None,
         classes: int | None = None,
         depth: int | None = None,
         mlp_ratio: int | None = None,
         si: bool | None = None,
         weight_bits: int | None = None,
+        norm: str | None = None,
+        merge: str | None = None,
     ) -> Self:
         """This configuration with some sizes changed; others follow.
 

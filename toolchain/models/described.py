@@ -10,7 +10,19 @@ from typing import Any, Final
 
 from vitc.errors import VitcError
 
-__all__ = ["LARGEST", "MOST_BLOCKS", "known_fields", "number", "numbered", "shown"]
+__all__ = [
+    "LARGEST",
+    "MOST_BLOCKS",
+    "Sides",
+    "both",
+    "check_multiple",
+    "checked_sides",
+    "known_fields",
+    "number",
+    "numbered",
+    "shown",
+    "sides_text",
+]
 
 LARGEST: Final = 1 << 20
 """Of any size. A file may state what it likes, and memory is made by what it states."""
@@ -32,6 +44,55 @@ def numbered(names: Iterable[str], prefix: str) -> int:
             f"The state dict names block {last}; vitc reads up to {MOST_BLOCKS} blocks."
         )
     return last + 1
+
+
+def check_multiple(sides: tuple[int, int], of: int, what: str) -> None:
+    """Hold height and width of an image against what both must be multiples of.
+
+    Args:
+        sides: Pixels.
+        of: What each side must be a multiple of.
+        what: That number as the sentence calls it.
+
+    Raises:
+        VitcError: If one is not.
+    """
+    height, width = sides
+    if height % of or width % of:
+        found = sides_text(height if height == width else sides)
+        raise VitcError(
+            f"The image size {found} is not a multiple of {what}.",
+            f"Choose a multiple of {of}.",
+        )
+
+
+Sides = int | tuple[int, int]
+"""One side of a square, or height and width."""
+
+
+def both(size: Sides) -> tuple[int, int]:
+    """Height and width."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def sides_text(size: Sides) -> str:
+    """``224``, or ``192 x 256``."""
+    return " x ".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def checked_sides(name: str, size: Any) -> Sides:
+    """A size that a file states: one number where both sides are equal.
+
+    Raises:
+        VitcError: If it is neither an integer from 1 to `LARGEST` nor two of them.
+    """
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(type(s) is int and 1 <= s <= LARGEST for s in sides):
+        raise VitcError(
+            f"{name} must be an integer from 1 to {LARGEST}, or height and width, found "
+            f"{shown(size)}."
+        )
+    return sides if sides[0] != sides[1] else sides[0]
 
 
 def shown(value: object) -> str:

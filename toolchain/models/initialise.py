@@ -17,7 +17,7 @@ from vitc.models.binary_linear import BinaryLinear
 from vitc.models.config import NetworkConfig
 from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.mlp import BinaryMLP
-from vitc.models.layers.norm import AxisNorm
+from vitc.models.layers.norm import AxisNorm, ChannelNorm
 from vitc.models.network import SPATIAL_SCALE, Network, build_network
 from vitc.models.preprocessing import Preprocessing
 
@@ -79,15 +79,16 @@ def random_model(
             normal(module.weight, 0.0, _LATENT_STD)
             normal(module.bias, 0.0, 0.2 * _spread(module))
             module.scheme.randomise(module, generator)
-        elif isinstance(module, AxisNorm):
+        elif isinstance(module, AxisNorm | ChannelNorm):
             uniform(module.weight, 0.5, 1.5, negative=0.15)
             normal(module.bias, 0.0, 0.2)
         elif isinstance(module, nn.PReLU):
             normal(module.weight, 0.25, 0.2)
     for module in modules:
         if isinstance(module, BinaryAttention):
+            linear = module.kv if module.crossed else module.qkv
             for shift in (module.moveq, module.movek, module.movev):
-                normal(shift.bias, 0.0, 0.3 * _spread(module.qkv))
+                normal(shift.bias, 0.0, 0.3 * _spread(linear))
             normal(module.movefc.bias, 0.0, 0.2 * module.movek.bias.shape[2] ** 0.5)
             module.scheme.randomise_attention(module, generator)
         elif isinstance(module, BinaryMLP):

@@ -14,6 +14,7 @@ from vitc.errors import VitcError
 from vitc.models.architectures import architecture
 from vitc.models.binary_linear import freeze
 from vitc.models.config import NetworkConfig
+from vitc.models.described import sides_text
 from vitc.models.preprocessing import Preprocessing
 
 __all__ = ["SPATIAL_SCALE", "LoadReport", "Network", "build_network"]
@@ -71,8 +72,8 @@ class Network(nn.Module):
         self.preprocessing = preprocessing or Preprocessing.for_image_size(config.image_size)
         if self.preprocessing.crop != config.image_size:
             raise VitcError(
-                f"The preprocessing crops to {self.preprocessing.crop} px but the network takes "
-                f"{config.image_size} px."
+                f"The preprocessing crops to {sides_text(self.preprocessing.crop)} px but the "
+                f"network takes {sides_text(config.image_size)} px."
             )
         self.labels: tuple[str, ...] | None = None if labels is None else tuple(labels)
         self.source_path: Path | None = None

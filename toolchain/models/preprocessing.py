@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitc.errors import VitcError
-from vitc.models.described import LARGEST, known_fields, number, shown
+from vitc.models.described import (
+    Sides,
+    both,
+    checked_sides,
+    known_fields,
+    number,
+    shown,
+    sides_text,
+)
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
 __all__ = ["Preprocessing"]
@@ -42,8 +50,10 @@ class Preprocessing:
     """How an image becomes an input tensor.
 
     Attributes:
-        resize: Length of the shorter side after resizing, pixels.
-        crop: Side of the centre crop, pixels; the image size of the network.
+        resize: Length of the shorter side after resizing, pixels; or height and width of the box
+            that the resized picture just covers.
+        crop: Side of the centre crop, pixels, or its height and width; the image size of the
+            network.
         interpolation: ``bicubic``, ``bilinear`` or ``nearest``.
         mean: Per channel, subtracted after scaling to [0, 1].
         std: Per channel, divided by.
@@ -51,8 +61,8 @@ class Preprocessing:
         decoding: The rule by which a file becomes 8-bit RGB, see `vitc.models.picture`.
     """
 
-    resize: int = 256
-    crop: int = 224
+    resize: Sides = 256
+    crop: Sides = 224
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -65,14 +75,12 @@ class Preprocessing:
                 f"Unknown interpolation {shown(self.interpolation)}; known: "
                 f"{', '.join(sorted(_INTERPOLATION))}."
             )
-        if not all(type(size) is int and 1 <= size <= LARGEST for size in (self.crop, self.resize)):
+        for name in ("resize", "crop"):
+            object.__setattr__(self, name, checked_sides(name, getattr(self, name)))
+        if any(own > room for own, room in zip(both(self.crop), both(self.resize), strict=True)):
             raise VitcError(
-                f"resize and crop must be integers from 1 to {LARGEST}, found "
-                f"{shown(self.resize)} and {shown(self.crop)}."
-            )
-        if not 1 <= self.crop <= self.resize:
-            raise VitcError(
-                f"A centre crop of {self.crop} does not fit a shorter side of {self.resize}."
+                f"A centre crop of {sides_text(self.crop)} does not fit a shorter side of "
+                f"{sides_text(self.resize)}."
             )
         channels = (self.mean, self.std)
         if not all(isinstance(c, tuple) and len(c) == 3 and all(map(number, c)) for c in channels):
@@ -90,9 +98,20 @@ class Preprocessing:
             )
 
     @classmethod
-    def for_image_size(cls, image_size: int) -> Preprocessing:
+    def for_image_size(cls, image_size: Sides) -> Preprocessing:
         """The ImageNet evaluation of DeiT: crop ratio 0.875, so 224 from 256."""
-        return cls(resize=int(image_size / 0.875), crop=image_size)
+        height, width = both(image_size)
+        return cls(resize=(int(height / 0.875), int(width / 0.875)), crop=image_size)
+
+    def scaled_to(self, image_size: Sides) -> Preprocessing:
+        """The same for a network of another image size, with the same share cropped."""
+        height, width = (
+            round(box * size / own)
+            for box, size, own in zip(
+                both(self.resize), both(image_size), both(self.crop), strict=True
+            )
+        )
+        return dataclasses.replace(self, resize=(height, width), crop=image_size)
 
     def on(self, background: Colour | None) -> Preprocessing:
         """The same with another background; this one if it is None."""
@@ -105,7 +124,7 @@ class Preprocessing:
             image: Any image of Pillow whose pixels have a range, see `vitc.models.picture`.
 
         Returns:
-            float32 [3, crop, crop].
+            float32 [3, H, W] of the crop.
 
         Raises:
             VitcError: As `crop_centre`.
@@ -116,7 +135,7 @@ class Preprocessing:
         """The pixels of a picture file that `normalise` takes.
 
         Returns:
-            uint8 [crop, crop, 3].
+            uint8 [H, W, 3] of the crop.
 
         Raises:
             VitcError: If the file cannot be read, is refused, or is too long and narrow to be
@@ -126,7 +145,7 @@ class Preprocessing:
         return np.asarray(self._cropped(rgb, os.fspath(path)))
 
     def crop_centre(self, image: Image.Image) -> Image.Image:
-        """The upright RGB image of crop x crop pixels that `apply` normalises.
+        """The upright RGB image of the crop's size that `apply` normalises.
 
         Raises:
             VitcError: If its pixels have no stated range, or the image is so long and narrow that
@@ -135,23 +154,24 @@ class Preprocessing:
         return self._cropped(upright_rgb(image, self.background), "The image")
 
     def _cropped(self, rgb: Image.Image, name: str) -> Image.Image:
-        short = min(rgb.size)
+        height, width = both(self.resize)
         # torchvision's rule: the shorter side is exact, the longer one truncated.
-        size = (
-            self.resize if rgb.width == short else int(self.resize * rgb.width / short),
-            self.resize if rgb.height == short else int(self.resize * rgb.height / short),
-        )
+        if rgb.width * height >= rgb.height * width:
+            size = (int(height * rgb.width / rgb.height), height)
+        else:
+            size = (width, int(width * rgb.height / rgb.width))
         if math.prod(size) > _MOST_PIXELS:
             raise VitcError(
                 f"{name} of {rgb.width} x {rgb.height} would become {size[0]} x {size[1]} when its "
-                f"shorter side is resized to {self.resize}.",
+                f"shorter side is resized to {sides_text(self.resize)}.",
                 "Crop it first.",
             )
         if rgb.size != size:
             rgb = rgb.resize(size, _INTERPOLATION[self.interpolation])
-        left = round((rgb.width - self.crop) / 2)
-        top = round((rgb.height - self.crop) / 2)
-        return rgb.crop((left, top, left + self.crop, top + self.crop))
+        height, width = both(self.crop)
+        left = round((rgb.width - width) / 2)
+        top = round((rgb.height - height) / 2)
+        return rgb.crop((left, top, left + width, top + height))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [.., H, W, 3] to normalised float32 [.., 3, H, W]."""

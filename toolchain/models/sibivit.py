@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.deit import ModelConfig
+from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.block import Block
-from vitc.models.layers.norm import AxisNorm
+from vitc.models.layers.norm import stream_norm
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.network import Network
 from vitc.models.preprocessing import Preprocessing
@@ -48,20 +49,29 @@ class SIBiViT(Network):
         self.blocks = nn.Sequential(
             *(
                 Block(
+                    BinaryAttention(
+                        config.width,
+                        config.heads,
+                        config.tokens,
+                        scheme=rules,
+                        weight_bits=config.weight_bits,
+                        name=f"blocks.{index}.attn",
+                    ),
                     width=config.width,
                     tokens=config.tokens,
-                    heads=config.heads,
                     hidden=config.hidden,
+                    si_tokens=config.tokens if config.si else 0,
                     si_hidden=config.si_hidden,
                     scheme=rules,
                     weight_bits=config.weight_bits,
                     eps=config.bn_eps,
                     name=f"blocks.{index}",
+                    norm=config.norm,
                 )
                 for index in range(config.depth)
             )
         )
-        self.norm = AxisNorm(config.tokens, eps=config.bn_eps)
+        self.norm = stream_norm(config.norm, config.tokens, config.width, config.bn_eps)
         self.head = nn.Linear(config.width, config.classes)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

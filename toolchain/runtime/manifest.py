@@ -350,7 +350,7 @@ class Manifest:
         size, classes = self.config.get("image_size"), self.config.get("classes")
         if found is not None and (size is not None or classes is not None):
             image, count = found
-            sides = size if isinstance(size, list) else [size, size]
+            sides = list(size) if isinstance(size, list | tuple) else [size, size]
             own = size is None or sides == list(image[1:])
             _need(own and classes in (None, count), "image and classes are those of config")
         names = [entry.name for entry in self.entries]

@@ -9,6 +9,7 @@ same test images. With both ``test/`` and ``val/`` the test images are those of 
 
 from __future__ import annotations
 
+import math
 import random
 import unicodedata
 from collections import Counter
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from vitc.errors import VitcError
+from vitc.models.described import both
 from vitc.models.picture import SUFFIXES
 from vitc.models.picture_files import counted, find_pictures
 from vitc.models.preprocessing import Preprocessing
@@ -86,7 +88,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
             dtype=torch.int64,
         )
         self.preprocessing = preprocessing
-        self.in_memory = len(self._entries) * preprocessing.crop**2 * 3 <= _KEPT_BYTES
+        self.in_memory = len(self._entries) * math.prod(both(preprocessing.crop)) * 3 <= _KEPT_BYTES
         self.batch_size = batch_size
         self.left = dict(left or {})
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import Network
+from vitc.models.described import both
 from vitc.models.twins.loading import load_teacher
 
 __all__ = ["Teacher"]
@@ -45,13 +46,13 @@ class Teacher(nn.Module):
         self.register_buffer("gain", (their_std / own_std)[:, None, None])
         shift = (torch.tensor(theirs.mean) - torch.tensor(own.mean)) / own_std
         self.register_buffer("mean", shift[:, None, None])
-        self.size = own.crop
+        self.size = both(own.crop)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """The student's images [B, 3, H, W] to the teacher's logits [B, classes]."""
         own = images * self.gain + self.mean
-        if own.shape[-1] != self.size:
+        if own.shape[-2:] != self.size:
             own = F.interpolate(own, size=self.size, mode="bilinear", antialias=True)
         logits: Tensor = self.network(own)
         return logits

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import (
@@ -18,10 +18,10 @@ from vitc.models.account import (
     spatial,
     two_layer,
 )
-from vitc.models.architectures.entry import Architecture, Shapes
+from vitc.models.architectures.entry import Architecture, Shapes, norm_of
 from vitc.models.architectures.float_deit import DeiTTwinConfig
 from vitc.models.config import NetworkConfig, Preset
-from vitc.models.described import LARGEST, numbered, shown
+from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
 from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ class ModelConfig(NetworkConfig):
                 f"{self.tokens} tokens of width {self.width} with {self.si_hidden} hidden tokens "
                 "are more than vitc takes."
             )
-        if self.image_size % self.patch_size:
-            raise VitcError(
-                f"The image size {self.image_size} is not a multiple of the patch size "
-                f"{self.patch_size}.",
-                f"Choose a multiple of {self.patch_size}.",
-            )
+        check_multiple(self.sides, self.patch_size, f"the patch size {self.patch_size}")
         if self.width % self.heads:
             raise VitcError(f"The width {self.width} is not a multiple of {self.heads} heads.")
         if self.si != (self.si_hidden > 0):
@@ -87,7 +82,8 @@ class ModelConfig(NetworkConfig):
     @property
     def tokens(self) -> int:
         """N, patches plus the class token."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        height, width = self.sides
+        return (height // self.patch_size) * (width // self.patch_size) + 1
 
     @property
     def head_width(self) -> int:
@@ -119,14 +115,21 @@ class ModelConfig(NetworkConfig):
     def replace(
         self,
         *,
-        image_size: int | None = None,
+        image_size: Sides | None = None,
         classes: int | None = None,
         depth: int | None = None,
         mlp_ratio: int | None = None,
         si: bool | None = None,
         weight_bits: int | None = None,
+        norm: str | None = None,
+        merge: str | None = None,
     ) -> ModelConfig:
         """This configuration with some sizes changed; SI's hidden size follows the tokens."""
+        if merge is not None:
+            raise VitcError(
+                "DeiT has one stage, so there is nothing to merge between stages.",
+                "Leave --merge away, or choose swin, pvt or nest.",
+            )
         changed = dataclasses.replace(
             self,
             image_size=self.image_size if image_size is None else image_size,
@@ -134,12 +137,13 @@ class ModelConfig(NetworkConfig):
             depth=self.depth if depth is None else depth,
             hidden=self.hidden if mlp_ratio is None else mlp_ratio * self.width,
             weight_bits=self.weight_bits if weight_bits is None else weight_bits,
+            norm=self.norm if norm is None else norm,
         )
         with_si = self.si if si is None else si
         return dataclasses.replace(changed, si=with_si, si_hidden=changed.tokens if with_si else 0)
 
 
-def _sizes(shapes: Shapes) -> dict[str, int | bool]:
+def _sizes(shapes: Shapes) -> dict[str, Any]:
     ranks = {
         "pos_embed": 3,
         "patch_embed.proj.weight": 4,
@@ -177,6 +181,7 @@ def _sizes(shapes: Shapes) -> dict[str, int | bool]:
         "classes": shapes["head.weight"][0],
         "si": spatial is not None,
         "si_hidden": 0 if spatial is None else spatial[0],
+        "norm": norm_of(shapes),
     }
 
 
@@ -190,16 +195,27 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
     for i in range(config.depth):
         name = f"blocks.{i}"
         yield from attention(
-            f"{name}.attn", tokens=N, group=N, width=C, heads=config.heads, weight_bits=bits
+            f"{name}.attn",
+            tokens=N,
+            group=N,
+            width=C,
+            heads=config.heads,
+            weight_bits=bits,
+            norm=config.norm,
         )
         yield from two_layer(
-            f"{name}.mlp", rows=N, inputs=C, hidden=config.hidden, weight_bits=bits
+            f"{name}.mlp",
+            rows=N,
+            inputs=C,
+            hidden=config.hidden,
+            weight_bits=bits,
+            norm=config.norm,
         )
         if config.si:
             yield from spatial(
                 f"{name}.si", width=C, group=N, hidden=config.si_hidden, weight_bits=bits
             )
-    yield from classifier(rows=N, width=C, classes=config.classes)
+    yield from classifier(rows=N, width=C, classes=config.classes, norm=config.norm)
 
 
 def _network() -> type[Network]:
@@ -261,7 +277,7 @@ DEIT: Final = Architecture(
         _preset("deit-base", 768, 12),
         _MICRO,
     ),
-    tensors=("patch_embed.proj.weight", "pos_embed"),
+    tensors=("head.weight", "patch_embed.proj.weight", "pos_embed"),
     sizes=_sizes,
     layers=_layers,
     network=_network,

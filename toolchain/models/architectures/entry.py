@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from vitc.models.account import LayerAccount
     from vitc.models.network import Network
 
-__all__ = ["Architecture", "Shapes"]
+__all__ = ["Architecture", "Shapes", "norm_of"]
 
 _Config = TypeVar("_Config", bound=NetworkConfig)
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Names and shapes of a state dict."""
+
+
+def norm_of(shapes: Shapes) -> str:
+    """The kind of a network's norms: what batch norms of a stream collect is in its state dict."""
+    collected = (".norm1.running_mean", ".norm1.running_var", ".norm2.running_mean")
+    return "batch" if any(name.endswith(collected) for name in shapes) else "layer"
 
 
 @dataclass(frozen=True)

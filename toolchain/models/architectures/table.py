@@ -15,6 +15,7 @@ from vitc.models.architectures.float_deit import FLOAT_DEIT
 from vitc.models.architectures.float_nest import FLOAT_NEST
 from vitc.models.architectures.float_pvt import FLOAT_PVT
 from vitc.models.architectures.float_swin import FLOAT_SWIN
+from vitc.models.architectures.nest import NEST
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
 
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
-    {entry.name: entry for entry in (DEIT,)}
+    {entry.name: entry for entry in (DEIT, NEST)}
 )
 
 TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(

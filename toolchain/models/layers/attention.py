@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,16 +89,22 @@ class BinaryAttention(Settled):
         signs = self.scheme.attended(self, pre, name) if self.training else ops.binarize(pre)
         return tap(f"{self.name}.{name}", signs.transpose(-3, -2), "bits")
 
-    def forward(self, u: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        u: Tensor,
+        keys: Tensor | None = None,
+        split: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             u: Normalised queries [B, n, C], or [B, groups, n, C].
             keys: Normalised input of keys and values [B, m, C] (or with groups), if the layer was
                 made with `keys`.
+            split: Moves the signs of `u` [B, N, C] into groups [B, groups, n, C].
 
         Returns:
-            The projected context, fp32 in the shape of `u`.
+            The projected context, fp32 in the shape of `u`, or in groups.
 
         Raises:
             VitcError: If there are keys and the layer was made without, or the other way round.
@@ -112,7 +120,8 @@ class BinaryAttention(Settled):
                 "Make it with keys=, the number of keys, if they come from another input.",
             )
         first = self.qkv if keys is None else self.q
-        bits = tap(f"{self.name}.input", first.binarize(u), "bits")
+        bits = first.binarize(u)
+        bits = tap(f"{self.name}.input", bits if split is None else split(bits), "bits")
         if keys is None:
             query, key, value = self.qkv.sections(bits)
         else:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.layers.attention import BinaryAttention
+from vitc.models.layers.groups import Grouping
 from vitc.models.layers.mlp import BinaryMLP
-from vitc.models.layers.norm import AxisNorm
+from vitc.models.layers.norm import AxisNorm, stream_norm
 from vitc.models.schemes import Scheme
 from vitc.models.taps import tap
 
@@ -15,41 +16,52 @@ __all__ = ["Block"]
 
 
 class Block(nn.Module):
-    """``x + Attn(BN1(x))``, then ``x + MLP(BN2(x)) + scale * SI(BN3(x^T))^T``.
+    """``x + Attn(norm1(x))``, then ``x + MLP(norm2(x)) + scale * SI(BN3(x^T))^T``.
+
+    Tokens attend inside groups, and SI mixes those of a group. Either branch is added in groups, so
+    that moving tokens is a view on both sides of the sum.
 
     Args:
+        attn: Its attention, on the tokens of a group.
         width: C, channels.
         tokens: N.
-        heads: BinaryAttention heads.
         hidden: Hidden channels of the MLP.
-        si_hidden: Hidden tokens of the spatial branch; 0 for none.
+        si_tokens: Tokens that the spatial branch mixes; 0 for no such branch.
+        si_hidden: Its hidden tokens.
         scheme: Binarization scheme.
         weight_bits: 1 or 32.
         eps: Of the norms.
         name: Prefix of the tap names.
+        norm: Of a branch's input, ``batch`` or ``layer``.
+        groups: Of tokens that attend; None where all of them do.
+        si_groups: Of tokens that the spatial branch mixes; None where it mixes all.
     """
 
     def __init__(
         self,
+        attn: BinaryAttention,
         *,
         width: int,
         tokens: int,
-        heads: int,
         hidden: int,
+        si_tokens: int,
         si_hidden: int,
         scheme: Scheme,
         weight_bits: int,
         eps: float,
         name: str,
+        norm: str = "batch",
+        groups: Grouping | None = None,
+        si_groups: Grouping | None = None,
     ) -> None:
         super().__init__()
         self.name = name
-        self.has_si = si_hidden > 0
-        self.norm1 = AxisNorm(tokens, eps=eps)
-        self.attn = BinaryAttention(
-            width, heads, tokens, scheme=scheme, weight_bits=weight_bits, name=f"{name}.attn"
-        )
-        self.norm2 = AxisNorm(tokens, eps=eps)
+        self.groups = groups
+        self.si_groups = si_groups
+        self.has_si = si_tokens > 0
+        self.norm1 = stream_norm(norm, tokens, width, eps, f"{name}.attn.norm")
+        self.attn = attn
+        self.norm2 = stream_norm(norm, tokens, width, eps, f"{name}.mlp.norm")
         self.mlp = BinaryMLP(
             width, hidden, tokens, scheme=scheme, weight_bits=weight_bits, name=f"{name}.mlp"
         )
@@ -57,14 +69,34 @@ class Block(nn.Module):
             self.learnablescaling = nn.Parameter(torch.zeros(1, 1, width))
             self.norm3 = AxisNorm(width, eps=eps)
             self.mlp2 = BinaryMLP(
-                tokens, si_hidden, width, scheme=scheme, weight_bits=weight_bits, name=f"{name}.si"
+                si_tokens,
+                si_hidden,
+                width,
+                scheme=scheme,
+                weight_bits=weight_bits,
+                name=f"{name}.si",
             )
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual stream [B, N, C] to residual stream [B, N, C]."""
-        after = tap(f"{self.name}.attn.output", x + self.attn(self.norm1(x)))
+        u = self.norm1(x)
+        if self.groups is None:
+            after = x + self.attn(u)
+        else:
+            after = self.groups.join(self.groups.split(x) + self.attn(u, split=self.groups.split))
+        after = tap(f"{self.name}.attn.output", after)
         out = tap(f"{self.name}.mlp.output", after + self.mlp(self.norm2(after)))
         if not self.has_si:
             return out
-        spatial = self.mlp2(self.norm3(after.transpose(1, 2))).transpose(1, 2)
-        return tap(f"{self.name}.si.output", out + self.learnablescaling * spatial)
+        u = self.norm3(after.transpose(1, 2))
+        if self.si_groups is None:
+            out = out + self.learnablescaling * self.mlp2(u).transpose(1, 2)
+        else:
+            spatial = self.mlp2(u, split=self._turned_groups).transpose(2, 3)
+            out = self.si_groups.join(self.si_groups.split(out) + self.learnablescaling * spatial)
+        return tap(f"{self.name}.si.output", out)
+
+    def _turned_groups(self, bits: Tensor) -> Tensor:
+        """[B, C, N] to [B, G, C, g]."""
+        assert self.si_groups is not None  # noqa: S101 - the only caller has asked
+        return self.si_groups.split(bits.transpose(1, 2)).transpose(2, 3)

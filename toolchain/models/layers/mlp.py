@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
@@ -10,7 +13,16 @@ from vitc.models.layers.shift import Shift
 from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
-__all__ = ["BinaryMLP"]
+__all__ = ["BinaryMLP", "RowPReLU"]
+
+
+class RowPReLU(nn.PReLU):
+    """PReLU whose slopes belong to the axis before the last, however many stand before that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., rows, features] to the same shape."""
+        active: Tensor = torch.ops.aten._prelu_kernel(x, self.weight.unsqueeze(-1))
+        return active
 
 
 class BinaryMLP(Named):
@@ -42,16 +54,25 @@ class BinaryMLP(Named):
         rules = find_scheme(scheme)
         self.fc1 = BinaryLinear(features, hidden, rules, weight_bits)
         self.moveact1 = Shift(1, rows, 1)
-        self.prelu = nn.PReLU(rows)
+        self.prelu = RowPReLU(rows)
         self.moveact2 = Shift(1, rows, 1)
         # What a move would do, the bias of fc1 does already.
         self.fc2 = BinaryLinear(hidden, features, rules, weight_bits, moved=False)
         self.movefc1 = Shift(1, rows, 1)
         self.movefc2 = Shift(1, rows, 1)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Normalised [B, rows, features] to [B, rows, features], fp32."""
-        bits = tap(f"{self.name}.input", self.fc1.binarize(self.movefc1(u)), "bits")
+    def forward(self, u: Tensor, split: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Mix features.
+
+        Args:
+            u: Normalised [B, rows, features].
+            split: Moves the signs of `u` into groups [B, groups, rows, features].
+
+        Returns:
+            fp32 [B, rows, features], or that with groups.
+        """
+        bits = self.fc1.binarize(self.movefc1(u))
+        bits = tap(f"{self.name}.input", bits if split is None else split(bits), "bits")
         pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(self.fc1(bits)))))
         out: Tensor = self.fc2(tap(f"{self.name}.hidden", self.fc2.binarize(pre), "bits"))
         return out

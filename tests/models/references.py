@@ -1,0 +1,206 @@
+"""Binarized backbones in plain numpy float64, written from the specification of the family.
+
+Nothing of vitc is used: tensors come by their names in a checkpoint, sizes from the configuration
+in its metadata. Groups are lists of token numbers, made by loops.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+EPS = 1e-6
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Tensors in float64, and the configuration."""
+    with safe_open(path, framework="np") as opened:
+        config = json.loads(opened.metadata()["vitc"])["config"]
+        return {n: opened.get_tensor(n).astype(np.float64) for n in opened.keys()}, config  # noqa: SIM118
+
+
+def sgn(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 0, 1.0, -1.0)
+
+
+def sides(size: int | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def rectangles(height: int, width: int, h: int, w: int, down: int = 0, right: int = 0) -> list:
+    """Token numbers of each group, row-major; place r of the shifted map is row (r + shift)."""
+    groups = []
+    for top in range(0, height, h):
+        for left in range(0, width, w):
+            rows = [(top + r + down) % height for r in range(h)]
+            columns = [(left + c + right) % width for c in range(w)]
+            groups.append([r * width + c for r in rows for c in columns])
+    return groups
+
+
+def layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + EPS) * gain + bias
+
+
+def convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, step: int, pad: int = 0):
+    """Maps [B, H, W, K] to [B, H', W', O]."""
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    size_r, size_c = weight.shape[2:]
+    rows, columns = (x.shape[1] - size_r) // step + 1, (x.shape[2] - size_c) // step + 1
+    out = np.zeros((len(x), rows, columns, len(weight)))
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, i * step : i * step + size_r, j * step : j * step + size_c]
+            out[:, i, j] = np.einsum("brck,okrc->bo", window, weight) + bias
+    return out
+
+
+@dataclass
+class Reference:
+    """A network, and the bits, the masks, and the distance of each sign from a tie that it saw."""
+
+    state: dict[str, np.ndarray]
+    config: dict
+    bits: dict[str, np.ndarray] = field(default_factory=dict)
+    nearest: float = np.inf
+
+    def sign(self, name: str, x: np.ndarray) -> np.ndarray:
+        self.nearest = min(self.nearest, float(np.abs(x).min()))
+        self.bits[name] = x >= 0
+        return sgn(x)
+
+    def norm(self, name: str, x: np.ndarray, kind: str | None = None) -> np.ndarray:
+        s = self.state
+        if (kind or self.config["norm"]) == "layer":
+            return layer_norm(x, s[f"{name}.weight"], s[f"{name}.bias"])
+        mean, variance, gain, bias = (
+            s[f"{name}.{part}"][:, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / np.sqrt(variance + EPS) * gain + bias
+
+    def linear(self, name: str, signs: np.ndarray) -> np.ndarray:
+        weight = self.state[f"{name}.weight"]
+        binary = sgn(weight - weight.mean(1, keepdims=True))
+        scale = np.abs(weight).mean(1).astype(np.float32).astype(np.float64)
+        return scale * (signs @ binary.T) + self.state[f"{name}.bias"]
+
+    def two_layer(self, name: str, tap: str, signs: np.ndarray) -> np.ndarray:
+        """Shifts and slopes belong to the second axis of the signs from behind."""
+        s = self.state
+        y = self.linear(f"{name}.fc1", signs) + s[f"{name}.moveact1.bias"][0]
+        slope = s[f"{name}.prelu.weight"][:, None]
+        y = np.where(y >= 0, y, slope * y) + s[f"{name}.moveact2.bias"][0]
+        return self.linear(
+            f"{name}.fc2", self.sign(f"{tap}.hidden", y + s[f"{name}.movefc2.bias"][0])
+        )
+
+    def attend(self, name: str, queries, keys, score_bias=None, excluded=None) -> np.ndarray:
+        """Signs of inputs [B, n, C] and [B, m, C] of one group to the projected context."""
+        s = self.state
+        if f"{name}.qkv.weight" in s:
+            q, k, v = np.split(self.linear(f"{name}.qkv", queries), 3, axis=-1)
+        else:
+            q = self.linear(f"{name}.q", queries)
+            k, v = np.split(self.linear(f"{name}.kv", keys), 2, axis=-1)
+        heads = s[f"{name}.moveq.bias"].shape[1]
+        by_head = []
+        for value, move in ((q, "moveq"), (k, "movek"), (v, "movev")):
+            cut = value.reshape(*value.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+            pre = cut + s[f"{name}.{move}.bias"]
+            self.nearest = min(self.nearest, float(np.abs(pre).min()))
+            by_head.append(sgn(pre))
+        q, k, v = by_head
+        scores = q @ k.transpose(0, 1, 3, 2)
+        width = q.shape[-1]
+        root = 1 / np.sqrt(np.float64(width))
+        if score_bias is None:
+            slack = min(width, np.floor(np.log(2) / root))
+            far = (width - scores) / 2
+            mask = far <= far.min(-1, keepdims=True) + slack
+        else:
+            table = (score_bias / root).astype(np.float32)
+            cut = np.float32(2 * np.log(2) / root)
+            t = scores.astype(np.float32) + table
+            if excluded is not None:
+                t = np.where(excluded, np.float32(-np.inf), t)
+            mask = t >= t.max(-1, keepdims=True) - cut
+        context = (mask @ v).transpose(0, 2, 1, 3).reshape(queries.shape)
+        pre = context + s[f"{name}.movefc.bias"]
+        self.nearest = min(self.nearest, float(np.abs(pre).min()))
+        return self.linear(f"{name}.proj", sgn(pre))
+
+    def block(self, name: str, x: np.ndarray, groups: list, si_groups: list, attend) -> np.ndarray:
+        """`attend(name, bits, group number)` gives what is added to the tokens of a group."""
+        s = self.state
+        u = self.norm(f"{name}.norm1", x)
+        signs = self.sign(f"{name}.attn.input", u)
+        added = np.zeros_like(x)
+        for number, group in enumerate(groups):
+            added[:, group] = attend(f"{name}.attn", signs[:, group], u, number)
+        x = x + added
+        u = self.norm(f"{name}.norm2", x) + s[f"{name}.mlp.movefc1.bias"][0]
+        signs = self.sign(f"{name}.mlp.input", u)
+        out = x + self.two_layer(f"{name}.mlp", f"{name}.mlp", signs)
+        if not self.config["si"]:
+            return out
+        u = self.norm(f"{name}.norm3", x.transpose(0, 2, 1), "batch")
+        u = u + s[f"{name}.mlp2.movefc1.bias"][0]
+        signs = self.sign(f"{name}.si.input", u)
+        hidden = []
+        for group in si_groups:
+            mixed = self.two_layer(f"{name}.mlp2", f"{name}.si", signs[:, :, group])
+            hidden.append(self.bits[f"{name}.si.hidden"])
+            out[:, group] += s[f"{name}.learnablescaling"][0] * mixed.transpose(0, 2, 1)
+        self.bits[f"{name}.si.hidden"] = np.concatenate(hidden, axis=2)
+        return out
+
+    def head(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.state["head.weight"].T + self.state["head.bias"]
+
+
+def nest(net: Reference, image: np.ndarray) -> np.ndarray:
+    """Images [B, 3, H, W] to logits."""
+    s, config = net.state, net.config
+    patch, levels = config["patch_size"], len(config["widths"])
+    height, width = (side // patch for side in sides(config["image_size"]))
+    block = height >> (levels - 1), width >> (levels - 1)
+    x = convolution(
+        image.transpose(0, 2, 3, 1), s["patch_embed.proj.weight"], s["patch_embed.proj.bias"], patch
+    )
+    for level in range(levels):
+        if level:
+            pool = f"stages.{level}.pool"
+            x = convolution(x, s[f"{pool}.conv.weight"], s[f"{pool}.conv.bias"], 1, pad=1)
+            x = net.norm(f"{pool}.norm", x, "layer")
+            x = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
+            height, width = height // 2, width // 2
+            x = np.stack(
+                [
+                    x[:, r : r + 2 * height : 2, c : c + 2 * width : 2]
+                    for r in range(3)
+                    for c in range(3)
+                ]
+            ).max(0)
+        order = rectangles(height, width, *block)
+        count, size = len(order), block[0] * block[1]
+        tokens = x.reshape(len(x), -1, x.shape[-1])[:, np.concatenate(order)]
+        tokens = tokens + s[f"stages.{level}.pos_embed"].reshape(1, count * size, -1)
+        groups = [list(range(i * size, (i + 1) * size)) for i in range(count)]
+        for index in range(config["depths"][level]):
+            tokens = net.block(
+                f"stages.{level}.blocks.{index}",
+                tokens,
+                groups,
+                groups,
+                lambda name, bits, *_: net.attend(name, bits, bits),
+            )
+        back = np.argsort(np.concatenate(order))
+        x = tokens[:, back].reshape(len(x), height, width, -1)
+    return net.head(net.norm("norm", tokens).mean(1))

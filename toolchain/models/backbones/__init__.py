@@ -1,0 +1,1 @@
+"""Binarized backbones of several stages; DeiT is `vitc.models.sibivit`."""

@@ -1,0 +1,97 @@
+"""What backbones of several stages share: their blocks, and a head on the mean of the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from vitc.models.architectures.staged import Stage, StagedConfig
+from vitc.models.layers.attention import BinaryAttention
+from vitc.models.layers.block import Block
+from vitc.models.layers.groups import Grouping, Rectangles
+from vitc.models.layers.norm import stream_norm
+from vitc.models.network import Network
+from vitc.models.schemes import scheme
+from vitc.models.taps import tap
+
+__all__ = ["StagedNetwork", "rectangles", "stage_blocks"]
+
+Cut = Callable[[tuple[int, int], tuple[int, int]], Grouping | None]
+"""Map and rectangle to how the stream stands in such rectangles; None for one rectangle."""
+
+
+def rectangles(
+    map: tuple[int, int],  # noqa: A002 - as in `Stage`
+    size: tuple[int, int],
+    shift: tuple[int, int] = (0, 0),
+) -> Rectangles | None:
+    """Rectangles of a row-major stream; None for one."""
+    return None if size == map else Rectangles(map, size, shift)
+
+
+def stage_blocks(config: StagedConfig, index: int, cut: Cut) -> nn.Sequential:
+    """The blocks of a stage.
+
+    Args:
+        config: Of the network.
+        index: Of the stage.
+        cut: How its tokens stand in groups.
+    """
+    stage = config.stages[index]
+    return nn.Sequential(
+        *(_block(config, stage, f"stages.{index}.blocks.{i}", cut) for i in range(stage.depth))
+    )
+
+
+def _block(config: StagedConfig, stage: Stage, name: str, cut: Cut) -> Block:
+    rules = scheme(config.scheme)
+    attention = BinaryAttention(
+        stage.width,
+        stage.heads,
+        stage.group,
+        scheme=rules,
+        weight_bits=config.weight_bits,
+        name=f"{name}.attn",
+    )
+    return Block(
+        attention,
+        width=stage.width,
+        tokens=stage.tokens,
+        hidden=stage.hidden,
+        si_tokens=stage.si_tokens if config.si else 0,
+        si_hidden=stage.si_tokens,
+        scheme=rules,
+        weight_bits=config.weight_bits,
+        eps=config.bn_eps,
+        name=name,
+        norm=config.norm,
+        groups=cut(stage.map, stage.window),
+        si_groups=cut(stage.map, stage.mixed),
+    )
+
+
+class StagedNetwork(Network):
+    """A network whose last norm and head act on the mean of the tokens; a subclass has the stages.
+
+    Arguments are those of `Network`. A stage takes the residual stream of the one before.
+
+    Raises:
+        VitcError: If the scheme is unknown, or as `Network`.
+    """
+
+    config: StagedConfig
+    stages: nn.ModuleList
+
+    def add_head(self) -> None:
+        """Put the last norm and the head behind the stages."""
+        last = self.config.stages[-1]
+        self.norm = stream_norm(self.config.norm, last.tokens, last.width, self.config.bn_eps)
+        self.head = nn.Linear(last.width, self.config.classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Residual stream [B, N, C] to logits [B, classes]."""
+        logits: Tensor = self.head(self.norm(x).mean(1))
+        return tap("logits", logits)
