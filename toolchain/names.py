@@ -75,7 +75,16 @@ class Names:
 
 PRESETS: Final = Names(
     "preset",
-    ("deit-tiny", "deit-small", "deit-base", "micro", "nest-tiny", "micro-nest"),
+    (
+        "deit-tiny",
+        "deit-small",
+        "deit-base",
+        "micro",
+        "swin-tiny",
+        "micro-swin",
+        "nest-tiny",
+        "micro-nest",
+    ),
     "see `vitc models`",
 )
 """Keys of `vitc.models.PRESETS`."""
@@ -84,7 +93,7 @@ TWIN_PRESETS: Final = Names(
     "preset",
     (
         *PRESETS.known,
-        *("swin-tiny", "micro-swin", "pvt-tiny", "micro-pvt"),
+        *("pvt-tiny", "micro-pvt"),
     ),
     "see `vitc models`",
 )

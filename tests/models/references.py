@@ -204,3 +204,51 @@ def nest(net: Reference, image: np.ndarray) -> np.ndarray:
         back = np.argsort(np.concatenate(order))
         x = tokens[:, back].reshape(len(x), height, width, -1)
     return net.head(net.norm("norm", tokens).mean(1))
+
+
+def swin(net: Reference, image: np.ndarray) -> np.ndarray:
+    """Images [B, 3, H, W] to logits."""
+    s, config = net.state, net.config
+    patch = config["patch_size"]
+    height, width = (side // patch for side in sides(config["image_size"]))
+    x = convolution(
+        image.transpose(0, 2, 3, 1), s["patch_embed.proj.weight"], s["patch_embed.proj.bias"], patch
+    )
+    x = net.norm("patch_embed.norm", x, "layer")
+    for stage in range(len(config["widths"])):
+        if stage:
+            quads = [x[:, row::2, column::2] for column in range(2) for row in range(2)]
+            x = net.norm(f"stages.{stage}.merge.norm", np.concatenate(quads, -1), "layer")
+            x = x @ s[f"stages.{stage}.merge.reduction.weight"].T
+            height, width = height // 2, width // 2
+        h, w = min(config["window"][0], height), min(config["window"][1], width)
+        tokens = x.reshape(len(x), height * width, -1)
+        plain = rectangles(height, width, h, w)
+        places = [(i, j) for i in range(h) for j in range(w)]
+        index = [
+            [(a - c + h - 1) * (2 * w - 1) + b - d + w - 1 for c, d in places] for a, b in places
+        ]
+        for block in range(config["depths"][stage]):
+            down = h // 2 if block % 2 and height > h else 0
+            right = w // 2 if block % 2 and width > w else 0
+            groups = rectangles(height, width, h, w, down, right)
+            table = s[f"stages.{stage}.blocks.{block}.attn.relative_position_bias_table"]
+            bias = table[index].transpose(2, 0, 1)
+
+            def region(token: int, down=down, right=right, h=h, w=w, map=(height, width)) -> tuple:
+                kinds = []
+                for at, side, size, by in zip(
+                    divmod(token, map[1]), map, (h, w), (down, right), strict=True
+                ):
+                    r = (at - by) % side
+                    kinds.append(0 if not by or r < side - size else 1 if r < side - by else 2)
+                return tuple(kinds)
+
+            def attend(name, bits, _, number, groups=groups, bias=bias, region=region):
+                kinds = [region(token) for token in groups[number]]
+                apart = np.array([[one != other for other in kinds] for one in kinds])
+                return net.attend(name, bits, bits, bias, apart)
+
+            tokens = net.block(f"stages.{stage}.blocks.{block}", tokens, groups, plain, attend)
+        x = tokens.reshape(len(x), height, width, -1)
+    return net.head(net.norm("norm", tokens).mean(1))

@@ -26,6 +26,8 @@ TABLE = [
 # Section 3 of the specification of the family, without and with SI: params M, binary weights M,
 # binary GMAC, fp MMAC.
 FAMILY = [
+    ("swin-tiny", False, "28.37", "25.88", "4.302", "188.6"),
+    ("swin-tiny", True, "28.47", "25.94", "4.442", "188.6"),
     ("nest-tiny", False, "17.20", "15.26", "4.752", "1055"),
     ("nest-tiny", True, "18.15", "16.18", "5.342", "1055"),
 ]

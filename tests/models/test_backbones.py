@@ -23,6 +23,7 @@ from vitc.models import (
 )
 from vitc.models.architectures import config_from_shapes
 from vitc.models.architectures.nest import NestConfig
+from vitc.models.architectures.swin import SwinConfig
 
 LOGIT_TOLERANCE = 1e-4
 # No value before a sign is nearer to zero than this, far more than fp32 leaves of it.
@@ -38,11 +39,24 @@ NEST = NestConfig(
     classes=5,
     si=True,
 )
-COMPUTES: dict[str, Callable[..., np.ndarray]] = {"nest": references.nest}
+SWIN = SwinConfig(
+    image_size=(24, 36),
+    patch_size=2,
+    widths=(14, 24),
+    heads=(2, 3),
+    depths=(2, 3),
+    hidden=(19, 40),
+    window=(6, 3),
+    classes=5,
+    si=True,
+)
+COMPUTES: dict[str, Callable[..., np.ndarray]] = {"nest": references.nest, "swin": references.swin}
 CONFIGS = {
     "nest": NEST,
     "nest, layer norms": NEST.replace(norm="layer"),
     "nest without SI, square": NEST.replace(si=False, image_size=24),
+    "swin": SWIN,
+    "swin, layer norms, no SI": SWIN.replace(norm="layer", si=False),
     "nest of one level": NestConfig(
         image_size=8,
         patch_size=2,

@@ -377,6 +377,12 @@ def _row_best_mask(nodes: Nodes, scores: ir.Value, slack: int) -> ir.Value:
     return nodes("RowBestMask", scores, domain=DOMAIN, slack=slack)
 
 
+def _biased_best_mask(
+    nodes: Nodes, scores: ir.Value, bias: ir.Value, excluded: ir.Value, cut: float
+) -> ir.Value:
+    return nodes("BiasedBestMask", scores, bias, excluded, domain=DOMAIN, cut=cut)
+
+
 def _elastic_mask(nodes: Nodes, scores: ir.Value, *tables: ir.Value) -> ir.Value:
     return nodes("ElasticMask", scores, *tables, domain=DOMAIN)
 
@@ -428,6 +434,7 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _own.binary_scores.default: _contraction("BinaryScores"),
         _own.softmax_mask.default: _softmax_mask,
         _own.row_best_mask.default: _row_best_mask,
+        _own.biased_best_mask.default: _biased_best_mask,
         _own.elastic_mask.default: _elastic_mask,
         _own.sum_threshold.default: _sum_threshold,
         _own.mask_sign_matmul.default: _mask_sign_matmul,

@@ -41,6 +41,7 @@ _LOGITS = "class scores are real numbers; the papers keep the head in fp32"
 _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
 _CHANNELS = "mean and variance over the channels of a token are real numbers"
+_BIAS = "is added to the integer scores of a window in fp32, before they are compared"
 _LAST_NORM = "its class token folds into the head"
 _SHIFT = "folds into the threshold on the integer before it"
 _PRELU = "folds with its shifts into two bounds on the integer before it"
@@ -168,6 +169,7 @@ def attention(
     heads: int,
     weight_bits: int,
     norm: str = "batch",
+    window: tuple[int, int] | None = None,
 ) -> Iterator[LayerAccount]:
     """A norm, binary attention inside groups of tokens, and its projection.
 
@@ -179,6 +181,7 @@ def attention(
         heads: Attention heads.
         weight_bits: 1 or 32.
         norm: ``batch`` or ``layer``.
+        window: Rows and columns of a group whose scores have a bias of relative positions.
     """
     product = tokens * group * width
     heads_of = tuple(f"{name}.{part}" for part in ("query", "key", "value"))
@@ -188,6 +191,10 @@ def attention(
         f"{name}.qkv", *heads_of, rows=tokens, inputs=width, outputs=3 * width, bits=weight_bits
     )
     yield _shift(f"{name}.move", *heads_of, values=3 * heads * group)
+    if window is not None:
+        rows, columns = window
+        table = (2 * rows - 1) * (2 * columns - 1) * heads
+        yield in_fp32(f"{name}.bias", scores, context, parameters=table, why=_BIAS)
     yield LayerAccount(scores, "binary", binary_macs=product, taps=(scores, context))
     yield LayerAccount(context, "binary", binary_macs=product, taps=(context,))
     yield _shift(f"{name}.move_fc", context, values=group)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops
+from vitc.models.layers.groups import Grouping
 from vitc.models.layers.named import Settled, settle_names
 from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import are_bits
@@ -50,6 +51,12 @@ class LinearOutput:
 
 def _scaled(bits: Tensor, sign_bits: Tensor, scale: Tensor, bias: Tensor) -> LinearOutput:
     return LinearOutput(ops.binary_linear(bits, sign_bits).to(scale.dtype) * scale, bias)
+
+
+def _moved(x: Tensor, move: Shift | None, groups: Grouping | None) -> Tensor:
+    if move is None:
+        return x
+    return move(x) if groups is None else x + groups.spread(move.bias)
 
 
 def _joined(outputs: list[LinearOutput]) -> Tensor:
@@ -129,9 +136,14 @@ class BinaryLinear(nn.Module):
         scale, bias = self.scheme.affine(self)
         return sign_bits, scale.to(self.weight.dtype), bias.to(self.weight.dtype)
 
-    def binarize(self, x: Tensor) -> Tensor:
-        """What this layer reads, [B, .., K]: bits in eval mode, quantized floats in training."""
-        pre = x if self.move is None else self.move(x)
+    def binarize(self, x: Tensor, groups: Grouping | None = None) -> Tensor:
+        """What this layer reads: bits in eval mode, quantized floats in training.
+
+        Args:
+            x: [B, .., K]; with `groups` of K tokens, [B, .., N] before they are split.
+            groups: Of the tokens on the last axis; the moves are those of a group, for each.
+        """
+        pre = _moved(x, self.move, groups)
         return self.scheme.inputs(self, pre) if self.training else ops.binarize(pre)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
@@ -178,9 +190,9 @@ class FrozenBinaryLinear(nn.Module):
         self.register_buffer("bias", bias.to(torch.float32).to(dtype))
         self.training = False
 
-    def binarize(self, x: Tensor) -> Tensor:
-        """Bits of what this layer reads, [B, .., K]."""
-        bits: Tensor = ops.binarize(x if self.move is None else self.move(x))
+    def binarize(self, x: Tensor, groups: Grouping | None = None) -> Tensor:
+        """Bits of what this layer reads; arguments are those of `BinaryLinear.binarize`."""
+        bits: Tensor = ops.binarize(_moved(x, self.move, groups))
         return bits
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:

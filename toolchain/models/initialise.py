@@ -109,7 +109,11 @@ def random_model(
     for module in modules:
         if isinstance(module, nn.Linear):
             normal(module.weight, 0.0, 2 * module.weight.shape[1] ** -0.5)
-            normal(module.bias, 0.0, 0.1)
+            if module.bias is not None:
+                normal(module.bias, 0.0, 0.1)
+    for name, parameter in model.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            normal(parameter, 0.0, 0.5)
     _calibrate(model, random_images(config, _CALIBRATION_IMAGES, seed), generator)
     return model
 

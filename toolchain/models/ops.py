@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "biased_best_mask",
     "binarize",
     "binary_linear",
     "binary_scores",
@@ -57,6 +58,24 @@ def softmax_mask(p: Tensor, ratio: float) -> Tensor:
 def row_best_mask(scores: Tensor, slack: int) -> Tensor:
     """Mask bits of integer scores [.., N]: 1 where score >= (largest of the row) - 2 * slack."""
     return (scores >= scores.amax(dim=-1, keepdim=True) - 2 * slack).to(torch.uint8)
+
+
+@torch.library.custom_op("vitc::biased_best_mask", mutates_args=())
+def biased_best_mask(scores: Tensor, bias: Tensor, excluded: Tensor, cut: float) -> Tensor:
+    """Mask bits of scores int32 [.., G, h, N, M] with a bias, decided in fp32 wherever it runs.
+
+    1 where t >= fp32(rowmax(t) - cut), t = fp32(scores + bias), -inf where excluded.
+
+    Args:
+        scores: Exact integers.
+        bias: [h, N, M] of fp32 values.
+        excluded: bool [G, 1, N, M], or [1, 1, 1, 1].
+        cut: An fp32 value.
+    """
+    t = scores.to(torch.float32) + bias.to(torch.float32)
+    t = t.masked_fill(excluded, -torch.inf)
+    least = t.amax(dim=-1, keepdim=True) - torch.tensor(cut, dtype=torch.float32)
+    return (t >= least).to(torch.uint8)
 
 
 @torch.library.custom_op("vitc::elastic_mask", mutates_args=())
@@ -109,6 +128,11 @@ def _(p: Tensor, ratio: float) -> Tensor:  # noqa: ARG001
 
 @row_best_mask.register_fake
 def _(scores: Tensor, slack: int) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(scores, dtype=torch.uint8)
+
+
+@biased_best_mask.register_fake
+def _(scores: Tensor, bias: Tensor, excluded: Tensor, cut: float) -> Tensor:  # noqa: ARG001
     return torch.empty_like(scores, dtype=torch.uint8)
 
 

@@ -11,6 +11,8 @@ from vitc.models.account import PIXELS, LayerAccount, classifier, in_fp32
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_nest import NesTTwinConfig
 from vitc.models.architectures.staged import (
+    BETWEEN,
+    TWIN_RATIO,
     Stage,
     StagedConfig,
     block_layers,
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from vitc.models.network import Network
 
 __all__ = ["NEST", "NestConfig"]
-
-_TWIN_RATIO: Final = 4
-_BETWEEN: Final = "between levels things are real numbers, as the papers keep them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def _layers(config: NestConfig) -> Iterator[LayerAccount]:
                 f"{name}.embedding",
                 parameters=9 * before * C + C + 2 * C + N * C,
                 fp_macs=4 * N * 9 * before * C,
-                why=_BETWEEN,
+                why=BETWEEN,
             )
         yield from block_layers(config, index)
     last = config.stages[-1]
@@ -135,7 +134,7 @@ def _twin(config: NestConfig) -> NesTTwinConfig:
         widths=config.widths,
         depths=config.depths,
         heads=config.heads,
-        hidden=tuple(_TWIN_RATIO * width for width in config.widths),
+        hidden=tuple(TWIN_RATIO * width for width in config.widths),
         classes=config.classes,
     )
 

@@ -15,10 +15,25 @@ from vitc.models.architectures.entry import Shapes, norm_of
 from vitc.models.config import NetworkConfig
 from vitc.models.described import LARGEST, Sides, numbered, shown
 
-__all__ = ["MERGES", "Stage", "StagedConfig", "block_layers", "shape_of", "square", "staged_sizes"]
+__all__ = [
+    "BETWEEN",
+    "MERGES",
+    "TWIN_RATIO",
+    "Stage",
+    "StagedConfig",
+    "block_layers",
+    "shape_of",
+    "square",
+    "staged_sizes",
+]
 
 MERGES: Final = ("float", "binary")
 """How the linears and convolutions between stages are computed."""
+
+TWIN_RATIO: Final = 4
+"""Hidden channels over channels of a full-precision twin's MLP."""
+
+BETWEEN: Final = "between stages things are real numbers, as the papers keep them"
 
 _MOST_VALUES: Final = 1 << 28
 """Tokens times width."""
@@ -251,6 +266,7 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
             heads=stage.heads,
             weight_bits=bits,
             norm=config.norm,
+            window=stage.window if stage.relative else None,
         )
         yield from two_layer(
             f"{name}.mlp",

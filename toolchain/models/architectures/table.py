@@ -16,6 +16,7 @@ from vitc.models.architectures.float_nest import FLOAT_NEST
 from vitc.models.architectures.float_pvt import FLOAT_PVT
 from vitc.models.architectures.float_swin import FLOAT_SWIN
 from vitc.models.architectures.nest import NEST
+from vitc.models.architectures.swin import SWIN
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
 
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
-    {entry.name: entry for entry in (DEIT, NEST)}
+    {entry.name: entry for entry in (DEIT, SWIN, NEST)}
 )
 
 TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(

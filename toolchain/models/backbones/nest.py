@@ -54,7 +54,7 @@ class _Level(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, count, stage.group, stage.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = stage_blocks(
-            config, index, lambda whole, size: None if whole == size else Blocks(count)
+            config, index, lambda whole, size, _: None if whole == size else Blocks(count)
         )
 
     def forward(self, x: Tensor) -> Tensor:

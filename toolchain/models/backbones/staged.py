@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from torch import Tensor, nn
 
-from vitc.models.architectures.staged import Stage, StagedConfig
+from vitc.models.architectures.staged import StagedConfig
 from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.block import Block
 from vitc.models.layers.groups import Grouping, Rectangles
@@ -17,14 +18,16 @@ from vitc.models.taps import tap
 
 __all__ = ["StagedNetwork", "rectangles", "stage_blocks"]
 
-Cut = Callable[[tuple[int, int], tuple[int, int]], Grouping | None]
-"""Map and rectangle to how the stream stands in such rectangles; None for one rectangle."""
+_UNSHIFTED: Final = (0, 0)
+
+Cut = Callable[[tuple[int, int], tuple[int, int], tuple[int, int]], Grouping | None]
+"""Map, rectangle and shift to how the stream stands in such rectangles; None for one rectangle."""
 
 
 def rectangles(
     map: tuple[int, int],  # noqa: A002 - as in `Stage`
     size: tuple[int, int],
-    shift: tuple[int, int] = (0, 0),
+    shift: tuple[int, int],
 ) -> Rectangles | None:
     """Rectangles of a row-major stream; None for one."""
     return None if size == map else Rectangles(map, size, shift)
@@ -39,13 +42,14 @@ def stage_blocks(config: StagedConfig, index: int, cut: Cut) -> nn.Sequential:
         cut: How its tokens stand in groups.
     """
     stage = config.stages[index]
-    return nn.Sequential(
-        *(_block(config, stage, f"stages.{index}.blocks.{i}", cut) for i in range(stage.depth))
-    )
+    return nn.Sequential(*(_block(config, index, i, cut) for i in range(stage.depth)))
 
 
-def _block(config: StagedConfig, stage: Stage, name: str, cut: Cut) -> Block:
-    rules = scheme(config.scheme)
+def _block(config: StagedConfig, index: int, block: int, cut: Cut) -> Block:
+    stage, name = config.stages[index], f"stages.{index}.blocks.{block}"
+    shift = stage.shift if block % 2 else _UNSHIFTED
+    apart = Rectangles(stage.map, stage.window, shift).excluded() if any(shift) else None
+    rules = scheme(config.scheme, elastic=config.elastic)
     attention = BinaryAttention(
         stage.width,
         stage.heads,
@@ -53,6 +57,8 @@ def _block(config: StagedConfig, stage: Stage, name: str, cut: Cut) -> Block:
         scheme=rules,
         weight_bits=config.weight_bits,
         name=f"{name}.attn",
+        window=stage.window if stage.relative else None,
+        excluded=apart,
     )
     return Block(
         attention,
@@ -66,8 +72,8 @@ def _block(config: StagedConfig, stage: Stage, name: str, cut: Cut) -> Block:
         eps=config.bn_eps,
         name=name,
         norm=config.norm,
-        groups=cut(stage.map, stage.window),
-        si_groups=cut(stage.map, stage.mixed),
+        groups=cut(stage.map, stage.window, shift),
+        si_groups=cut(stage.map, stage.mixed, _UNSHIFTED),
     )
 
 

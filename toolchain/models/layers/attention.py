@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.models import ops
 from vitc.models.binary_linear import BinaryLinear, LinearOutput
+from vitc.models.layers.groups import Grouping
+from vitc.models.layers.mask import BiasedBestMask
 from vitc.models.layers.named import Settled
 from vitc.models.layers.shift import Shift
 from vitc.models.layers.signs import masked_sum, products
@@ -18,6 +20,14 @@ from vitc.models.schemes import Scheme, find_scheme
 from vitc.models.taps import tap
 
 __all__ = ["BinaryAttention"]
+
+
+def relative_positions(rows: int, columns: int) -> NDArray[np.int64]:
+    """Row of the bias table for each query and key of a window: [n, n], places row-major."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    down = row[:, None] - row + rows - 1
+    right = column[:, None] - column + columns - 1
+    return np.asarray(down * (2 * columns - 1) + right, np.int64)
 
 
 class BinaryAttention(Settled):
@@ -37,6 +47,11 @@ class BinaryAttention(Settled):
         scheme: Binarization scheme, or its name.
         weight_bits: 1 or 32.
         name: First part of the tap names; empty for the name of the module.
+        window: Rows and columns of a group whose scores have a bias of relative positions.
+        excluded: Pairs that never attend, bool [G, 1, n, n]; needs `window`.
+
+    Attributes:
+        relative_position_bias_table: [(2 rows - 1) (2 columns - 1), h], if there is a window.
 
     Raises:
         VitcError: If the width is not a multiple of the heads.
@@ -52,6 +67,8 @@ class BinaryAttention(Settled):
         scheme: Scheme | str = "bibert",
         weight_bits: int = 1,
         name: str = "",
+        window: tuple[int, int] | None = None,
+        excluded: NDArray[np.bool_] | None = None,
     ) -> None:
         super().__init__(name)
         if width % heads:
@@ -72,13 +89,25 @@ class BinaryAttention(Settled):
         self.movek = Shift(1, heads, held, 1)
         self.movev = Shift(1, heads, held, 1)
         self.movefc = Shift(1, tokens, 1)
+        self.window = window
+        if window is not None:
+            rows, columns = window
+            self.relative_position_bias_table = nn.Parameter(
+                torch.zeros((2 * rows - 1) * (2 * columns - 1), heads)
+            )
+            nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+            # Constants of the sizes: made by NumPy, they have values on the meta device, too.
+            apart = np.zeros((1, 1, 1, 1), bool) if excluded is None else excluded
+            self.register_buffer("excluded", torch.from_numpy(apart), persistent=False)
+            index = torch.from_numpy(relative_positions(rows, columns))
+            self.register_buffer("relative", index, persistent=False)
         self.mask_rule: nn.Module | None = None
         self.context_rule: nn.Module | None = None
         rules.equip_attention(self)
 
     def settle(self) -> None:
         """Hold the rules of masks and context as constants."""
-        self.mask_rule = self.scheme.mask(self)
+        self.mask_rule = self._rule()
         self.context_rule = self.scheme.context(self)
 
     def _by_head(self, output: LinearOutput, move: Shift, name: str) -> Tensor:
@@ -93,7 +122,7 @@ class BinaryAttention(Settled):
         self,
         u: Tensor,
         keys: Tensor | None = None,
-        split: Callable[[Tensor], Tensor] | None = None,
+        groups: Grouping | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -101,7 +130,7 @@ class BinaryAttention(Settled):
             u: Normalised queries [B, n, C], or [B, groups, n, C].
             keys: Normalised input of keys and values [B, m, C] (or with groups), if the layer was
                 made with `keys`.
-            split: Moves the signs of `u` [B, N, C] into groups [B, groups, n, C].
+            groups: Of the tokens; then `u` is [B, N, C], and its signs are split.
 
         Returns:
             The projected context, fp32 in the shape of `u`, or in groups.
@@ -121,7 +150,8 @@ class BinaryAttention(Settled):
             )
         first = self.qkv if keys is None else self.q
         bits = first.binarize(u)
-        bits = tap(f"{self.name}.input", bits if split is None else split(bits), "bits")
+        bits = bits if groups is None else groups.split(bits)
+        bits = tap(f"{self.name}.input", bits, "bits")
         if keys is None:
             query, key, value = self.qkv.sections(bits)
         else:
@@ -138,10 +168,31 @@ class BinaryAttention(Settled):
 
     def _mask(self, scores: Tensor) -> Tensor:
         if self.training:
-            p = F.softmax(scores * self.head_width**-0.5, dim=-1)
-            return self.scheme.masked(self, p)
-        mask: Tensor = (self.mask_rule or self.scheme.mask(self))(scores)
+            scaled = scores * self.head_width**-0.5
+            if self.window is not None:
+                scaled = (scaled + self._bias()).masked_fill(self.excluded, -torch.inf)
+            return self.scheme.masked(self, F.softmax(scaled, dim=-1))
+        mask: Tensor = (self.mask_rule or self._rule())(scores)
         return mask
+
+    def _bias(self) -> Tensor:
+        """Of relative positions, [h, n, n]."""
+        tokens = self.relative.shape[0]
+        rows = self.relative_position_bias_table.index_select(0, self.relative.flatten())
+        return torch.unflatten(rows, 0, (tokens, tokens)).permute(2, 0, 1)
+
+    def _rule(self) -> nn.Module:
+        if self.window is None:
+            return self.scheme.mask(self)
+        if getattr(self.scheme, "elastic", False):
+            raise VitcError(
+                f"The attention {self.name} has a bias of scores, and an elastic mask is for "
+                "integers.",
+                "Leave --elastic away.",
+            )
+        with torch.no_grad():
+            bias = self._bias()
+        return BiasedBestMask(self.scheme.temperature(self), bias, self.excluded)
 
     def _context(self, mask: Tensor, v: Tensor) -> Tensor:
         """What the last linear reads, [.., n, C]."""

@@ -83,7 +83,7 @@ class Block(nn.Module):
         if self.groups is None:
             after = x + self.attn(u)
         else:
-            after = self.groups.join(self.groups.split(x) + self.attn(u, split=self.groups.split))
+            after = self.groups.join(self.groups.split(x) + self.attn(u, groups=self.groups))
         after = tap(f"{self.name}.attn.output", after)
         out = tap(f"{self.name}.mlp.output", after + self.mlp(self.norm2(after)))
         if not self.has_si:
@@ -92,11 +92,6 @@ class Block(nn.Module):
         if self.si_groups is None:
             out = out + self.learnablescaling * self.mlp2(u).transpose(1, 2)
         else:
-            spatial = self.mlp2(u, split=self._turned_groups).transpose(2, 3)
+            spatial = self.mlp2(u, groups=self.si_groups).transpose(2, 3)
             out = self.si_groups.join(self.si_groups.split(out) + self.learnablescaling * spatial)
         return tap(f"{self.name}.si.output", out)
-
-    def _turned_groups(self, bits: Tensor) -> Tensor:
-        """[B, C, N] to [B, G, C, g]."""
-        assert self.si_groups is not None  # noqa: S101 - the only caller has asked
-        return self.si_groups.split(bits.transpose(1, 2)).transpose(2, 3)

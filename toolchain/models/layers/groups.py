@@ -22,6 +22,9 @@ class Grouping(Protocol):
     def join(self, x: Tensor) -> Tensor:
         """Groups [B, G, n, C] to tokens [B, N, C]."""
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Numbers of the places in a group [n] to those of the tokens [N]."""
+
 
 @dataclass(frozen=True)
 class Rectangles:
@@ -61,6 +64,10 @@ class Rectangles:
             return torch.unflatten(joined, 1, self.map).roll(self.shift, (1, 2)).flatten(1, 2)
         return joined
 
+    def spread(self, x: Tensor) -> Tensor:
+        """See `Grouping.spread`."""
+        return _spread(self, x, self.count)
+
     def excluded(self) -> NDArray[np.bool_]:
         """Pairs of a shifted map that are no neighbours in the image: bool [G, 1, n, n].
 
@@ -99,3 +106,11 @@ class Blocks:
     def join(self, x: Tensor) -> Tensor:
         """See `Grouping.join`."""
         return x.flatten(1, 2)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """See `Grouping.spread`."""
+        return _spread(self, x, self.count)
+
+
+def _spread(groups: Grouping, x: Tensor, count: int) -> Tensor:
+    return groups.join(x[None, None, :, None].expand(1, count, -1, 1)).flatten()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitc.errors import VitcError
 from vitc.models import ops
 
-__all__ = ["MASK_RATIO", "ContextThreshold", "ElasticMask", "RowBestMask"]
+__all__ = ["MASK_RATIO", "BiasedBestMask", "ContextThreshold", "ElasticMask", "RowBestMask"]
 
 MASK_RATIO: Final = 0.25
 """A key is attended from this share of the row's largest probability on."""
@@ -41,6 +42,44 @@ class RowBestMask(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Scores int32 [.., N, M] to bits."""
         bits: Tensor = ops.row_best_mask(scores, self.slack)
+        return bits
+
+
+class BiasedBestMask(nn.Module):
+    """``p >= max(p) / 4`` of the softmax of scores with a bias of each pair of places.
+
+    Args:
+        temperature: s, what scores are multiplied by before the softmax, positive.
+        bias: What is added there, [h, n, m].
+        excluded: Pairs that never attend, bool [G, 1, n, m] or [1, 1, 1, 1].
+
+    Attributes:
+        bias: ``bias / s``, fp32: one addition and one comparison in fp32 decide, everywhere alike.
+        cut: ``2 ln 2 / s``, an fp32 value.
+
+    Raises:
+        VitcError: If a quotient is not finite.
+    """
+
+    bias: Tensor
+    excluded: Tensor
+
+    def __init__(self, temperature: float, bias: Tensor, excluded: Tensor) -> None:
+        super().__init__()
+        quotients = (bias.double() / temperature).float()
+        cut = np.float32(2 * math.log(2) / temperature)
+        if not (quotients.isfinite().all() and np.isfinite(cut)):
+            raise VitcError(
+                f"A bias of scores divided by their scale {temperature:g} is beyond fp32.",
+                "The training diverged; take an earlier checkpoint.",
+            )
+        self.cut = float(cut)
+        self.register_buffer("bias", quotients)
+        self.register_buffer("excluded", excluded)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Scores int32 [.., G, h, n, m], or [.., h, n, m] of one group, to bits."""
+        bits: Tensor = ops.biased_best_mask(scores, self.bias, self.excluded, self.cut)
         return bits
 
 

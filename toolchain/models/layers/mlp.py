@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
+from vitc.models.layers.groups import Grouping
 from vitc.models.layers.named import Named
 from vitc.models.layers.shift import Shift
 from vitc.models.schemes import Scheme, find_scheme
@@ -61,18 +60,20 @@ class BinaryMLP(Named):
         self.movefc1 = Shift(1, rows, 1)
         self.movefc2 = Shift(1, rows, 1)
 
-    def forward(self, u: Tensor, split: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(self, u: Tensor, groups: Grouping | None = None) -> Tensor:
         """Mix features.
 
         Args:
             u: Normalised [B, rows, features].
-            split: Moves the signs of `u` into groups [B, groups, rows, features].
+            groups: Of the features; then `u` is [B, rows, tokens], and each group is mixed alone.
 
         Returns:
-            fp32 [B, rows, features], or that with groups.
+            fp32 [B, rows, features], or [B, groups, rows, features].
         """
-        bits = self.fc1.binarize(self.movefc1(u))
-        bits = tap(f"{self.name}.input", bits if split is None else split(bits), "bits")
+        bits = self.fc1.binarize(self.movefc1(u), groups)
+        if groups is not None:
+            bits = groups.split(bits.transpose(1, 2)).transpose(2, 3)
+        bits = tap(f"{self.name}.input", bits, "bits")
         pre = self.movefc2(self.moveact2(self.prelu(self.moveact1(self.fc1(bits)))))
         out: Tensor = self.fc2(tap(f"{self.name}.hidden", self.fc2.binarize(pre), "bits"))
         return out
