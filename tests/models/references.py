@@ -235,10 +235,12 @@ def swin(net: Reference, image: np.ndarray) -> np.ndarray:
             table = s[f"stages.{stage}.blocks.{block}.attn.relative_position_bias_table"]
             bias = table[index].transpose(2, 0, 1)
 
-            def region(token: int, down=down, right=right, h=h, w=w, map=(height, width)) -> tuple:
+            def region(
+                token: int, down=down, right=right, h=h, w=w, whole=(height, width)
+            ) -> tuple:
                 kinds = []
                 for at, side, size, by in zip(
-                    divmod(token, map[1]), map, (h, w), (down, right), strict=True
+                    divmod(token, whole[1]), whole, (h, w), (down, right), strict=True
                 ):
                     r = (at - by) % side
                     kinds.append(0 if not by or r < side - size else 1 if r < side - by else 2)

@@ -67,7 +67,7 @@ def test_unknown_preset_lists_the_known_ones() -> None:
         ({"classes": True}, "classes must be a positive integer"),
         ({"si_hidden": 0}, "SI needs a positive hidden"),
         ({"si": False}, "no SI needs 0"),
-        ({"arch": "swin"}, "swin"),
+        ({"arch": "beit"}, "beit"),
         ({"weight_bits": 2}, "weight_bits"),
         ({"bn_eps": 0.0}, "bn_eps"),
         ({"colour": 1}, "unknown colour"),

@@ -57,6 +57,9 @@ class BinaryAttention(Settled):
         VitcError: If the width is not a multiple of the heads.
     """
 
+    relative: Tensor
+    excluded: Tensor
+
     def __init__(
         self,
         width: int,
