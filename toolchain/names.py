@@ -91,10 +91,7 @@ PRESETS: Final = Names(
 
 TWIN_PRESETS: Final = Names(
     "preset",
-    (
-        *PRESETS.known,
-        *("pvt-tiny", "micro-pvt"),
-    ),
+    (*PRESETS.known, "pvt-tiny", "micro-pvt"),
     "see `vitc models`",
 )
 """Presets whose full-precision twin can be trained."""

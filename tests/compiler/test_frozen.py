@@ -25,16 +25,12 @@ from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.exporter import export
 from vitc.models import PRESETS
-from vitc.models.architectures.deit import DEIT
 from vitc.models.initialise import random_model
 from vitc.onnx_files import load_onnx, tap_names
 from vitc.targets import TARGETS
 
 FROZEN = Path(__file__).with_name("frozen")
 HASHES = FROZEN / "assembly.json"
-FIRST = tuple(preset.name for preset in DEIT.presets)
-"""Presets of which every program is frozen; the plans of others are still being made better."""
-
 TVM = version("apache-tvm")
 
 
@@ -63,7 +59,7 @@ def text(plan: Plan) -> str:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("preset", FIRST)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_plan_and_assembly_are_frozen(graph, preset, target, request):
     model, machine = graph(preset), TARGETS[target]
     plan = make_plan(model, machine, tap_names(model))
@@ -87,6 +83,6 @@ def update(name: str, digest: str) -> None:
 
 
 def test_no_file_is_frozen_for_what_is_gone():
-    wanted = {f"{preset}.{target}" for preset in FIRST for target in TARGETS}
+    wanted = {f"{preset}.{target}" for preset in PRESETS for target in TARGETS}
     assert {file.name.removesuffix(".txt") for file in FROZEN.glob("*.txt")} == wanted
     assert all(set(names) == wanted for names in json.loads(HASHES.read_text()).values())

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitc.models.layers.groups import Grouping
 from vitc.models.taps import tap
-from vitc.models.twins.grouping import Grouping
 
 __all__ = ["Attention", "Block", "Mlp"]
 

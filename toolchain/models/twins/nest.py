@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.models.architectures.float_nest import NesTTwinConfig
+from vitc.models.layers.groups import Rectangles
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
 from vitc.models.twins.block import Attention, Block
-from vitc.models.twins.grouping import Rectangles
 from vitc.models.twins.twin import Twin
 
 __all__ = ["NesTTwin"]

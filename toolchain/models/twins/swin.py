@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.float_swin import SwinTwinConfig
+from vitc.models.layers.groups import Rectangles
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
 from vitc.models.twins.block import Attention, Block
-from vitc.models.twins.grouping import Rectangles
 from vitc.models.twins.twin import Twin
 
 __all__ = ["SwinTwin"]
