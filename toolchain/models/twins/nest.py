@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.models.architectures.float_nest import NesTTwinConfig
-from vitc.models.layers.groups import Rectangles
+from vitc.models.layers.groups import Blocks, Rectangles
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
@@ -21,21 +21,6 @@ from vitc.models.twins.block import Attention, Block
 from vitc.models.twins.twin import Twin
 
 __all__ = ["NesTTwin"]
-
-
-class _InTurn:
-    """Groups whose tokens follow each other in the stream; see `Grouping`."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def split(self, x: Tensor) -> Tensor:
-        """Tokens [B, N, C] to groups [B, G, n, C]."""
-        return torch.unflatten(x, 1, (self.count, -1))
-
-    def join(self, x: Tensor) -> Tensor:
-        """Groups [B, G, n, C] to tokens [B, N, C]."""
-        return x.flatten(1, 2)
 
 
 class _Pool(nn.Module):
@@ -93,7 +78,7 @@ class _Level(nn.Module):
                     config.hidden[index],
                     eps=config.bn_eps,
                     name=f"{self.name}.blocks.{i}",
-                    groups=_InTurn(count) if count > 1 else None,
+                    groups=Blocks(count) if count > 1 else None,
                 )
                 for i in range(config.depths[index])
             )
