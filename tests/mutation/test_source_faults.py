@@ -134,8 +134,6 @@ EXPORT = [
           "lower = np.full(c.shape, -np.inf)", "blocks.0.si.hidden"),
     Fault("shift not divided by the slope", "vitc.passes.prelu_threshold",
           "crossing = -c / a", "crossing = -c", "blocks.0.mlp.hidden"),
-    Fault("slack rounded up", "vitc.passes.softmax_to_row_best",
-          "return math.floor(quotient)", "return math.ceil(quotient)", "blocks.0.attn.mask"),
     Fault("integer threshold rounded down", "vitc.passes.integer_threshold",
           "np.ceil(limit)", "np.floor(limit)", "blocks.0.attn.context"),
     Fault("dropped shift of heads", "vitc.passes.linear_threshold",
@@ -233,6 +231,14 @@ def test_a_wrong_axis_in_the_exporter_is_named(world, inject, tmp_path, monkeypa
     path.write_bytes(to_proto(build(world.model)[0]).SerializeToString())
     with pytest.raises(VitcError, match=r"of the layer blocks\.0\.attn"):
         world.judge(path)
+
+
+def test_a_wrong_slack_in_the_exporter_is_named(world, inject, tmp_path, monkeypatch):
+    changed = inject("vitc.exporter.translation", "slack=slack)", "slack=slack + 1)")
+    monkeypatch.setattr(capture, "ROWS", changed.ROWS)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(to_proto(build(world.model)[0]).SerializeToString())
+    assert world.judge(path).first_difference == "blocks.0.attn.mask"
 
 
 @pytest.mark.usefixtures("export_once")
