@@ -24,6 +24,9 @@ __all__ = ["Emitter", "Lowering"]
 
 Array = npt.NDArray[Any]
 
+_VIEWS = frozenset({"Reshape", "Transpose", "Slice", "Concat"})
+"""Operators that move bits and have the type of what they read; a roll is made of the last two."""
+
 
 class Emitter:
     """Collects the nodes that replace one operator.
@@ -149,7 +152,7 @@ class Lowering(ir.passes.InPlacePass):
     def _retype(self, node: ir.Node) -> None:
         # Layout operators hand on bits that may be stored in another type now.
         source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
-        if node.op_type in ("Reshape", "Transpose") and source is not None and source.dtype:
+        if node.op_type in _VIEWS and source is not None and source.dtype:
             output.dtype = source.dtype
 
     def _bits(self, packed: ir.Value | None) -> ir.Value:
