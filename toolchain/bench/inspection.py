@@ -168,6 +168,8 @@ def _onnx_file(place: Path, allow_external_data: bool) -> Inspection:
 
 
 def _learned(model: Network) -> dict[str, tuple[int, float, float]]:
+    if not model.config.binarized:
+        return {}
     from vitc.models.schemes import scheme
 
     held = model.state_dict()
