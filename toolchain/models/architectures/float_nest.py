@@ -11,8 +11,6 @@ from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.twin import (
-    MICRO,
-    TINY,
     StagedTwinConfig,
     attention,
     classifier,
@@ -23,7 +21,6 @@ from vitc.models.architectures.twin import (
     projection,
     values,
 )
-from vitc.models.config import Preset
 from vitc.models.described import numbered, shown
 
 if TYPE_CHECKING:
@@ -126,36 +123,7 @@ def _network() -> type[Network]:
 FLOAT_NEST: Final = Architecture(
     name="float-nest",
     config=NesTTwinConfig,
-    presets=(
-        Preset(
-            "nest-tiny",
-            NesTTwinConfig(
-                image_size=224,
-                patch_size=4,
-                widths=(96, 192, 384),
-                depths=(2, 2, 8),
-                heads=(3, 6, 12),
-                hidden=(384, 768, 1536),
-                classes=1000,
-            ),
-            TINY,
-            "NesT-T in full precision, 224 px",
-        ),
-        Preset(
-            "micro-nest",
-            NesTTwinConfig(
-                image_size=32,
-                patch_size=4,
-                widths=(64, 128),
-                depths=(1, 2),
-                heads=(2, 4),
-                hidden=(256, 512),
-                classes=10,
-            ),
-            MICRO,
-            "small NesT in full precision, 32 px",
-        ),
-    ),
+    presets=(),
     tensors=("patch_embed.proj.weight", "stages.0.pos_embed", "stages.0.blocks.0.norm1.weight"),
     sizes=_sizes,
     layers=_layers,

@@ -11,8 +11,6 @@ from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.twin import (
-    MICRO,
-    TINY,
     StagedTwinConfig,
     attention,
     classifier,
@@ -22,7 +20,6 @@ from vitc.models.architectures.twin import (
     norm,
     projection,
 )
-from vitc.models.config import Preset
 from vitc.models.described import numbered
 
 if TYPE_CHECKING:
@@ -133,38 +130,7 @@ def _network() -> type[Network]:
 FLOAT_SWIN: Final = Architecture(
     name="float-swin",
     config=SwinTwinConfig,
-    presets=(
-        Preset(
-            "swin-tiny",
-            SwinTwinConfig(
-                image_size=224,
-                patch_size=4,
-                widths=(96, 192, 384, 768),
-                depths=(2, 2, 6, 2),
-                heads=(3, 6, 12, 24),
-                hidden=(384, 768, 1536, 3072),
-                window=(7, 7),
-                classes=1000,
-            ),
-            TINY,
-            "Swin-T in full precision, 224 px",
-        ),
-        Preset(
-            "micro-swin",
-            SwinTwinConfig(
-                image_size=32,
-                patch_size=4,
-                widths=(64, 128),
-                depths=(2, 2),
-                heads=(2, 4),
-                hidden=(256, 512),
-                window=(4, 4),
-                classes=10,
-            ),
-            MICRO,
-            "small Swin in full precision, 32 px",
-        ),
-    ),
+    presets=(),
     tensors=("patch_embed.proj.weight", "stages.0.blocks.0.attn.relative_position_bias_table"),
     sizes=_sizes,
     layers=_layers,

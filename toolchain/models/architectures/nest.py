@@ -12,7 +12,6 @@ from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_nest import NesTTwinConfig
 from vitc.models.architectures.staged import (
     BETWEEN,
-    TWIN_RATIO,
     Stage,
     StagedConfig,
     block_layers,
@@ -21,7 +20,6 @@ from vitc.models.architectures.staged import (
     staged_sizes,
 )
 from vitc.models.config import Preset
-from vitc.models.described import check_multiple
 from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -41,13 +39,7 @@ class NestConfig(StagedConfig):
     arch: str = "nest"
 
     def _check_map(self) -> None:
-        halvings = len(self.widths) - 1
-        check_multiple(
-            self.sides,
-            self.patch_size << halvings,
-            f"{self.patch_size << halvings}, a patch of {self.patch_size} pixels doubled "
-            f"{halvings} times",
-        )
+        self._check_halved()
         if self.merge != "float":
             raise VitcError("NesT is merged in fp32.", "Leave --merge away.")
 
@@ -128,15 +120,7 @@ def _network() -> type[Network]:
 
 
 def _twin(config: NestConfig) -> NesTTwinConfig:
-    return NesTTwinConfig(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        widths=config.widths,
-        depths=config.depths,
-        heads=config.heads,
-        hidden=tuple(TWIN_RATIO * width for width in config.widths),
-        classes=config.classes,
-    )
+    return NesTTwinConfig(**config.twin_sizes())
 
 
 NEST: Final = Architecture(

@@ -13,7 +13,7 @@ from vitc.errors import VitcError
 from vitc.models.account import LayerAccount, attention, spatial, two_layer
 from vitc.models.architectures.entry import Shapes, norm_of
 from vitc.models.config import NetworkConfig
-from vitc.models.described import LARGEST, Sides, numbered, shown
+from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
 
 __all__ = [
     "BETWEEN",
@@ -153,6 +153,28 @@ class StagedConfig(NetworkConfig):
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """What each stage is."""
+
+    def _check_halved(self) -> None:
+        """Raise a `VitcError` if the map of patches is not halved as often as there are stages."""
+        halvings = len(self.widths) - 1
+        check_multiple(
+            self.sides,
+            self.patch_size << halvings,
+            f"{self.patch_size << halvings}, a patch of {self.patch_size} pixels doubled "
+            f"{halvings} times",
+        )
+
+    def twin_sizes(self) -> dict[str, Any]:
+        """What the configuration of its full-precision twin has too."""
+        return {
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "widths": self.widths,
+            "depths": self.depths,
+            "heads": self.heads,
+            "hidden": tuple(TWIN_RATIO * width for width in self.widths),
+            "classes": self.classes,
+        }
 
     @property
     def blocks(self) -> int:

@@ -12,7 +12,6 @@ from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_swin import SwinTwinConfig
 from vitc.models.architectures.staged import (
     BETWEEN,
-    TWIN_RATIO,
     Stage,
     StagedConfig,
     block_layers,
@@ -21,7 +20,7 @@ from vitc.models.architectures.staged import (
     staged_sizes,
 )
 from vitc.models.config import Preset
-from vitc.models.described import LARGEST, check_multiple, shown
+from vitc.models.described import LARGEST, shown
 from vitc.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -54,13 +53,7 @@ class SwinConfig(StagedConfig):
             raise VitcError(f"window must be two positive integers, found {shown(self.window)}.")
         if self.merge != "float":
             raise VitcError("Swin is merged in fp32.", "Leave --merge away.")
-        halvings = len(self.widths) - 1
-        check_multiple(
-            self.sides,
-            self.patch_size << halvings,
-            f"{self.patch_size << halvings}, a patch of {self.patch_size} pixels doubled "
-            f"{halvings} times",
-        )
+        self._check_halved()
         for stage in self.stages:
             if any(side % own for side, own in zip(stage.map, stage.window, strict=True)):
                 raise VitcError(
@@ -149,16 +142,7 @@ def _network() -> type[Network]:
 
 
 def _twin(config: SwinConfig) -> SwinTwinConfig:
-    return SwinTwinConfig(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        widths=config.widths,
-        depths=config.depths,
-        heads=config.heads,
-        hidden=tuple(TWIN_RATIO * width for width in config.widths),
-        window=config.window,
-        classes=config.classes,
-    )
+    return SwinTwinConfig(**config.twin_sizes(), window=config.window)
 
 
 SWIN: Final = Architecture(

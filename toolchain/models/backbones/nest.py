@@ -88,15 +88,3 @@ class Nest(StagedNetwork):
         self.patch_embed = PatchEmbed(config.patch_size, config.widths[0])
         self.stages = nn.ModuleList(_Level(config, index) for index in range(len(config.widths)))
         self.add_head()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] to logits [B, classes].
-
-        Raises:
-            VitcError: If the images are not of the network's size.
-        """
-        self.check_images(image)
-        x = self.patch_embed(image)
-        for level in self.stages:
-            x = level(x)
-        return self.classify(x)

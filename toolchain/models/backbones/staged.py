@@ -12,6 +12,7 @@ from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.block import Block
 from vitc.models.layers.groups import Grouping, Rectangles
 from vitc.models.layers.norm import stream_norm
+from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.network import Network
 from vitc.models.schemes import scheme
 from vitc.models.taps import tap
@@ -78,15 +79,17 @@ def _block(config: StagedConfig, index: int, block: int, cut: Cut) -> Block:
 
 
 class StagedNetwork(Network):
-    """A network whose last norm and head act on the mean of the tokens; a subclass has the stages.
+    """A network whose last norm and head act on the mean of the tokens.
 
-    Arguments are those of `Network`. A stage takes the residual stream of the one before.
+    Arguments are those of `Network`. A subclass has `patch_embed` and the stages. A stage takes the
+    residual stream of the one before.
 
     Raises:
         VitcError: If the scheme is unknown, or as `Network`.
     """
 
     config: StagedConfig
+    patch_embed: PatchEmbed
     stages: nn.ModuleList
 
     def add_head(self) -> None:
@@ -97,7 +100,15 @@ class StagedNetwork(Network):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Residual stream [B, N, C] to logits [B, classes]."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] to logits [B, classes].
+
+        Raises:
+            VitcError: If the images are not of the network's size.
+        """
+        self.check_images(image)
+        x = self.patch_embed(image)
+        for stage in self.stages:
+            x = stage(x)
         logits: Tensor = self.head(self.norm(x).mean(1))
         return tap("logits", logits)

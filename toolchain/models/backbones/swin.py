@@ -82,15 +82,3 @@ class Swin(StagedNetwork):
         self.patch_embed = _Embedding(config.patch_size, config.widths[0], config.bn_eps)
         self.stages = nn.ModuleList(_Stage(config, index) for index in range(len(config.widths)))
         self.add_head()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] to logits [B, classes].
-
-        Raises:
-            VitcError: If the images are not of the network's size.
-        """
-        self.check_images(image)
-        x = self.patch_embed(image)
-        for stage in self.stages:
-            x = stage(x)
-        return self.classify(x)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.models.layers.groups import Grouping
+from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.taps import tap
 
-__all__ = ["Attention", "Block", "Mlp"]
+__all__ = ["Attention", "Block", "Mlp", "NormedPatches"]
 
 
 class Attention(nn.Module):
@@ -111,3 +112,23 @@ class Block(nn.Module):
         )
         x = tap(f"{self.name}.attn.output", x + attended)
         return tap(f"{self.name}.mlp.output", x + self.mlp(self.norm2(x)))
+
+
+class NormedPatches(PatchEmbed):
+    """Patches of a map or an image, then a norm.
+
+    Args:
+        patch_size: Side of a patch.
+        inputs: Channels of the map.
+        width: C', channels of a patch's token.
+        eps: Of the norm.
+    """
+
+    def __init__(self, patch_size: int, inputs: int, width: int, eps: float) -> None:
+        super().__init__(patch_size, width, inputs)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A map [B, C, H, W] to patches [B, N, C'], row-major."""
+        patches: Tensor = self.norm(super().forward(image))
+        return patches

@@ -12,26 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.float_pvt import PVTTwinConfig
-from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
-from vitc.models.twins.block import Attention, Block
+from vitc.models.twins.block import Attention, Block, NormedPatches
 from vitc.models.twins.twin import Twin
 
 __all__ = ["PVTTwin"]
-
-
-class _Patches(PatchEmbed):
-    """Patches of a map, then a norm."""
-
-    def __init__(self, patch_size: int, inputs: int, width: int, eps: float) -> None:
-        super().__init__(patch_size, width, inputs)
-        self.norm = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """A map [B, C, H, W] to patches [B, N, C'], row-major."""
-        patches: Tensor = self.norm(super().forward(image))
-        return patches
 
 
 class _ReducedAttention(Attention):
@@ -77,7 +63,7 @@ class _Stage(nn.Module):
         self.size = size
         self.name = f"stages.{index}"
         inputs = config.widths[index - 1] if index else 3
-        self.patch_embed = _Patches(config.patch_sizes[index], inputs, width, config.side_eps)
+        self.patch_embed = NormedPatches(config.patch_sizes[index], inputs, width, config.side_eps)
         if self.last:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, size[0] * size[1] + self.last, width))

@@ -14,29 +14,15 @@ from torch import Tensor, nn
 
 from vitc.models.architectures.float_swin import SwinTwinConfig
 from vitc.models.layers.groups import Rectangles
-from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
-from vitc.models.twins.block import Attention, Block
+from vitc.models.twins.block import Attention, Block, NormedPatches
 from vitc.models.twins.twin import Twin
 
 __all__ = ["SwinTwin"]
 
 _EXCLUDED: Final = -100.0
 """Added to the scores of pairs of different regions, as the authors do."""
-
-
-class _NormedPatches(PatchEmbed):
-    """Patches of an image, then a norm."""
-
-    def __init__(self, patch_size: int, width: int, eps: float) -> None:
-        super().__init__(patch_size, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Images [B, 3, H, W] to patches [B, N, C], row-major."""
-        patches: Tensor = self.norm(super().forward(image))
-        return patches
 
 
 class _WindowAttention(Attention):
@@ -155,7 +141,7 @@ class SwinTwin(Twin):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(config, preprocessing, labels)
-        self.patch_embed = _NormedPatches(config.patch_size, config.widths[0], config.side_eps)
+        self.patch_embed = NormedPatches(config.patch_size, 3, config.widths[0], config.side_eps)
         self.stages = nn.Sequential(*(_Stage(config, s) for s in range(len(config.widths))))
         self.norm = nn.LayerNorm(config.widths[-1], eps=config.bn_eps)
         self.head = nn.Linear(config.widths[-1], config.classes)
