@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,23 +23,21 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(source: str, known: set[str], *, late: bool = True) -> Iterator[str]:
-    """Modules of vitc that a module imports; not what only types are of.
+def imported(source: str, known: set[str]) -> Iterator[str]:
+    """Modules of vitc that a module imports, in functions too; not what only types are of.
 
     Args:
         source: Of the module.
         known: Names of modules.
-        late: Whether imports in functions count.
     """
     tree = ast.parse(source)
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and not late]
     types = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         for statement in node.body
         for inner in ast.walk(statement)
-    } | {id(inner) for function in functions for inner in ast.walk(function)}
+    }
     for node in ast.walk(tree):
         if id(node) in types:
             continue
@@ -50,13 +48,12 @@ def imported(source: str, known: set[str], *, late: bool = True) -> Iterator[str
             yield from (alias.name for alias in node.names)
 
 
-def graph(late: Callable[[str], bool] = lambda _: True) -> dict[str, set[str]]:
-    """Which modules each module imports; those in functions too, of modules that are `late`."""
+def graph() -> dict[str, set[str]]:
+    """Which modules each module imports."""
     files = modules()
     known = set(files)
     return {
-        name: set(imported(file.read_text(encoding="utf-8"), known, late=late(name)))
-        & known - {name}
+        name: set(imported(file.read_text(encoding="utf-8"), known)) & known - {name}
         for name, file in files.items()
     }
 
@@ -100,8 +97,7 @@ def test_a_package_imports_only_those_before_it():
 
 
 def test_no_module_imports_itself_by_way_of_others():
-    # An entry of the table of architectures makes a network, which asks the table: when called.
-    assert circles(graph(lambda name: not name.startswith("vitc.models."))) == []
+    assert circles(graph()) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Cost
 from vitc.exporter import export
 from vitc.models import PRESETS
-from vitc.models.account import account
+from vitc.models.architectures import account
 from vitc.models.initialise import random_model
 from vitc.onnx_files import load_onnx, tap_names
 from vitc.runtime.manifest import StepFacts

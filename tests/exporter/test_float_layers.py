@@ -15,7 +15,7 @@ from vitc.compiler import compile_model
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build, export, trace
 from vitc.models import ops, random_model, save
-from vitc.models.account import account
+from vitc.models.architectures import account
 from vitc.models.binary_linear import BinaryLinear
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import binarize, tap

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vitc.models import PRESETS, ModelConfig
-from vitc.models.account import account
+from vitc.models.architectures import account
 
 # Section 5 of the specification, as printed: params M, binary weights M, fp32 MB, folded MB,
 # binary GMAC, fp MMAC.

@@ -21,14 +21,15 @@ from vitc.models import (
     NetworkConfig,
     Preprocessing,
     Preset,
+    build,
     build_network,
     load,
     random_images,
     random_model,
     save,
 )
-from vitc.models.account import LayerAccount, account
-from vitc.models.architectures import config_from_shapes, table
+from vitc.models.account import LayerAccount
+from vitc.models.architectures import TWINS, account, config_from_shapes, table
 from vitc.models.architectures.entry import Shapes
 from vitc.models.layers.norm import AxisNorm
 
@@ -67,6 +68,13 @@ def test_layer_norms_are_told_and_accounted_for(name: str) -> None:
     assert config_from_shapes(shapes_of(config)) == config
     assert account(config).parameters == sum(p.numel() for p in network.parameters())
     assert account(config).binary_weights == account(PRESETS[name].config).binary_weights
+
+
+def test_every_architecture_and_twin_has_its_network() -> None:
+    entries = {**ARCHITECTURES, **TWINS}
+    assert {name: entry.config.__name__ for name, entry in entries.items()} == {
+        name: network.__annotations__["config"] for name, network in build.NETWORKS.items()
+    }
 
 
 @pytest.mark.parametrize("entry", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -137,7 +145,6 @@ TILES = Architecture(
     tensors=("tiles.weight",),
     sizes=_sizes,
     layers=_layers,
-    network=lambda: _Tiles,
     twin=_no_twin,
 )
 
@@ -145,6 +152,7 @@ TILES = Architecture(
 @pytest.fixture
 def with_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ARCHITECTURES", {**ARCHITECTURES, "tiles": TILES})
+    monkeypatch.setattr(build, "NETWORKS", {**build.NETWORKS, "tiles": _Tiles})
 
 
 @pytest.mark.usefixtures("with_tiles")

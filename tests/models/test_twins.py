@@ -27,8 +27,7 @@ from tests.models.twin_checkpoints import (
 from vitc import load_twin
 from vitc.errors import VitcError
 from vitc.models import Network, build_network, config_from_dict, load, random_model, save
-from vitc.models.account import account
-from vitc.models.architectures import PRESETS, TWINS
+from vitc.models.architectures import PRESETS, TWINS, account
 from vitc.models.architectures.twin import TwinConfig
 from vitc.models.twins.loading import load_teacher, understand
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vitc.bench.stored import Work, account_of_file, planned, work_of
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
-from vitc.models.account import Account, account
+from vitc.models.account import Account
+from vitc.models.architectures import account
 from vitc.models.config import NetworkConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.runtime.artefact import Artefact

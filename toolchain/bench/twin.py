@@ -14,8 +14,8 @@ from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.exporter import build
 from vitc.models.architectures import architecture
+from vitc.models.build import build_network
 from vitc.models.config import NetworkConfig
-from vitc.models.network import build_network
 
 if TYPE_CHECKING:
     import onnx

@@ -11,8 +11,7 @@ __all__ = ["models"]
 
 def models(json_to: JsonTo = None, force: Force = False) -> None:
     """List the presets with their sizes."""
-    from vitc.models.account import account
-    from vitc.models.architectures import PRESETS
+    from vitc.models.architectures import PRESETS, account
 
     output = Output(json_to, force=force)
     costs = {name: account(entry.config) for name, entry in PRESETS.items()}

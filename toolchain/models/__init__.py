@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     )
     from vitc.models.architectures.deit import ModelConfig
     from vitc.models.binary_linear import binary_modules, freeze
+    from vitc.models.build import build_network
     from vitc.models.checkpoint import load, save
     from vitc.models.config import NetworkConfig, Preset
     from vitc.models.initialise import random_images, random_model
-    from vitc.models.network import LoadReport, Network, build_network
+    from vitc.models.network import LoadReport, Network
     from vitc.models.preprocessing import Preprocessing
     from vitc.models.sibivit import SIBiViT
     from vitc.models.taps import TapEvent, observe
@@ -67,7 +68,7 @@ _HOMES: Final = {
     "TapEvent": "taps",
     "architecture": "architectures",
     "binary_modules": "binary_linear",
-    "build_network": "network",
+    "build_network": "build",
     "config_from_dict": "architectures",
     "freeze": "binary_linear",
     "load": "checkpoint",

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from vitc.models.config import NetworkConfig
+from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "PIXELS",
     "Account",
     "LayerAccount",
     "LayerKind",
-    "account",
     "attention",
     "classifier",
     "in_fp32",
@@ -144,20 +140,6 @@ class Account:
             },
             "layers": [layer.to_dict() for layer in self.layers],
         }
-
-
-def account(config: NetworkConfig) -> Account:
-    """Cost of a network by layer.
-
-    Args:
-        config: Its sizes.
-
-    Returns:
-        Layers in the order of computation.
-    """
-    from vitc.models.architectures import architecture
-
-    return Account(tuple(architecture(config.arch).layers(config)))
 
 
 def attention(

@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from vitc.errors import VitcError
 from vitc.models.architectures import config_from_dict, config_from_shapes
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
+from vitc.models.build import build_network
 from vitc.models.config import NetworkConfig
 from vitc.models.described import MOST_BLOCKS, sides_text
 from vitc.models.fitting import fill
-from vitc.models.network import LoadReport, Network, build_network
+from vitc.models.network import LoadReport, Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.schemes import scheme as known_scheme
 from vitc.models.tensor_files import METADATA_KEY, Contents, json_object, read_contents, whole

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.binary_linear import BinaryLinear
+from vitc.models.build import build_network
 from vitc.models.config import NetworkConfig
 from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.mlp import BinaryMLP
 from vitc.models.layers.norm import AxisNorm, ChannelNorm
-from vitc.models.network import SPATIAL_SCALE, Network, build_network
+from vitc.models.network import SPATIAL_SCALE, Network
 from vitc.models.preprocessing import Preprocessing
 
 __all__ = ["random_images", "random_model"]

@@ -11,13 +11,12 @@ from typing import Any, Final, Self
 from torch import Tensor, nn
 
 from vitc.errors import VitcError
-from vitc.models.architectures import architecture
 from vitc.models.binary_linear import freeze
 from vitc.models.config import NetworkConfig
 from vitc.models.described import sides_text
 from vitc.models.preprocessing import Preprocessing
 
-__all__ = ["SPATIAL_SCALE", "LoadReport", "Network", "build_network"]
+__all__ = ["SPATIAL_SCALE", "LoadReport", "Network"]
 
 SPATIAL_SCALE: Final = "learnablescaling"
 """Last part of the name of a block's scale of its spatial branch."""
@@ -107,16 +106,3 @@ class Network(nn.Module):
                 f"[{', '.join(str(n) for n in image.shape)}].",
                 "Its norms belong to token positions; resize the images to that size.",
             )
-
-
-def build_network(
-    config: NetworkConfig,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-) -> Network:
-    """The network of a configuration, as its architecture builds it.
-
-    Raises:
-        VitcError: As `Network`, or if the scheme is unknown.
-    """
-    return architecture(config.arch).network()(config, preprocessing, labels)

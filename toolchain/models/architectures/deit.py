@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import (
@@ -23,9 +23,6 @@ from vitc.models.architectures.float_deit import DeiTTwinConfig
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
 from vitc.models.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["DEIT", "ModelConfig"]
 
@@ -218,12 +215,6 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
     yield from classifier(rows=N, width=C, classes=config.classes, norm=config.norm)
 
 
-def _network() -> type[Network]:
-    from vitc.models.sibivit import SIBiViT
-
-    return SIBiViT
-
-
 def _twin(config: ModelConfig) -> DeiTTwinConfig:
     return DeiTTwinConfig(
         image_size=config.image_size,
@@ -280,6 +271,5 @@ DEIT: Final = Architecture(
     tensors=("head.weight", "patch_embed.proj.weight", "pos_embed"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=_twin,
 )

@@ -10,7 +10,6 @@ from vitc.models.config import NetworkConfig, Preset
 
 if TYPE_CHECKING:
     from vitc.models.account import LayerAccount
-    from vitc.models.network import Network
 
 __all__ = ["Architecture", "Shapes", "norm_of"]
 
@@ -28,7 +27,7 @@ def norm_of(shapes: Shapes) -> str:
 
 @dataclass(frozen=True)
 class Architecture(Generic[_Config]):
-    """One architecture. PyTorch is imported when its network is asked for.
+    """One architecture, without PyTorch; its module is in `vitc.models.build`.
 
     Attributes:
         name: Key in the table and in configurations.
@@ -39,7 +38,6 @@ class Architecture(Generic[_Config]):
         sizes: Shapes of a state dict to the fields of the configuration that follow from them, all
             but ``scheme`` and ``weight_bits``; raises a `VitcError` if they do not fit.
         layers: What each layer costs for one image, in the order of computation.
-        network: Its module.
         twin: Its configuration to that of its full-precision twin, a key of `TWINS`: what a user
             would run instead.
     """
@@ -50,5 +48,4 @@ class Architecture(Generic[_Config]):
     tensors: tuple[str, ...]
     sizes: Callable[[Shapes], dict[str, Any]]
     layers: Callable[[_Config], Iterator[LayerAccount]]
-    network: Callable[[], type[Network]]
     twin: Callable[[_Config], NetworkConfig]

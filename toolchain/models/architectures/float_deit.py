@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
@@ -21,9 +21,6 @@ from vitc.models.architectures.twin import (
     values,
 )
 from vitc.models.described import numbered
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["FLOAT_DEIT", "DeiTTwinConfig"]
 
@@ -151,12 +148,6 @@ def _layers(config: DeiTTwinConfig) -> Iterator[LayerAccount]:
     yield from classifier(width=C, classes=config.classes, heads=1 + config.distilled_head)
 
 
-def _network() -> type[Network]:
-    from vitc.models.twins.deit import DeiTTwin
-
-    return DeiTTwin
-
-
 FLOAT_DEIT: Final = Architecture(
     name="float-deit",
     config=DeiTTwinConfig,
@@ -164,6 +155,5 @@ FLOAT_DEIT: Final = Architecture(
     tensors=("patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=itself,
 )

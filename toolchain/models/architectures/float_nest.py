@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
@@ -22,9 +22,6 @@ from vitc.models.architectures.twin import (
     values,
 )
 from vitc.models.described import numbered, shown
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["FLOAT_NEST", "POOLINGS", "NesTTwinConfig"]
 
@@ -114,12 +111,6 @@ def _layers(config: NesTTwinConfig) -> Iterator[LayerAccount]:
     yield from classifier(width=config.widths[-1], classes=config.classes)
 
 
-def _network() -> type[Network]:
-    from vitc.models.twins.nest import NesTTwin
-
-    return NesTTwin
-
-
 FLOAT_NEST: Final = Architecture(
     name="float-nest",
     config=NesTTwinConfig,
@@ -127,6 +118,5 @@ FLOAT_NEST: Final = Architecture(
     tensors=("patch_embed.proj.weight", "stages.0.pos_embed", "stages.0.blocks.0.norm1.weight"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=itself,
 )

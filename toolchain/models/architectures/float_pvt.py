@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
@@ -24,9 +24,6 @@ from vitc.models.architectures.twin import (
 )
 from vitc.models.config import Preset
 from vitc.models.described import numbered
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["FLOAT_PVT", "PVTTwinConfig"]
 
@@ -143,12 +140,6 @@ def _attention(
     yield proj
 
 
-def _network() -> type[Network]:
-    from vitc.models.twins.pvt import PVTTwin
-
-    return PVTTwin
-
-
 FLOAT_PVT: Final = Architecture(
     name="float-pvt",
     config=PVTTwinConfig,
@@ -187,6 +178,5 @@ FLOAT_PVT: Final = Architecture(
     tensors=("stages.0.patch_embed.proj.weight", "stages.0.blocks.0.norm1.weight"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=itself,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
@@ -21,9 +21,6 @@ from vitc.models.architectures.twin import (
     projection,
 )
 from vitc.models.described import numbered
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["FLOAT_SWIN", "SwinTwinConfig"]
 
@@ -121,12 +118,6 @@ def _layers(config: SwinTwinConfig) -> Iterator[LayerAccount]:
     yield from classifier(width=config.widths[-1], classes=config.classes)
 
 
-def _network() -> type[Network]:
-    from vitc.models.twins.swin import SwinTwin
-
-    return SwinTwin
-
-
 FLOAT_SWIN: Final = Architecture(
     name="float-swin",
     config=SwinTwinConfig,
@@ -134,6 +125,5 @@ FLOAT_SWIN: Final = Architecture(
     tensors=("patch_embed.proj.weight", "stages.0.blocks.0.attn.relative_position_bias_table"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=itself,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import PIXELS, LayerAccount, classifier, in_fp32
@@ -21,9 +21,6 @@ from vitc.models.architectures.staged import (
 )
 from vitc.models.config import Preset
 from vitc.models.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["NEST", "NestConfig"]
 
@@ -113,12 +110,6 @@ def _layers(config: NestConfig) -> Iterator[LayerAccount]:
     )
 
 
-def _network() -> type[Network]:
-    from vitc.models.backbones.nest import Nest
-
-    return Nest
-
-
 def _twin(config: NestConfig) -> NesTTwinConfig:
     return NesTTwinConfig(**config.twin_sizes())
 
@@ -161,6 +152,5 @@ NEST: Final = Architecture(
     tensors=("head.weight", "patch_embed.proj.weight", "stages.0.pos_embed"),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=_twin,
 )

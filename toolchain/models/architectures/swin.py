@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.account import PIXELS, LayerAccount, classifier, in_fp32
@@ -22,9 +22,6 @@ from vitc.models.architectures.staged import (
 from vitc.models.config import Preset
 from vitc.models.described import LARGEST, shown
 from vitc.models.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from vitc.models.network import Network
 
 __all__ = ["SWIN", "SwinConfig"]
 
@@ -135,12 +132,6 @@ def _layers(config: SwinConfig) -> Iterator[LayerAccount]:
     )
 
 
-def _network() -> type[Network]:
-    from vitc.models.backbones.swin import Swin
-
-    return Swin
-
-
 def _twin(config: SwinConfig) -> SwinTwinConfig:
     return SwinTwinConfig(**config.twin_sizes(), window=config.window)
 
@@ -190,6 +181,5 @@ SWIN: Final = Architecture(
     ),
     sizes=_sizes,
     layers=_layers,
-    network=_network,
     twin=_twin,
 )

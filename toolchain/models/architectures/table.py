@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from vitc import names
 from vitc.errors import VitcError
+from vitc.models.account import Account
 from vitc.models.architectures.deit import DEIT
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_deit import FLOAT_DEIT
@@ -24,6 +25,7 @@ __all__ = [
     "ARCHITECTURES",
     "PRESETS",
     "TWINS",
+    "account",
     "anchors",
     "architecture",
     "config_from_dict",
@@ -57,6 +59,11 @@ def architecture(name: object) -> Architecture[Any]:
     if not isinstance(name, str) or name not in known:
         raise VitcError(f"Unknown architecture {shown(name)}; vitc knows {', '.join(known)}.")
     return known[name]
+
+
+def account(config: NetworkConfig) -> Account:
+    """Cost of a network by layer, in the order of computation."""
+    return Account(tuple(architecture(config.arch).layers(config)))
 
 
 def anchors() -> list[str]:

@@ -16,10 +16,11 @@ from torch import Tensor
 from vitc.errors import VitcError
 from vitc.models.architectures import TWINS
 from vitc.models.architectures.twin import TwinConfig
+from vitc.models.build import build_network
 from vitc.models.checkpoint import file_sha256, load
 from vitc.models.described import LARGEST, shown
 from vitc.models.fitting import fill
-from vitc.models.network import LoadReport, Network, build_network
+from vitc.models.network import LoadReport, Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.tensor_files import Contents, read_contents, whole
 from vitc.models.twins.names import Renamed, rename
