@@ -67,10 +67,15 @@ class DeiTTwinConfig(TwinConfig):
             raise VitcError("A head for the distillation token needs that token.")
 
     @property
+    def map(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        _, height, width = self.input_shape
+        return height // self.patch_size, width // self.patch_size
+
+    @property
     def patches(self) -> int:
         """Tokens that are patches of the image."""
-        _, height, width = self.input_shape
-        return (height // self.patch_size) * (width // self.patch_size)
+        return math.prod(self.map)
 
     @property
     def tokens(self) -> int:

@@ -70,13 +70,23 @@ class DeiTTwin(Twin):
             "embedding", torch.cat((*first, self.patch_embed(image)), dim=1) + self.pos_embed
         )
 
+    def trunk(self, image: Tensor) -> Tensor:
+        """See `Twin.trunk`."""
+        tokens: Tensor = self.blocks(self.embed(image))
+        return tokens
+
+    def on_map(self, tokens: Tensor) -> Tensor:
+        """See `Twin.on_map`."""
+        patches = tokens[:, self.config.tokens - self.config.patches :]
+        return torch.unflatten(patches, 1, self.config.map)
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 
         Raises:
             VitcError: If the images are not of the network's size.
         """
-        x = self.norm(self.blocks(self.embed(image)))
+        x = self.norm(self.trunk(image))
         logits: Tensor = self.head(x[:, 0])
         if self.config.distilled_head:
             logits = (logits + self.head_dist(x[:, 1])) / 2

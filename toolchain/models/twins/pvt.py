@@ -111,11 +111,20 @@ class PVTTwin(Twin):
         self.head = nn.Linear(config.widths[-1], config.classes)
         self._begin()
 
+    def trunk(self, image: Tensor) -> Tensor:
+        """See `Twin.trunk`."""
+        self.check_images(image)
+        tokens: Tensor = self.stages(image)
+        return tokens
+
+    def on_map(self, tokens: Tensor) -> Tensor:
+        """See `Twin.on_map`."""
+        return torch.unflatten(tokens[:, 1:], 1, self.config.maps[-1])
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 
         Raises:
             VitcError: If the images are not of the network's size.
         """
-        self.check_images(image)
-        return tap("logits", self.head(self.norm(self.stages(image))[:, 0]))
+        return tap("logits", self.head(self.norm(self.trunk(image))[:, 0]))

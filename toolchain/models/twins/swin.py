@@ -147,12 +147,20 @@ class SwinTwin(Twin):
         self.head = nn.Linear(config.widths[-1], config.classes)
         self._begin()
 
+    def trunk(self, image: Tensor) -> Tensor:
+        """See `Twin.trunk`."""
+        self.check_images(image)
+        tokens: Tensor = self.stages(tap("embedding", self.patch_embed(image)))
+        return tokens
+
+    def on_map(self, tokens: Tensor) -> Tensor:
+        """See `Twin.on_map`."""
+        return torch.unflatten(tokens, 1, self.config.maps[-1])
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 
         Raises:
             VitcError: If the images are not of the network's size.
         """
-        self.check_images(image)
-        x = self.stages(tap("embedding", self.patch_embed(image)))
-        return tap("logits", self.head(self.norm(x).mean(dim=1)))
+        return tap("logits", self.head(self.norm(self.trunk(image)).mean(dim=1)))

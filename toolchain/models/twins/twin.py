@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from abc import abstractmethod
+
+from torch import Tensor, nn
 
 from vitc.models.architectures.twin import TwinConfig
 from vitc.models.network import Network
@@ -17,6 +19,21 @@ class Twin(Network):
     """A full-precision classification network; arguments are those of `Network`."""
 
     config: TwinConfig
+
+    @abstractmethod
+    def trunk(self, image: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] to tokens [B, N, C], before the last norm.
+
+        Raises:
+            VitcError: If the images are not of the network's size.
+        """
+
+    @abstractmethod
+    def on_map(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, N, C] of the trunk to a map of the image [B, rows, columns, C].
+
+        Class tokens are left out.
+        """
 
     def _begin(self) -> None:
         """Weights of linears by Glorot and Bengio (2010), as in ViT; positions and tokens std 0.02.
