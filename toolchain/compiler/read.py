@@ -36,6 +36,7 @@ _MOST_LISTED = 1 << 26
 """Of a value that is viewed, or a constant that is computed: their elements are listed here."""
 
 _HINT = "Export the model again with `vitc export --format packed`."
+_PICKED = "its rows are picked by something else than an input of integers"
 _SPATIAL = 2
 
 Shape = tuple[int, ...]
@@ -66,6 +67,8 @@ class _Reader:
         self.taps = taps
         self.ops: list[Op] = []
         self._known: dict[ir.Value, Value | Array] = {}
+        self._viewed: dict[Value, Value] = {}
+        self._inputs: list[Value] = []
 
     def input(self, value: ir.Value) -> Value:
         name = str(value.name)
@@ -78,6 +81,7 @@ class _Reader:
             raise VitcError(f"The input {name} holds {found}, wanted floats or integers.", _HINT)
         known = Value(name, kind, tuple(int(size) for size in sizes))  # type: ignore[arg-type]
         self._known[value] = known
+        self._inputs.append(known)
         return known
 
     def output(self, value: ir.Value) -> Use:
@@ -109,7 +113,7 @@ class _Reader:
     def _operator(self, call: _Call) -> None:
         node = call.node
         views, operator = _VIEWS.get(_type(node)), _OPERATORS.get(_type(node))
-        if views is not None:
+        if views is not None and isinstance(call.operands[0], Value):
             op_kind, attributes = VIEW, {"views": views(call)}
             kind, shape = _kind(call), viewed_shape(call.shape(0), attributes["views"])
         elif operator is not None and not any(value.uses() for value in node.outputs[1:]):
@@ -122,6 +126,10 @@ class _Reader:
             raise call.refused(f"its result of {list(shape)} is of no sensible size")
         name = str(node.outputs[0].name)
         output = Value(name, kind, shape, [(name, ())] if name in self.taps else [])
+        if op_kind == VIEW and isinstance(call.operands[0], Value):
+            self._viewed[output] = call.operands[0]
+        if op_kind == "Gather":
+            self._limit(call)
         self._known[node.outputs[0]] = output
         inputs: list[Input] = [
             Use(operand) if isinstance(operand, Value) else operand for operand in call.operands
@@ -139,6 +147,16 @@ class _Reader:
             self._append(VIEW, call, [Use(rows)], output, {"views": turn})
         else:
             self._append(op_kind, call, inputs, output, attributes)
+
+    def _limit(self, call: _Call) -> None:
+        """Say of the input that picks rows that it is an index, and of how many rows."""
+        index = call.operands[1]
+        while index in self._viewed:
+            index = self._viewed[index]
+        if not isinstance(index, Value) or index not in self._inputs:
+            raise call.refused(_PICKED)
+        rows = len(call.constant(0))
+        index.kind, index.limit = "index", min(rows, index.limit or rows)
 
     def _append(
         self,
@@ -459,6 +477,15 @@ def _gemm(call: _Call) -> tuple[Kind, Shape]:
     return "float", (outer,)
 
 
+def _rows_picked(call: _Call) -> tuple[Kind, Shape]:
+    table, index = call.constant(0), call.operands[1]
+    if table.ndim != 2 or call.attributes.get("axis", 0) != 0:
+        raise call.refused(f"it does not pick rows of a table: {list(table.shape)}")
+    if not isinstance(index, Value) or index.kind not in ("int", "index"):
+        raise call.refused(_PICKED)
+    return "float", (*index.shape, table.shape[1])
+
+
 def _bits(call: _Call) -> tuple[Kind, Shape]:
     return "bits", call.shape(0)
 
@@ -568,6 +595,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     ("", "Cast"): _cast,
     ("", "Concat"): _concat,
     ("", "Conv"): _convolution,
+    ("", "Gather"): _rows_picked,
     ("", "Gemm"): _gemm,
     ("", "GlobalAveragePool"): _global_pool,
     ("", "MatMul"): _matmul,

@@ -20,6 +20,11 @@ _DTYPES: Final = {
     ir.DataType.BOOL: "uint8",
 }
 
+_VIEWS: Final = frozenset(
+    ("Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""After which integers are the same ones."""
+
 
 def input_ports(model: ir.Model) -> tuple[Port, ...]:
     """The inputs of a file, in its order.
@@ -58,6 +63,8 @@ def _port(value: ir.Value) -> Port:
 def _limits(value: ir.Value) -> Iterator[int]:
     for use in value.uses():
         table = use.node.inputs[0]
+        if use.node.op_type in _VIEWS and use.idx == 0:
+            yield from _limits(use.node.outputs[0])
         if use.node.op_type != "Gather" or use.idx != 1 or table is None or table.shape is None:
             continue
         axis = use.node.attributes.get("axis")

@@ -13,6 +13,7 @@ from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
 from vitc.compiler.rules.classifier import Classifier
+from vitc.compiler.rules.embedding import Embedding
 from vitc.compiler.rules.float_ops import FloatOps
 from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
@@ -28,6 +29,7 @@ _FLOATS: Final = FloatOps()
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **{("", kind): _FLOATS for kind in RELAX_OPS},
     ("", CLASSIFIER): Classifier(),
+    ("", "Gather"): Embedding(),
     ("", PATCH_EMBEDDING): PatchEmbedding(),
     (DOMAIN, ATTENTION): Attention(),
     (DOMAIN, LINEAR_FLOAT): LinearFloat(),
