@@ -151,7 +151,7 @@ class _Reader:
     def _limit(self, call: _Call) -> None:
         """Say of the input that picks rows that it is an index, and of how many rows."""
         index = call.operands[1]
-        while index in self._viewed:
+        while isinstance(index, Value) and index in self._viewed:
             index = self._viewed[index]
         if not isinstance(index, Value) or index not in self._inputs:
             raise call.refused(_PICKED)
