@@ -23,8 +23,8 @@ _ROUND = 12582912.0
 _ROUND_BITS = 0x4B400000
 _LOG2_E = 1.44269504088896341
 _LN2 = (0.693359375, -2.12194440e-4)
-_LEAST, _MOST = -86.9, 88.72
-"""Below, half of a result would be denormal; above, results would be infinite."""
+_LEAST, _MOST = -105.0, 89.0
+"""Beyond, results are 0 and infinite, and so they are at these ends."""
 _BIAS, _MANTISSA = 127, 23
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 _ERF_END = 4.0
@@ -56,8 +56,9 @@ def _horner(e: Emitter, x: Any, factors: Sequence[float], lanes: int) -> Any:
 
 
 def _within(e: Emitter, x: Any, least: float, most: float, lanes: int) -> Any:
+    """x, or the end that it is beyond; no number stays none: of two, the second is taken then."""
     low, high = (e.constant("float32", end, lanes) for end in (least, most))
-    return e.let(T.min(T.max(x, low), high))
+    return e.let(T.min(high, T.max(low, x)))
 
 
 def _exp(e: Emitter, x: Any, lanes: int) -> Any:
@@ -75,11 +76,15 @@ def _exp(e: Emitter, x: Any, lanes: int) -> Any:
     rest = e.let(rest - turns * constant(_LN2[1]))
     value = _horner(e, rest, _EXP, lanes)
     value = e.let(value * (rest * rest) + (rest + constant(1.0)))
-    # The exponent of 2^n. Of 2^128 there is none: half is twice.
-    exponent = number + e.constant("int32", _BIAS - 1, lanes)
-    bits = T.shift_left(exponent, e.constant("int32", _MANTISSA, lanes))
-    half = T.call_intrin(single, "tirx.reinterpret", bits)
-    return value * constant(2.0) * half
+    # 2^n in two factors: n has places below the least exponent and above the greatest.
+    first = e.let(T.shift_right(number, e.constant("int32", 1, lanes)))
+
+    def power(exponent: Any) -> Any:
+        biased = exponent + e.constant("int32", _BIAS, lanes)
+        bits = T.shift_left(biased, e.constant("int32", _MANTISSA, lanes))
+        return T.call_intrin(single, "tirx.reinterpret", bits)
+
+    return value * power(first) * power(number - first)
 
 
 def _quotient(
