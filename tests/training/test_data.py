@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from vitc.errors import VitcError
 from vitc.models import Preprocessing, preset
 from vitc.models.picture_files import counted
 from vitc.training import load_dataset
-from vitc.training.data import Reporting, batches
+from vitc.training.data import batches, loader
 
 SMALL = Preprocessing(resize=20, crop=16)
 DIGITS = preset("micro").preprocessing
@@ -246,27 +245,33 @@ def test_train_without_a_part_for_testing_is_named_and_a_class_of_that_name_is_n
     assert load_dataset(str(tmp_path / "vehicles"), SMALL).labels == ("car", "train")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("ahead", [False, True])
 def test_an_unreadable_image_reads_the_same_from_a_process_of_a_loader(
-    class_folders: Path, workers: int
+    class_folders: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = class_folders / "grey" / "00.png"
     path.write_bytes(path.read_bytes()[:500])
-    data = Reporting(load_dataset(str(class_folders), SMALL))
-    loader = DataLoader(data, batch_size=4, num_workers=workers, collate_fn=lambda batch: batch)
+    data = load_dataset(str(class_folders), SMALL)
+    data.in_memory = not ahead
+    monkeypatch.setattr("vitc.training.data._WORKERS", 1)
+    reader = loader(data, batch_size=4)
+    assert reader.num_workers == ahead
     with pytest.raises(VitcError, match=r"^The image .*grey/00\.png cannot be read") as caught:
-        list(batches(loader))
+        list(batches(reader))
     assert caught.value.hint == "Replace the file, or remove it."
     assert "\n" not in caught.value.message
 
 
-class _Dies(Reporting):
+class _Dies:
+    in_memory = False
+
+    def __len__(self) -> int:
+        return 8
+
     def __getitems__(self, indices: Sequence[int]) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_reading_process_that_is_killed_is_one_sentence(class_folders: Path) -> None:
-    data = _Dies(load_dataset(str(class_folders), SMALL))
-    loader = DataLoader(data, batch_size=4, num_workers=1, collate_fn=lambda batch: batch)
+def test_a_reading_process_that_is_killed_is_one_sentence() -> None:
     with pytest.raises(VitcError, match="A process that reads images ended"):
-        list(batches(loader))
+        list(batches(loader(_Dies(), batch_size=4)))

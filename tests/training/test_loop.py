@@ -16,8 +16,10 @@ from vitc.errors import VitcError
 from vitc.models import SIBiViT, load, preset, random_images, random_model, save
 from vitc.training import Dataset, EpochReport, TrainOptions, load_dataset, train
 from vitc.training import loop as loop_module
+from vitc.training.objectives.classification import Classification
 from vitc.training.options import StepReport
 from vitc.training.parts import load_parts
+from vitc.training.start import initial
 from vitc.training.teacher import Teacher
 
 
@@ -70,7 +72,7 @@ def test_checkpoint_carries_labels_preprocessing_and_the_accuracies_it_has(
 def scripted(monkeypatch: pytest.MonkeyPatch, validation: Sequence[float], test: float) -> None:
     """Let each epoch have the validation accuracy given for it."""
     coming = iter([*validation, test])
-    monkeypatch.setattr(loop_module._Run, "_accuracy", lambda *_: next(coming))
+    monkeypatch.setattr(Classification, "accuracy", lambda *_: next(coming))
 
 
 def test_best_epoch_is_the_last_of_those_with_the_highest_validation_accuracy(
@@ -260,7 +262,7 @@ def test_images_outside_memory_train_to_the_same_weights(
     kept, read = (quick(tmp_path / f"{n}.safetensors", class_folders, epochs=1) for n in "ab")
     train(kept)
     monkeypatch.setattr("vitc.training.data._KEPT_BYTES", 0)
-    monkeypatch.setattr(loop_module, "_WORKERS", 1)
+    monkeypatch.setattr("vitc.training.data._WORKERS", 1)
     train(read)
     assert kept.out.read_bytes() == read.out.read_bytes()
 
@@ -365,7 +367,7 @@ def test_new_spatial_branch_changes_nothing_at_first(class_folders: Path) -> Non
     config = preset("micro").config.replace(classes=3, depth=2)
     source = random_model(config.replace(si=False), 7)
     data = load_dataset(str(class_folders), preset("micro").preprocessing)
-    model = loop_module._initial(config, data, source).eval()
+    model = initial(config, data, source).eval()
     images = random_images(config, 3)
     with torch.no_grad():
         torch.testing.assert_close(model(images), source(images), rtol=0, atol=0)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vitc.training.data import Dataset, load_dataset
-    from vitc.training.loop import train
     from vitc.training.options import EpochReport, TrainOptions, TrainResult
+    from vitc.training.recipes import train
 
 __all__ = ["Dataset", "EpochReport", "TrainOptions", "TrainResult", "load_dataset", "train"]
 
@@ -21,7 +21,7 @@ _HOMES: Final = {
     "TrainOptions": "options",
     "TrainResult": "options",
     "load_dataset": "data",
-    "train": "loop",
+    "train": "recipes",
 }
 
 

@@ -10,13 +10,14 @@ same test images. With both ``test/`` and ``val/`` the test images are those of 
 from __future__ import annotations
 
 import math
+import os
 import random
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from vitc.models.picture_files import counted, find_pictures
 from vitc.models.preprocessing import Preprocessing
 from vitc.training.class_folders import Classes, folders_below, letters, read_classes
 
-__all__ = ["DIGITS", "Dataset", "Reporting", "Split", "batches", "load_dataset"]
+__all__ = ["DIGITS", "Dataset", "Examples", "Split", "batches", "load_dataset", "loader"]
 
 Split: TypeAlias = Literal["train", "test", "all"]
 
@@ -40,6 +41,7 @@ DIGITS: Final = "digits"
 _TEST_SHARE: Final = 0.2
 _SPLIT_SEED: Final = 0
 _KEPT_BYTES: Final = 1 << 30
+_WORKERS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -129,31 +131,73 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         return pixels
 
 
-class Reporting(torch_data.Dataset[Any]):
-    """A data set for a loader with processes of its own; `batches` unpacks what it gives.
+class Examples(Protocol):
+    """What a loader reads.
+
+    Attributes:
+        in_memory: Whether an example costs no reading, so that no process needs to read ahead.
+    """
+
+    in_memory: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int], /) -> Any:
+        """A batch: a tuple whose first is a tensor with the examples along its first axis.
+
+        Raises:
+            VitcError: If an example cannot be read.
+        """
+
+
+class _Reporting(torch_data.Dataset[Any]):
+    """Examples for a loader with processes of its own; `batches` unpacks what it gives.
 
     An exception that crosses from a process to another becomes a text of many lines, so a
     `VitcError` is handed over as a value.
-
-    Args:
-        data: The images.
     """
 
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.examples)
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor] | VitcError:
+    def __getitems__(self, indices: Sequence[int]) -> Any:
         try:
-            return self.data.__getitems__(indices)
+            return self.examples.__getitems__(indices)
         except VitcError as error:
             return error
 
 
-def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a loader of `Reporting` data.
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def loader(
+    examples: Examples,
+    order: torch_data.Sampler[list[int]] | None = None,
+    batch_size: int = 1,
+) -> torch_data.DataLoader[Any]:
+    """What reads batches; iterate over it by `batches`.
+
+    Args:
+        examples: To be read, ahead by processes of their own where they are not in memory.
+        order: Indices of each batch; by default all in order, by `batch_size`.
+        batch_size: Without `order`.
+    """
+    workers = 0 if examples.in_memory else min(_WORKERS, len(os.sched_getaffinity(0)))
+    if order is not None:
+        return torch_data.DataLoader(
+            _Reporting(examples), batch_sampler=order, collate_fn=_as_is, num_workers=workers
+        )
+    return torch_data.DataLoader(
+        _Reporting(examples), batch_size=batch_size, collate_fn=_as_is, num_workers=workers
+    )
+
+
+def batches(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of what `loader` made.
 
     Raises:
         VitcError: If an image cannot be read, whichever process reads it; or such a process ended.

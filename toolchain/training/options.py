@@ -2,24 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from vitc.errors import VitcError
 from vitc.models.picture import Colour
 
-__all__ = ["EpochReport", "StepReport", "TrainOptions", "TrainResult"]
+__all__ = ["EpochReport", "RunOptions", "StepReport", "TrainOptions", "TrainResult"]
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """A training run.
-
-    The defaults train `micro` on the digits; they were chosen for that on two CPU cores.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every run of the training loop is told, whatever it learns.
 
     Attributes:
         out: The checkpoint of the best epoch, ``.safetensors``. Beside it lie ``.last.pt`` (to
             resume), ``.png`` (curves) and ``.json`` (history).
+        epochs: Passes over the training images.
+        batch_size: Images a step (on each device).
+        clip_norm: Largest norm of the gradient.
+        seed: The same seed gives the same run on the same machine.
+        threads: CPU threads; by default PyTorch's number, or one for networks so narrow that
+            threads only wait for each other.
+        resume: Go on from ``.last.pt``, with the same options; `epochs` may be more. The learning
+            rate then follows the schedule of a run that had so many from its beginning.
+        force: Replace the files of an earlier run.
+
+    Raises:
+        VitcError: If a value is out of range.
+    """
+
+    out: Path
+    epochs: int = 40
+    batch_size: int = 64
+    clip_norm: float = 5.0
+    seed: int = 0
+    threads: int | None = None
+    resume: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".safetensors":
+            raise VitcError(
+                f"A checkpoint is written as .safetensors, found {self.out.name!r}.",
+                f"Write to {self.out.stem}.safetensors.",
+            )
+        self._check_positive("epochs", "batch_size", "clip_norm")
+        if self.threads is not None:
+            self._check_positive("threads")
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise VitcError(f"{name} must be positive, found {getattr(self, name)}.")
+
+    def _check_not_negative(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise VitcError(f"{name} must not be negative, found {getattr(self, name)}.")
+
+    @property
+    def last(self) -> Path:
+        """State after the last finished epoch."""
+        return self.out.with_suffix(".last.pt")
+
+    @property
+    def curve(self) -> Path:
+        """Losses and measures over the epochs, as a picture."""
+        return self.out.with_suffix(".png")
+
+    @property
+    def history(self) -> Path:
+        """The same as JSON, with what the best epoch was judged by."""
+        return self.out.with_suffix(".json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """A training run of a classification network.
+
+    The defaults train `micro` on the digits; they were chosen for that on two CPU cores.
+
+    Attributes:
         data: ``digits`` or a folder, see `vitc.training.data.load_dataset`; for what is kept for
             validation see `vitc.training.parts`.
         background: Colour below transparent pixels, kept in the checkpoint, if not the preset's.
@@ -35,26 +100,16 @@ class TrainOptions:
             enters with scale 0 and so changes nothing at first (SI-BiViT, section 3).
         teacher: Checkpoint with the same classes to distil from, or a folder, of any source that
             `vitc.load_twin` reads.
-        epochs: Passes over the training images.
-        batch_size: Images a step (on each device).
         learning_rate: Peak of the schedule.
         warmup_epochs: Epochs of linear warm-up before the cosine.
         weight_decay: AdamW's, on matrices only.
         label_smoothing: Of the label loss.
-        clip_norm: Largest norm of the gradient.
         augment: Small shifts, and mirror images unless the data are digits.
-        seed: The same seed gives the same run on the same machine.
-        threads: CPU threads; by default PyTorch's number, or one for networks so narrow that
-            threads only wait for each other.
-        resume: Go on from ``.last.pt``, with the same options; `epochs` may be more. The learning
-            rate then follows the schedule of a run that had so many from its beginning.
-        force: Replace the files of an earlier run.
 
     Raises:
         VitcError: If a value is out of range.
     """
 
-    out: Path
     data: str = "digits"
     background: Colour | None = None
     preset: str = "micro"
@@ -66,33 +121,16 @@ class TrainOptions:
     weight_bits: int = 1
     start: Path | None = None
     teacher: Path | None = None
-    epochs: int = 40
-    batch_size: int = 64
     learning_rate: float = 5e-3
     warmup_epochs: int = 3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    clip_norm: float = 5.0
     augment: bool = True
-    seed: int = 0
-    threads: int | None = None
-    resume: bool = False
-    force: bool = False
 
     def __post_init__(self) -> None:
-        if self.out.suffix != ".safetensors":
-            raise VitcError(
-                f"A checkpoint is written as .safetensors, found {self.out.name!r}.",
-                f"Write to {self.out.stem}.safetensors.",
-            )
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise VitcError(f"{name} must be positive, found {getattr(self, name)}.")
-        if self.threads is not None and self.threads < 1:
-            raise VitcError(f"threads must be positive, found {self.threads}.")
-        for name in ("warmup_epochs", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise VitcError(f"{name} must not be negative, found {getattr(self, name)}.")
+        super().__post_init__()
+        self._check_positive("learning_rate")
+        self._check_not_negative("warmup_epochs", "weight_decay")
         if self.full_precision:
             self._refuse_bits()
         if not 0 <= self.label_smoothing < 1:
@@ -108,21 +146,6 @@ class TrainOptions:
                 f"Leave --{given[0].replace('_', '-')} or --full-precision away.",
             )
 
-    @property
-    def last(self) -> Path:
-        """State after the last finished epoch."""
-        return self.out.with_suffix(".last.pt")
-
-    @property
-    def curve(self) -> Path:
-        """Loss and validation accuracy over the epochs, as a picture."""
-        return self.out.with_suffix(".png")
-
-    @property
-    def history(self) -> Path:
-        """The same as JSON, with the test accuracy of the best epoch."""
-        return self.out.with_suffix(".json")
-
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -132,19 +155,35 @@ class EpochReport:
         epoch: Counted from 1.
         epochs: Of how many.
         loss: Mean training loss.
-        validation_accuracy: Top-1 on the validation images, in [0, 1].
         learning_rate: At the end of the epoch.
         seconds: Wall time of the epoch with its evaluation.
         images_per_second: Of its training, on this process's device.
+        parts: What the loss is made of, by name; empty if it is of one piece.
+        measures: What the epoch is judged by, by name.
+        stage: What the stage of the run is; empty if there is but one.
     """
 
     epoch: int
     epochs: int
     loss: float
-    validation_accuracy: float
     learning_rate: float
     seconds: float
     images_per_second: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    stage: str = ""
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Top-1 on the validation images, in [0, 1], of a run of classification."""
+        return self.measures["validation_accuracy"]
+
+    def flat(self) -> dict[str, Any]:
+        """The report as JSON values: measures beside the loss, and only what there is."""
+        told = asdict(self)
+        measures, parts, stage = (told.pop(name) for name in ("measures", "parts", "stage"))
+        more = {"parts": parts} if parts else {}
+        return {**told, **measures, **more, **({"stage": stage} if stage else {})}
 
 
 @dataclass(frozen=True)

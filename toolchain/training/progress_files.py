@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from vitc.training.options import EpochReport
 
 __all__ = ["EPOCHS", "read_state", "write_curve", "write_history", "write_state"]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+_STYLES: Final = ("dashed", "dotted", "dashdot")
 
 EPOCHS: Final = "epochs"
 """The one option that may differ when a run is resumed."""
@@ -80,18 +82,25 @@ def write_history(
     history: Sequence[EpochReport],
     best: Mapping[str, float],
 ) -> None:
-    """Write the options, one entry an epoch, and the best epoch's figures as JSON.
+    """Write what the run is, one entry an epoch, and the best epoch's figures as JSON.
 
     Raises:
         VitcError: If the file cannot be written.
     """
-    epochs = [asdict(report) for report in history]
+    epochs = [report.flat() for report in history]
     content = {"options": dict(run), "best": dict(best), "epochs": epochs}
     output.write(json.dumps(content, indent=1) + "\n")
 
 
-def write_curve(output: FileOutput, history: Sequence[EpochReport]) -> None:
-    """Draw training loss and validation accuracy over the epochs as PNG.
+def write_curve(
+    output: FileOutput, history: Sequence[EpochReport], percent: Mapping[str, str]
+) -> None:
+    """Draw the training loss, what it is made of and measures over the epochs as PNG.
+
+    Args:
+        output: The picture.
+        history: One report an epoch.
+        percent: Measures in [0, 1] that are drawn, and what the axis calls them.
 
     Raises:
         VitcError: If the file cannot be written.
@@ -102,12 +111,25 @@ def write_curve(output: FileOutput, history: Sequence[EpochReport]) -> None:
     loss.plot(epochs, [report.loss for report in history], color="tab:blue")
     loss.set_xlabel("epoch")
     loss.set_ylabel("training loss", color="tab:blue")
-    accuracy = loss.twinx()
-    accuracy.plot(
-        epochs, [100 * report.validation_accuracy for report in history], color="tab:orange"
-    )
-    accuracy.set_ylabel("validation accuracy, %", color="tab:orange")
-    accuracy.set_ylim(0, 100)
+    for name, style in zip(_parts(history), itertools.cycle(_STYLES)):
+        values = [report.parts.get(name, math.nan) for report in history]
+        loss.plot(epochs, values, color="tab:blue", alpha=0.6, linestyle=style, label=name)
+    if loss.get_legend_handles_labels()[0]:
+        loss.legend()
+    for before, after in itertools.pairwise(history):
+        if before.stage != after.stage:
+            loss.axvline(before.epoch + 0.5, color="tab:grey", linewidth=1)
+    if percent:
+        share = loss.twinx()
+        for name in percent:
+            values = [100 * report.measures[name] for report in history]
+            share.plot(epochs, values, color="tab:orange")
+        share.set_ylabel(", ".join(f"{text}, %" for text in percent.values()), color="tab:orange")
+        share.set_ylim(0, 100)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     output.write(content.getvalue())
+
+
+def _parts(history: Sequence[EpochReport]) -> list[str]:
+    return [*dict.fromkeys(name for report in history for name in report.parts)]

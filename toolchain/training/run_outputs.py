@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vitc.errors import VitcError
 from vitc.outputs import FileOutput, claim_file
-from vitc.training.options import TrainOptions
+from vitc.training.options import RunOptions
 
 __all__ = ["RunOutputs", "check_outputs", "claim_outputs"]
 
@@ -24,7 +24,7 @@ class RunOutputs:
 
 
 @contextmanager
-def claim_outputs(options: TrainOptions) -> Iterator[RunOutputs]:
+def claim_outputs(options: RunOptions) -> Iterator[RunOutputs]:
     """Claim the files of a run; those of the run that is resumed are its own.
 
     Raises:
@@ -41,7 +41,7 @@ def claim_outputs(options: TrainOptions) -> Iterator[RunOutputs]:
         yield RunOutputs(*(stack.enter_context(claim_file(f, force=own)) for f in files))
 
 
-def check_outputs(options: TrainOptions) -> None:
+def check_outputs(options: RunOptions) -> None:
     """Raise what `claim_outputs` would raise now."""
     with claim_outputs(options):
         pass

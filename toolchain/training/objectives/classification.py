@@ -1,0 +1,249 @@
+"""Classes of images: label loss, with a teacher distillation too; the network is a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from vitc.errors import VitcError
+from vitc.models import Network, NetworkConfig, load, preset
+from vitc.models.architectures import twin_preset
+from vitc.models.binary_linear import begin_epoch
+from vitc.models.checkpoint import write_checkpoint
+from vitc.models.picture_files import counted
+from vitc.models.twins.loading import load_twin
+from vitc.outputs import FileOutput
+from vitc.training.augmentation import mirror, shift
+from vitc.training.data import DIGITS, Dataset, batches, loader
+from vitc.training.losses import classification_loss
+from vitc.training.memory import MemoryNeed, estimate
+from vitc.training.objectives.objective import Best, Ended, Losses, Objective
+from vitc.training.options import TrainOptions, TrainResult
+from vitc.training.parts import load_parts
+from vitc.training.progress_files import EPOCHS, write_curve, write_history
+from vitc.training.start import initial
+from vitc.training.teacher import Teacher
+
+__all__ = ["Classification"]
+
+_EVAL_BATCH: Final = 256
+_NARROW: Final = 128
+_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force"))
+_VALIDATION: Final = "validation_accuracy"
+_TEST: Final = "test_accuracy"
+
+
+class Classification(Objective[TrainResult]):
+    """Labels of images, with AdamW, warm-up and cosine.
+
+    The best epoch is chosen by the validation images; the test images are looked at once, at the
+    end.
+
+    Args:
+        options: Of the run.
+        note: Told what lies in the folder and is no image of a class.
+
+    Raises:
+        VitcError: If data, preset, start or teacher do not fit each other.
+    """
+
+    model: Network
+
+    def __init__(self, options: TrainOptions, note: Callable[[str], None]) -> None:
+        self.options = options
+        chosen = (twin_preset if options.full_precision else preset)(options.preset)
+        self.parts = load_parts(options.data, chosen.preprocessing.on(options.background))
+        self.examples = self.parts.train
+        if self.parts.left:
+            note(f"left out of {options.data}: {counted(self.parts.left)}")
+        labels = self.examples.labels
+        if len(labels) < 2:
+            raise VitcError(
+                f"{options.data} has one class, {labels[0]!r}.", "Training needs two or more."
+            )
+        read = load_twin if options.full_precision else load
+        self.start = None if options.start is None else read(options.start)
+        config = _configured(chosen.config, options, self.examples)
+        self.model = initial(config, self.examples, self.start)
+        self.teacher = None if options.teacher is None else Teacher(options.teacher, self.model)
+        self.stages = (options.epochs,)
+        self.threads = 1 if config.widest <= _NARROW else None
+
+    def described(self) -> dict[str, Any]:
+        """The options: data by their resolved path, checkpoints by their hash."""
+        options = self.options
+        plain = {
+            field.name: getattr(options, field.name)
+            for field in fields(options)
+            if field.name not in _NOT_OF_THE_RUN
+        }
+        return {
+            **plain,
+            "data": options.data if options.data == DIGITS else str(Path(options.data).resolve()),
+            "background": None if options.background is None else list(options.background),
+            "start": None if self.start is None else self.start.source_sha256,
+            "teacher": None if self.teacher is None else self.teacher.network.source_sha256,
+        }
+
+    def memory(self) -> MemoryNeed:
+        """As `vitc.training.memory.estimate`."""
+        return estimate(self.model, self.parts, self.options.label_smoothing)
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Put the teacher on the device, and the images to measure by before every process."""
+        self.accelerator = accelerator
+        if self.teacher is not None:
+            self.teacher = self.teacher.to(accelerator.device).eval()
+        self.validation_loader, self.test_loader = accelerator.prepare(
+            *(
+                loader(data, batch_size=_EVAL_BATCH)
+                for data in (self.parts.validation, self.parts.test)
+            )
+        )
+
+    def optimizer(self) -> AdamW:
+        """AdamW; weights decay, everything else does not."""
+        matrices = [p for p in self.model.parameters() if p.ndim == 2]
+        others = [p for p in self.model.parameters() if p.ndim != 2]
+        return AdamW(
+            [
+                {"params": matrices, "weight_decay": self.options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=self.options.learning_rate,
+        )
+
+    def rate(self, step: int, steps: int, total: int) -> float:
+        """Warm-up, and half a cosine to 0."""
+        warmup = self.options.warmup_epochs * steps
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+    def begin_epoch(self, stage: int, epoch: int) -> None:
+        """Set what the scheme schedules by epochs."""
+        begin_epoch(self.model, epoch, self.stages[stage])
+
+    def losses(
+        self, network: nn.Module, batch: tuple[Tensor, Tensor], draws: torch.Generator
+    ) -> Losses:
+        """The label loss, with a teacher as `classification_loss` has it."""
+        images, targets = batch
+        shown = self.augmented(images, draws)
+        wisdom = None if self.teacher is None else self.teacher(shown)
+        logits = network(shown)
+        return Losses(classification_loss(logits, targets, self.options.label_smoothing, wisdom))
+
+    def augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        """Images as they are shown to the network."""
+        if not self.options.augment:
+            return images
+        moved = shift(images.cpu(), images.shape[-1] // 16, draws)
+        if self.options.data != DIGITS:
+            moved = mirror(moved, draws)
+        return moved.to(images.device)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy on the validation images."""
+        return {_VALIDATION: self.accuracy(network, self.validation_loader)}
+
+    @torch.no_grad()
+    def accuracy(self, network: nn.Module, images: DataLoader[Any]) -> float:
+        """Top-1 in [0, 1], over all processes."""
+        network.eval()
+        right, count = 0, 0
+        for shown, targets in batches(images):
+            guesses = network(shown).argmax(dim=-1)
+            guesses, wanted = self.accelerator.gather_for_metrics((guesses, targets))
+            right += int((guesses == wanted).sum())
+            count += len(wanted)
+        return right / count
+
+    def score(self, measures: Mapping[str, float]) -> float:
+        """Its accuracy on the validation images."""
+        return measures[_VALIDATION]
+
+    def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
+        """Write the network with what it says about itself before it is judged."""
+        self.model.history = _provenance(best, described)
+        write_checkpoint(self.model, checkpoint)
+
+    def finish(self, ended: Ended) -> TrainResult:
+        """Judge the best checkpoint by the test images, and write that into it and the history.
+
+        A resumed run that was finished takes the figure from the checkpoint.
+
+        Raises:
+            VitcError: If the checkpoint is not of this run.
+        """
+        accuracy = self._judge(ended)
+        best = {"epoch": ended.best.epoch, _VALIDATION: ended.best.score, _TEST: accuracy}
+        if ended.outputs is not None:
+            write_history(ended.outputs.history, ended.described, ended.history, best)
+            write_curve(ended.outputs.curve, ended.history, {_VALIDATION: "validation accuracy"})
+        return TrainResult(
+            checkpoint=self.options.out,
+            best_epoch=ended.best.epoch,
+            validation_accuracy=ended.best.score,
+            test_accuracy=accuracy,
+            history=ended.history,
+            seconds=ended.seconds,
+            curve=self.options.curve,
+            history_file=self.options.history,
+        )
+
+    def _judge(self, ended: Ended) -> float:
+        model = load(self.options.out)
+        stated = dict(model.history)
+        known = stated.pop(_TEST, None)
+        provenance = _provenance(ended.best, ended.described)
+        if _apart_from_epochs(stated) != _apart_from_epochs(provenance):
+            raise VitcError(
+                f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
+                "Train without resuming.",
+            )
+        if known is not None:
+            return float(known)
+        accuracy = self.accuracy(model.to(self.accelerator.device), self.test_loader)
+        if ended.outputs is not None:
+            model.history = {**provenance, _TEST: accuracy}
+            write_checkpoint(model, ended.outputs.checkpoint)
+        return accuracy
+
+    def diverged(self, epoch: int) -> VitcError:
+        """Say which learning rate is to be lowered."""
+        return VitcError(
+            f"The loss stopped being finite in epoch {epoch}.",
+            f"Lower the learning rate, which is {self.options.learning_rate}.",
+        )
+
+
+def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
+    if options.full_precision:
+        return config.replace(classes=len(data.labels), depth=options.depth)
+    sized = config.replace(
+        classes=len(data.labels),
+        depth=options.depth,
+        si=options.si,
+        weight_bits=options.weight_bits,
+    )
+    return replace(sized, scheme=options.scheme, elastic=options.elastic)
+
+
+def _provenance(best: Best, described: Mapping[str, Any]) -> dict[str, Any]:
+    return {"options": dict(described), "epoch": best.epoch, _VALIDATION: best.score}
+
+
+def _apart_from_epochs(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    options = provenance.get("options")
+    if not isinstance(options, Mapping):
+        return dict(provenance)
+    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}

@@ -1,0 +1,70 @@
+"""What a network is before its first step: parameters of its own, or those of another."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vitc.errors import VitcError
+from vitc.models import Network, NetworkConfig, build_network
+from vitc.models.binary_linear import narrow
+from vitc.models.network import SPATIAL_SCALE
+from vitc.training.data import Dataset
+
+__all__ = ["initial"]
+
+_SI_SCALE = 0.1
+
+
+def initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Network:
+    """A network for the classes of a data set.
+
+    Args:
+        config: Of the network.
+        data: Gives preprocessing and labels.
+        start: All of this is copied; SI branches that it lacks get scale 0 and so change nothing
+            at first (SI-BiViT, section 3). Without it their scale is 0.1.
+
+    Raises:
+        VitcError: If `start` has another shape or scheme.
+    """
+    model = build_network(config, data.preprocessing, data.labels)
+    for name, parameter in model.named_parameters():
+        if name.endswith(SPATIAL_SCALE):
+            nn.init.constant_(parameter, _SI_SCALE)
+    if start is not None:
+        _copy_matching(start, model)
+    return model
+
+
+@torch.no_grad()
+def _copy_matching(source: Network, model: Network) -> None:
+    wanted = model.state_dict()
+    given = source.state_dict()
+    new_classes = source.config.classes != model.config.classes
+    misfits = [
+        f"{name} is {tuple(tensor.shape)}, wanted {tuple(wanted[name].shape)}"
+        if name in wanted
+        else f"{name} has no place"
+        for name, tensor in given.items()
+        if (name not in wanted or wanted[name].shape != tensor.shape)
+        and not (new_classes and name.startswith("head."))
+    ]
+    if misfits:
+        raise VitcError(
+            f"{source.source_path} does not fit the network to train: {'; '.join(misfits[:6])}.",
+            "Start from a checkpoint of the same preset, depth and MLP ratio.",
+        )
+    if source.config.scheme != model.config.scheme:
+        raise VitcError(
+            f"{source.source_path} is of scheme {source.config.scheme}, and the network to train "
+            f"of {model.config.scheme}.",
+            f"Train with --scheme {source.config.scheme}, or start from another checkpoint.",
+        )
+    for name, slot in wanted.items():
+        if name in given and given[name].shape == slot.shape:
+            slot.copy_(given[name])
+        elif name.endswith(SPATIAL_SCALE):
+            slot.zero_()
+    if source.config.weight_bits > model.config.weight_bits:
+        narrow(model)
