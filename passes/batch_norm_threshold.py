@@ -8,6 +8,8 @@ smallest fp32 value on the far side of the sign change. T is found by bisection 
 fp32 values, evaluating the left side in float64: the bit is the float64 reference's for every fp32
 x. For g = 0 the bit is constant: T = -inf, flipped if the constant is negative. A T that is a
 denormal is then moved to where no x but a denormal can tell (`vitc.passes.normal_range`).
+
+A norm whose floats are read as well stays for those, if they are neither tapped nor an output.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class BatchNormThreshold(Rewrite):
             value, added = with_constant(moved)
             shift = np.asarray(exact_constant(added))
             sources = [moved, node]
-        norm = producer(value, "BatchNormalization")
+        norm = producer(value, "BatchNormalization", uses=max(1, len(value.uses())))
         x = norm.inputs[0]
         if x is None or norm.attributes.get_int("training_mode"):
             raise NoMatch("the batch norm is in training mode")

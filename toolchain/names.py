@@ -24,7 +24,6 @@ __all__ = [
     "PRESETS",
     "PROCESSORS",
     "SCHEMES",
-    "TWIN_PRESETS",
     "Names",
     "absent",
     "check_device",
@@ -82,19 +81,14 @@ PRESETS: Final = Names(
         "micro",
         "swin-tiny",
         "micro-swin",
+        "pvt-tiny",
+        "micro-pvt",
         "nest-tiny",
         "micro-nest",
     ),
     "see `vitc models`",
 )
 """Keys of `vitc.models.PRESETS`."""
-
-TWIN_PRESETS: Final = Names(
-    "preset",
-    (*PRESETS.known, "pvt-tiny", "micro-pvt"),
-    "see `vitc models`",
-)
-"""Presets whose full-precision twin can be trained."""
 
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""

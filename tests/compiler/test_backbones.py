@@ -20,7 +20,7 @@ _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_nam
 shared = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(shared)
 
-MICRO = [name for name in ("micro", "micro-nest", "micro-swin") if name in PRESETS]
+MICRO = [name for name in PRESETS if name.startswith("micro")]
 MERGES = {"micro-swin": 1}
 """Copies of tokens that are merged, in front of a norm that reads floats as they lie."""
 

@@ -15,7 +15,7 @@ from vitc.models import Network, binary_modules, random_images, random_model, sa
 from vitc.onnx_files import load_onnx, run_with_taps, session
 from vitc.verify import CheckOptions, check
 
-EXPORTED = ("nest, layer norms", "swin")
+EXPORTED = ("nest, layer norms", "swin", "pvt")
 
 
 @pytest.fixture(scope="module", params=EXPORTED)

@@ -254,3 +254,41 @@ def swin(net: Reference, image: np.ndarray) -> np.ndarray:
             tokens = net.block(f"stages.{stage}.blocks.{block}", tokens, groups, plain, attend)
         x = tokens.reshape(len(x), height, width, -1)
     return net.head(net.norm("norm", tokens).mean(1))
+
+
+def pvt(net: Reference, image: np.ndarray) -> np.ndarray:
+    """Images [B, 3, H, W] to logits."""
+    s, config = net.state, net.config
+    x = image.transpose(0, 2, 3, 1)
+    count = len(config["widths"])
+    for stage in range(count):
+        name = f"stages.{stage}"
+        weight = s[f"{name}.patch_embed.proj.weight"]
+        x = convolution(x, weight, s[f"{name}.patch_embed.proj.bias"], weight.shape[2])
+        x = net.norm(f"{name}.patch_embed.norm", x, "layer")
+        height, width = x.shape[1:3]
+        tokens = x.reshape(len(x), height * width, -1)
+        if stage == count - 1:
+            first = np.broadcast_to(s[f"{name}.cls_token"], (len(x), 1, tokens.shape[2]))
+            tokens = np.concatenate([first, tokens], axis=1)
+        tokens = tokens + s[f"{name}.pos_embed"]
+        every = list(range(tokens.shape[1]))
+        tiles = [every]
+        if stage < count - 1 and len(every) > 196:
+            h, w = (max(n for n in range(1, 15) if side % n == 0) for side in (height, width))
+            tiles = rectangles(height, width, h, w)
+
+        def attend(name, bits, u, _, size=(height, width)):
+            held = u
+            if f"{name}.sr.weight" in s:
+                weight, bias = s[f"{name}.sr.weight"], s[f"{name}.sr.bias"]
+                on_map = u.reshape(len(u), *size, -1)
+                held = convolution(on_map, weight, bias, weight.shape[2])
+                held = net.norm(f"{name}.norm", held.reshape(len(u), -1, u.shape[-1]))
+            return net.attend(name, bits, net.sign(f"{name}.keys", held))
+
+        for block in range(config["depths"][stage]):
+            tokens = net.block(f"{name}.blocks.{block}", tokens, [every], tiles, attend)
+        if stage < count - 1:
+            x = tokens.reshape(len(x), height, width, -1)
+    return net.head(net.norm("norm", tokens)[:, 0])

@@ -23,6 +23,7 @@ from vitc.models import (
 )
 from vitc.models.architectures import config_from_shapes
 from vitc.models.architectures.nest import NestConfig
+from vitc.models.architectures.pvt import PVTConfig
 from vitc.models.architectures.swin import SwinConfig
 
 LOGIT_TOLERANCE = 1e-4
@@ -50,13 +51,31 @@ SWIN = SwinConfig(
     classes=5,
     si=True,
 )
-COMPUTES: dict[str, Callable[..., np.ndarray]] = {"nest": references.nest, "swin": references.swin}
+PVT = PVTConfig(
+    image_size=(56, 32),
+    patch_size=2,
+    widths=(12, 14, 24),
+    heads=(1, 2, 3),
+    depths=(1, 1, 2),
+    hidden=(30, 19, 40),
+    reductions=(4, 2, 1),
+    classes=5,
+    si=True,
+)
+COMPUTES: dict[str, Callable[..., np.ndarray]] = {
+    "nest": references.nest,
+    "swin": references.swin,
+    "pvt": references.pvt,
+}
 CONFIGS = {
     "nest": NEST,
     "nest, layer norms": NEST.replace(norm="layer"),
     "nest without SI, square": NEST.replace(si=False, image_size=24),
     "swin": SWIN,
     "swin, layer norms, no SI": SWIN.replace(norm="layer", si=False),
+    "pvt": PVT,
+    "pvt, layer norms": PVT.replace(norm="layer", image_size=(32, 64)),
+    "pvt without SI, square": PVT.replace(si=False, image_size=24),
     "nest of one level": NestConfig(
         image_size=8,
         patch_size=2,

@@ -76,11 +76,27 @@ def test_a_shift_per_channel_of_the_last_axis_is_left_alone(graph, rng, counts) 
     assert counts(model) == {"BatchNormalization": 1, "Add": 1, "Binarize": 1}
 
 
-def test_a_norm_whose_value_is_needed_elsewhere_is_left_alone(graph, rng) -> None:
+def test_a_norm_that_is_an_output_is_left_alone(graph, rng) -> None:
     _, bits = _normed(graph, rng)
     norm = bits.producer().inputs[0]
     model = graph.model(bits, norm)
     assert not BatchNormThreshold()(model).modified
+
+
+def test_a_norm_whose_floats_are_read_too_stays_for_those(graph, rng, run, counts) -> None:
+    parameters, bits = _normed(graph, rng)
+    again = graph.sign(bits.producer().inputs[0])
+    floats = graph.op("Neg", [bits.producer().inputs[0]], ("batch", N, 4))
+    model = graph.model(bits, again, floats)
+    x = (2 * rng.standard_normal((300, N, 4))).astype(np.float32)
+    before = run(model, x=x)
+    assert BatchNormThreshold()(model).modified
+    assert counts(model) == {"BatchNormalization": 1, "Neg": 1, "Binarize": 2}
+    first, second, negative = run(model, x=x)
+    expected = _float64_bits(parameters, x, 0)
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(second, expected)
+    np.testing.assert_array_equal(negative, before[2])
 
 
 def test_non_finite_or_impossible_statistics_are_left_alone(graph, rng) -> None:

@@ -148,7 +148,7 @@ def test_another_depth_of_several_stages_is_refused(class_folders: Path, tmp_pat
 
 
 def test_every_name_of_a_twin_is_a_preset() -> None:
-    for name in names.TWIN_PRESETS.known:
+    for name in names.PRESETS.known:
         assert twin_preset(name).config.arch in TWINS
     with pytest.raises(VitcError, match="micro-swin"):
         twin_preset("micro-swing")

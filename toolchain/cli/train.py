@@ -103,7 +103,7 @@ def train(
         Path, typer.Option("--out", metavar="M.safetensors", help="The best checkpoint.")
     ],
     preset: Annotated[
-        str, typer.Option("--preset", help="See `vitc models`.", callback=names.TWIN_PRESETS.check)
+        str, typer.Option("--preset", help="See `vitc models`.", callback=names.PRESETS.check)
     ] = "micro",
     data: Annotated[
         str,
@@ -187,8 +187,6 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
-    if not full_precision:
-        names.PRESETS.check(preset)
     output = Output(json_to, force=force)
     from vitc.models.picture import parse_colour
     from vitc.training.options import TrainOptions

@@ -11,7 +11,7 @@ into which the last norm's class token folds. Totals are those of the SI-BiViT s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
@@ -36,6 +36,8 @@ PIXELS = "pixels are real numbers; the papers keep the patch embedding in fp32"
 _LOGITS = "class scores are real numbers; the papers keep the head in fp32"
 _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
+_READ_TWICE = "a threshold a row for its signs; its floats are read by the reduction, too"
+_REDUCED = "places of the map are reduced in fp32, as the papers do"
 _CHANNELS = "mean and variance over the channels of a token are real numbers"
 _BIAS = "is added to the integer scores of a window in fp32, before they are compared"
 _LAST_NORM = "its class token folds into the head"
@@ -152,6 +154,7 @@ def attention(
     weight_bits: int,
     norm: str = "batch",
     window: tuple[int, int] | None = None,
+    reduction: int | None = None,
 ) -> Iterator[LayerAccount]:
     """A norm, binary attention inside groups of tokens, and its projection.
 
@@ -164,15 +167,39 @@ def attention(
         weight_bits: 1 or 32.
         norm: ``batch`` or ``layer``.
         window: Rows and columns of a group whose scores have a bias of relative positions.
+        reduction: R of the map whose R x R places together are a key; None where queries, keys and
+            values are of one linear.
     """
-    product = tokens * group * width
-    heads_of = tuple(f"{name}.{part}" for part in ("query", "key", "value"))
+    query, *held = (f"{name}.{part}" for part in ("query", "key", "value"))
     scores, context = f"{name}.scores", f"{name}.context"
-    yield stream_norm(f"{name}.norm", f"{name}.input", tokens=tokens, width=width, norm=norm)
-    yield _linear(
-        f"{name}.qkv", *heads_of, rows=tokens, inputs=width, outputs=3 * width, bits=weight_bits
-    )
-    yield _shift(f"{name}.move", *heads_of, values=3 * heads * group)
+    first = stream_norm(f"{name}.norm", f"{name}.input", tokens=tokens, width=width, norm=norm)
+    keys = group // (reduction or 1) ** 2
+    product = tokens * keys * width
+    if reduction is None:
+        yield first
+        yield _linear(
+            f"{name}.qkv",
+            query,
+            *held,
+            rows=tokens,
+            inputs=width,
+            outputs=3 * width,
+            bits=weight_bits,
+        )
+    else:
+        if reduction > 1 and norm == "batch":
+            floats = first.folded_bytes + 2 * _FP32_BYTES * tokens
+            first = replace(first, folded_bytes=floats, why=_READ_TWICE)
+        yield first
+        yield _linear(
+            f"{name}.q", query, rows=tokens, inputs=width, outputs=width, bits=weight_bits
+        )
+        if reduction > 1:
+            yield from _reduced(name, keys=keys, width=width, reduction=reduction, norm=norm)
+        yield _linear(
+            f"{name}.kv", *held, rows=keys, inputs=width, outputs=2 * width, bits=weight_bits
+        )
+    yield _shift(f"{name}.move", query, *held, values=heads * (group + 2 * keys))
     if window is not None:
         rows, columns = window
         table = (2 * rows - 1) * (2 * columns - 1) * heads
@@ -189,6 +216,21 @@ def attention(
         bits=weight_bits,
         why=_STREAM,
     )
+
+
+def _reduced(
+    name: str, *, keys: int, width: int, reduction: int, norm: str
+) -> Iterator[LayerAccount]:
+    """A convolution of R x R places of the map, and the norm behind it."""
+    weights = reduction**2 * width * width
+    yield in_fp32(
+        f"{name}.reduced",
+        f"{name}.reduced",
+        parameters=weights + width,
+        fp_macs=keys * weights,
+        why=_REDUCED,
+    )
+    yield stream_norm(f"{name}.reduced.norm", f"{name}.keys", tokens=keys, width=width, norm=norm)
 
 
 def two_layer(

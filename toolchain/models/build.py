@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vitc.models.architectures import architecture
 from vitc.models.backbones.nest import Nest
+from vitc.models.backbones.pvt import Pvt
 from vitc.models.backbones.swin import Swin
 from vitc.models.config import NetworkConfig
 from vitc.models.network import Network
@@ -24,6 +25,7 @@ NETWORKS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
         "sibivit": SIBiViT,
         "swin": Swin,
+        "pvt": Pvt,
         "nest": Nest,
         "float-deit": DeiTTwin,
         "float-swin": SwinTwin,

@@ -11,8 +11,6 @@ from vitc.errors import VitcError
 from vitc.models.account import LayerAccount
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.twin import (
-    MICRO,
-    TINY,
     StagedTwinConfig,
     attention,
     classifier,
@@ -22,7 +20,6 @@ from vitc.models.architectures.twin import (
     projection,
     values,
 )
-from vitc.models.config import Preset
 from vitc.models.described import numbered
 
 __all__ = ["FLOAT_PVT", "PVTTwinConfig"]
@@ -143,38 +140,7 @@ def _attention(
 FLOAT_PVT: Final = Architecture(
     name="float-pvt",
     config=PVTTwinConfig,
-    presets=(
-        Preset(
-            "pvt-tiny",
-            PVTTwinConfig(
-                image_size=224,
-                patch_sizes=(4, 2, 2, 2),
-                widths=(64, 128, 320, 512),
-                depths=(2, 2, 2, 2),
-                heads=(1, 2, 5, 8),
-                hidden=(512, 1024, 1280, 2048),
-                reductions=(8, 4, 2, 1),
-                classes=1000,
-            ),
-            TINY,
-            "PVT-T in full precision, 224 px",
-        ),
-        Preset(
-            "micro-pvt",
-            PVTTwinConfig(
-                image_size=32,
-                patch_sizes=(2, 2, 2),
-                widths=(32, 64, 128),
-                depths=(1, 1, 2),
-                heads=(1, 2, 4),
-                hidden=(128, 256, 512),
-                reductions=(4, 2, 1),
-                classes=10,
-            ),
-            MICRO,
-            "small PVT in full precision, 32 px",
-        ),
-    ),
+    presets=(),
     tensors=("stages.0.patch_embed.proj.weight", "stages.0.blocks.0.norm1.weight"),
     sizes=_sizes,
     layers=_layers,

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from vitc.errors import VitcError
 from vitc.models.account import LayerAccount, attention, spatial, two_layer
@@ -54,7 +54,8 @@ class Stage:
         window: Rows and columns of the tokens that attend each other; the map for all.
         shift: By how much every second block shifts its windows.
         relative: Whether scores have a bias of relative positions.
-        reduction: R: keys are R x R reduced tokens; 1 for none.
+        reduction: R: keys are R x R tokens together, and have a linear of their own; None where
+            queries, keys and values are of one linear.
         class_token: Whether a class token stands before the map.
         mixed: Rows and columns of the tokens that the spatial branch mixes; the map for all.
     """
@@ -68,7 +69,7 @@ class Stage:
     mixed: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
     relative: bool = False
-    reduction: int = 1
+    reduction: int | None = None
     class_token: bool = False
 
     @property
@@ -84,7 +85,7 @@ class Stage:
     @property
     def keys(self) -> int:
         """Keys of a group: m."""
-        return self.group if self.reduction == 1 else self.group // self.reduction**2
+        return self.group if self.reduction in (None, 1) else self.group // self.reduction**2
 
     @property
     def si_tokens(self) -> int:
@@ -115,10 +116,12 @@ class StagedConfig(NetworkConfig):
     hidden: tuple[int, ...]
     merge: str = "float"
 
+    per_stage: ClassVar[tuple[str, ...]] = ("widths", "depths", "heads", "hidden")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_sizes("patch_size")
-        for name in ("widths", "depths", "heads", "hidden"):
+        for name in self.per_stage:
             sizes = getattr(self, name)
             if (
                 not isinstance(sizes, tuple)
@@ -289,6 +292,7 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
             weight_bits=bits,
             norm=config.norm,
             window=stage.window if stage.relative else None,
+            reduction=stage.reduction,
         )
         yield from two_layer(
             f"{name}.mlp",

@@ -17,6 +17,7 @@ from vitc.models.architectures.float_nest import FLOAT_NEST
 from vitc.models.architectures.float_pvt import FLOAT_PVT
 from vitc.models.architectures.float_swin import FLOAT_SWIN
 from vitc.models.architectures.nest import NEST
+from vitc.models.architectures.pvt import PVT
 from vitc.models.architectures.swin import SWIN
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
-    {entry.name: entry for entry in (DEIT, SWIN, NEST)}
+    {entry.name: entry for entry in (DEIT, SWIN, PVT, NEST)}
 )
 
 TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
@@ -89,12 +90,7 @@ def twin_preset(name: str) -> Preset:
     Raises:
         VitcError: If there is none of that name; the nearest is named and the known are listed.
     """
-    names.TWIN_PRESETS.check(name)
-    own = (chosen for entry in TWINS.values() for chosen in entry.presets)
-    found = next((chosen for chosen in own if chosen.name == name), None)
-    if found is not None:
-        return found
-    binarized = PRESETS[name]
+    binarized = preset(name)
     config: NetworkConfig = architecture(binarized.config.arch).twin(binarized.config)
     return replace(binarized, config=config, summary=f"{binarized.name} in full precision")
 

@@ -12,13 +12,10 @@ from vitc.errors import VitcError
 from vitc.models.account import LayerAccount, in_fp32
 from vitc.models.config import NetworkConfig
 from vitc.models.described import LARGEST, number, shown
-from vitc.models.preprocessing import Preprocessing
 
 _Config = TypeVar("_Config", bound="TwinConfig")
 
 __all__ = [
-    "MICRO",
-    "TINY",
     "StagedTwinConfig",
     "TwinConfig",
     "attention",
@@ -32,12 +29,6 @@ __all__ = [
 ]
 
 _SCHEME: Final = "float"
-TINY: Final = Preprocessing()
-"""Of the published networks, at 224 px."""
-
-MICRO: Final = Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-"""Of the networks at 32 px that are trained on the digits."""
-
 MOST_VALUES: Final = 1 << 28
 _FLOAT: Final = "a full-precision network"
 

@@ -1,4 +1,4 @@
-"""What backbones of several stages share: their blocks, and a head on the mean of the tokens."""
+"""What backbones of several stages share: their blocks, their forward pass, their head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vitc.models.layers.block import Block
 from vitc.models.layers.groups import Grouping, Rectangles
 from vitc.models.layers.norm import stream_norm
 from vitc.models.layers.patch_embed import PatchEmbed
+from vitc.models.layers.reduced_attention import ReducedAttention
 from vitc.models.network import Network
 from vitc.models.schemes import scheme
 from vitc.models.taps import tap
@@ -51,16 +52,31 @@ def _block(config: StagedConfig, index: int, block: int, cut: Cut) -> Block:
     shift = stage.shift if block % 2 else _UNSHIFTED
     apart = Rectangles(stage.map, stage.window, shift).excluded() if any(shift) else None
     rules = scheme(config.scheme, elastic=config.elastic)
-    attention = BinaryAttention(
-        stage.width,
-        stage.heads,
-        stage.group,
-        scheme=rules,
-        weight_bits=config.weight_bits,
-        name=f"{name}.attn",
-        window=stage.window if stage.relative else None,
-        excluded=apart,
-    )
+    attention: BinaryAttention
+    if stage.reduction is not None:
+        attention = ReducedAttention(
+            stage.width,
+            stage.heads,
+            stage.tokens,
+            size=stage.map,
+            reduction=stage.reduction,
+            scheme=rules,
+            weight_bits=config.weight_bits,
+            norm=config.norm,
+            eps=config.bn_eps,
+            name=f"{name}.attn",
+        )
+    else:
+        attention = BinaryAttention(
+            stage.width,
+            stage.heads,
+            stage.group,
+            scheme=rules,
+            weight_bits=config.weight_bits,
+            name=f"{name}.attn",
+            window=stage.window if stage.relative else None,
+            excluded=apart,
+        )
     return Block(
         attention,
         width=stage.width,
@@ -79,10 +95,10 @@ def _block(config: StagedConfig, index: int, block: int, cut: Cut) -> Block:
 
 
 class StagedNetwork(Network):
-    """A network whose last norm and head act on the mean of the tokens.
+    """A network of stages, each of which takes the residual stream of the one before.
 
-    Arguments are those of `Network`. A subclass has `patch_embed` and the stages. A stage takes the
-    residual stream of the one before.
+    Arguments are those of `Network`. A subclass has the stages, and `patch_embed` or an `embed` of
+    its own. The head acts on the mean of the tokens, or what the `pool` of a subclass takes.
 
     Raises:
         VitcError: If the scheme is unknown, or as `Network`.
@@ -107,8 +123,17 @@ class StagedNetwork(Network):
             VitcError: If the images are not of the network's size.
         """
         self.check_images(image)
-        x = self.patch_embed(image)
+        x = self.embed(image)
         for stage in self.stages:
             x = stage(x)
-        logits: Tensor = self.head(self.norm(x).mean(1))
+        logits: Tensor = self.head(self.pool(self.norm(x)))
         return tap("logits", logits)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to what the first stage takes."""
+        patches: Tensor = self.patch_embed(image)
+        return patches
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Normalised tokens [B, N, C] to what is classified, [B, C]."""
+        return x.mean(1)
