@@ -23,6 +23,7 @@ __all__ = [
     "NORMS",
     "PRESETS",
     "PROCESSORS",
+    "RECIPES",
     "SCHEMES",
     "Names",
     "absent",
@@ -89,6 +90,9 @@ PRESETS: Final = Names(
     "see `vitc models`",
 )
 """Keys of `vitc.models.PRESETS`."""
+
+RECIPES: Final = Names("recipe", ("joint", "decoupled"), "see docs/training.md")
+"""Keys of `vitc.training.recipes.RECIPES`."""
 
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""

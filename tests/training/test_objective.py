@@ -16,8 +16,9 @@ from vitc.errors import VitcError
 from vitc.outputs import FileOutput
 from vitc.training.lars import LARS
 from vitc.training.loop import learn
+from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
-from vitc.training.objectives.objective import Best, Ended, Losses, Objective
+from vitc.training.objectives.objective import Best, Ended, Objective
 from vitc.training.options import EpochReport, RunOptions
 
 

@@ -26,8 +26,10 @@ _CHECKPOINT = existing("checkpoint", "Make one with `vitc new` or `vitc train`."
 
 def describe(report: EpochReport) -> str:
     """One epoch in a few words, for a progress bar."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in report.parts.items())
     return (
-        f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.2%}, "
+        f"{report.stage + ': ' if report.stage else ''}loss {report.loss:.3f}"
+        f"{f' ({parts})' if parts else ''}, validation accuracy {report.validation_accuracy:.2%}, "
         f"{report.images_per_second:.0f} images/s"
     )
 
@@ -174,6 +176,34 @@ def train(
             callback=_CHECKPOINT,
         ),
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="joint|decoupled",
+            help="All at once, or first the MLP branch by the teacher's, then SI beside it.",
+            callback=names.RECIPES.check,
+        ),
+    ] = "joint",
+    stage_epochs: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            "--stage-epochs",
+            help="Decoupled: epochs with 32-bit weights, 1-bit weights, SI; default 1/4, 1/4, 1/2.",
+        ),
+    ] = None,
+    mlp_weight: Annotated[
+        float | None,
+        typer.Option("--mlp-weight", help="Decoupled: of the MLP outputs' loss, 0.1 by default."),
+    ] = None,
+    mlp_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--mlp-rate",
+            help="Decoupled: the MLP branch's share of the learning rate beside SI, 0.1 by "
+            "default; 0 freezes it.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
     ] = False,
@@ -211,6 +241,10 @@ def train(
         warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,
         augment=augment,
+        recipe=recipe,
+        stage_epochs=stage_epochs,
+        mlp_weight=mlp_weight,
+        mlp_rate=mlp_rate,
         threads=threads,
         seed=seed,
         resume=resume,

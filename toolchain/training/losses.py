@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["DISTILLATION_SHARE", "classification_loss"]
+__all__ = ["DISTILLATION_SHARE", "Losses", "classification_loss", "normalised_difference"]
 
 DISTILLATION_SHARE: Final = 0.95
 
 
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Losses of a batch, each a scalar and a mean over its examples.
+
+    Attributes:
+        total: What is made smaller.
+        parts: What it is made of, by name, to be told; empty if it is of one piece.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 def classification_loss(
     logits: Tensor, targets: Tensor, label_smoothing: float, teacher_logits: Tensor | None = None
-) -> Tensor:
+) -> Losses:
     """Label loss, or 0.95 distillation + 0.05 label loss if there is a teacher.
 
     The distillation term is the cross entropy of the student's log-softmax against the teacher's
@@ -27,10 +43,32 @@ def classification_loss(
         teacher_logits: [B, classes].
 
     Returns:
-        A scalar, the mean over the batch.
+        The mean over the batch; with a teacher its parts `label` and `distillation`, unweighted.
     """
     label = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if teacher_logits is None:
-        return label
+        return Losses(label)
     distilled = F.cross_entropy(logits, teacher_logits.softmax(dim=-1))
-    return DISTILLATION_SHARE * distilled + (1 - DISTILLATION_SHARE) * label
+    total = DISTILLATION_SHARE * distilled + (1 - DISTILLATION_SHARE) * label
+    return Losses(total, {"label": label, "distillation": distilled})
+
+
+def normalised_difference(own: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """``sum over pairs of || a / ||a|| - b / ||b|| ||``, Frobenius norms over the batch's tensor.
+
+    Of each pair only the direction counts, so it lies in [0, 2] whatever the scales are (SI-BiViT,
+    official training code, where it is commented out).
+
+    Args:
+        own: Tensors of any shape; gradients go here.
+        wanted: As many of the same shapes.
+
+    Returns:
+        A scalar.
+    """
+    pairs = zip(own, wanted, strict=True)
+    return torch.stack([(_unit(a) - _unit(b)).norm() for a, b in pairs]).sum()
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    return F.normalize(tensor.flatten().float(), dim=0)

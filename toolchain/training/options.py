@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vitc.errors import VitcError
 from vitc.models.picture import Colour
+from vitc.names import RECIPES
 
 __all__ = ["EpochReport", "RunOptions", "StepReport", "TrainOptions", "TrainResult"]
+
+
+_STAGES: Final = 3
+"""Of the decoupled recipe."""
+
+
+def _flag(name: str, value: object = None) -> str:
+    """How an option is written."""
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +115,13 @@ class TrainOptions(RunOptions):
         weight_decay: AdamW's, on matrices only.
         label_smoothing: Of the label loss.
         augment: Small shifts, and mirror images unless the data are digits.
+        recipe: ``joint`` (all at once) or ``decoupled`` (the MLP branch learns from the teacher
+            first, then the SI branch is added), a key of `vitc.training.recipes.RECIPES`.
+        stage_epochs: Of the decoupled recipe: epochs with 32-bit weights, with 1-bit weights, and
+            with the SI branch. By default a quarter, a quarter and the rest.
+        mlp_weight: Of the decoupled recipe: of the distillation of MLP outputs, 0.1 by default.
+        mlp_rate: Of the decoupled recipe: share of the learning rate that the MLP branch has beside
+            the SI branch, 0.1 by default; 0 freezes it.
 
     Raises:
         VitcError: If a value is out of range.
@@ -126,15 +143,70 @@ class TrainOptions(RunOptions):
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: bool = True
+    recipe: str = "joint"
+    stage_epochs: tuple[int, int, int] | None = None
+    mlp_weight: float | None = None
+    mlp_rate: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RECIPES.check(self.recipe)
+        if self.recipe == "decoupled":
+            self._check_decoupled()
+        else:
+            self._refuse("stage_epochs", "mlp_weight", "mlp_rate")
         self._check_positive("learning_rate")
         self._check_not_negative("warmup_epochs", "weight_decay")
         if self.full_precision:
             self._refuse_bits()
         if not 0 <= self.label_smoothing < 1:
             raise VitcError(f"label_smoothing must lie in [0, 1), found {self.label_smoothing}.")
+
+    def _refuse(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise VitcError(
+                    f"A run of recipe {self.recipe} has no {name}.",
+                    f"Leave {_flag(name)} away, or train with --recipe decoupled.",
+                )
+
+    def _check_decoupled(self) -> None:
+        for name, wanted in (("si", True), ("full_precision", False), ("weight_bits", 1)):
+            value = getattr(self, name)
+            if value not in (wanted, None):
+                raise VitcError(
+                    f"The decoupled recipe has stages with and without SI, of 32-bit and of 1-bit "
+                    f"weights; {name} was {value}.",
+                    f"Leave {_flag(name, value)} or --recipe away.",
+                )
+        if self.teacher is None:
+            raise VitcError(
+                "The decoupled recipe distils from a full-precision twin, and there is no teacher.",
+                "Train one with `vitc train --full-precision`, and name it by --teacher.",
+            )
+        if self.epochs < _STAGES:
+            raise VitcError(
+                f"The decoupled recipe has {_STAGES} stages, and there are {self.epochs} epochs.",
+                f"Train for --epochs {_STAGES} or more.",
+            )
+        lengths = self.stage_lengths
+        if min(lengths) < 1 or sum(lengths) != self.epochs:
+            raise VitcError(
+                f"The stages have {', '.join(map(str, lengths))} epochs, the run {self.epochs}.",
+                "Give each of the three stages an epoch or more, as many as --epochs together.",
+            )
+        if self.mlp_weight is not None:
+            self._check_not_negative("mlp_weight")
+        if self.mlp_rate is not None and not 0 <= self.mlp_rate <= 1:
+            raise VitcError(f"mlp_rate must lie in [0, 1], found {self.mlp_rate}.")
+
+    @property
+    def stage_lengths(self) -> tuple[int, int, int]:
+        """Epochs of each stage of the decoupled recipe."""
+        if self.stage_epochs is not None:
+            return self.stage_epochs
+        quarter = max(1, self.epochs // 4)
+        return quarter, quarter, self.epochs - 2 * quarter
 
     def _refuse_bits(self) -> None:
         own = {field.name: field.default for field in fields(self)}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vitc.training.loop import Note, Progress, Step, learn, silent
 from vitc.training.objectives.classification import Classification
+from vitc.training.objectives.decoupled import Decoupled
 from vitc.training.options import TrainOptions, TrainResult
 
-__all__ = ["train"]
+__all__ = ["RECIPES", "train"]
+
+RECIPES: Final[dict[str, type[Classification]]] = {"joint": Classification, "decoupled": Decoupled}
+"""Name to objective; `vitc.names.RECIPES` has the names."""
 
 
 def train(
@@ -28,6 +34,5 @@ def train(
         VitcError: If the data, the preset, the teacher or the state to resume from do not fit, if
             there is too little memory, or if the loss stops being finite.
     """
-    return learn(
-        options, lambda told: Classification(options, told), progress, note=note, step=step
-    )
+    objective = RECIPES[options.recipe]
+    return learn(options, lambda told: objective(options, told), progress, note=note, step=step)

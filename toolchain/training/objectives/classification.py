@@ -24,9 +24,9 @@ from vitc.models.twins.loading import load_twin
 from vitc.outputs import FileOutput
 from vitc.training.augmentation import mirror, shift
 from vitc.training.data import DIGITS, Dataset, batches, loader
-from vitc.training.losses import classification_loss
+from vitc.training.losses import Losses, classification_loss
 from vitc.training.memory import MemoryNeed, estimate
-from vitc.training.objectives.objective import Best, Ended, Losses, Objective
+from vitc.training.objectives.objective import Best, Ended, Objective
 from vitc.training.options import TrainOptions, TrainResult
 from vitc.training.parts import load_parts
 from vitc.training.progress_files import EPOCHS, write_curve, write_history
@@ -72,11 +72,15 @@ class Classification(Objective[TrainResult]):
             )
         read = load_twin if options.full_precision else load
         self.start = None if options.start is None else read(options.start)
-        config = _configured(chosen.config, options, self.examples)
-        self.model = initial(config, self.examples, self.start)
+        self.config = _configured(chosen.config, options, self.examples)
+        self.model = initial(self.stage_config(0), self.examples, self.start)
         self.teacher = None if options.teacher is None else Teacher(options.teacher, self.model)
         self.stages = (options.epochs,)
-        self.threads = 1 if config.widest <= _NARROW else None
+        self.threads = 1 if self.config.widest <= _NARROW else None
+
+    def stage_config(self, stage: int) -> NetworkConfig:  # noqa: ARG002
+        """Of the network that a stage trains."""
+        return self.config
 
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, checkpoints by their hash."""
@@ -112,15 +116,25 @@ class Classification(Objective[TrainResult]):
 
     def optimizer(self) -> AdamW:
         """AdamW; weights decay, everything else does not."""
-        matrices = [p for p in self.model.parameters() if p.ndim == 2]
-        others = [p for p in self.model.parameters() if p.ndim != 2]
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                key = (parameter.ndim == 2, self.rate_share(name))
+                groups.setdefault(key, []).append(parameter)
         return AdamW(
             [
-                {"params": matrices, "weight_decay": self.options.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=self.options.learning_rate,
+                {
+                    "params": groups[decays, share],
+                    "weight_decay": self.options.weight_decay if decays else 0.0,
+                    "lr": share * self.options.learning_rate,
+                }
+                for decays, share in sorted(groups, reverse=True)
+            ]
         )
+
+    def rate_share(self, name: str) -> float:  # noqa: ARG002
+        """Which share of the learning rate a parameter has."""
+        return 1.0
 
     def rate(self, step: int, steps: int, total: int) -> float:
         """Warm-up, and half a cosine to 0."""
@@ -139,8 +153,7 @@ class Classification(Objective[TrainResult]):
         images, targets = batch
         shown = self.augmented(images, draws)
         wisdom = None if self.teacher is None else self.teacher(shown)
-        logits = network(shown)
-        return Losses(classification_loss(logits, targets, self.options.label_smoothing, wisdom))
+        return classification_loss(network(shown), targets, self.options.label_smoothing, wisdom)
 
     def augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
         """Images as they are shown to the network."""

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from vitc.errors import VitcError
 from vitc.outputs import FileOutput
 from vitc.training.data import Examples
+from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
 from vitc.training.options import EpochReport
 from vitc.training.run_outputs import RunOutputs
 
-__all__ = ["Best", "Ended", "Losses", "Objective", "Result"]
+__all__ = ["Best", "Ended", "Objective", "Result"]
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, eq=False)
-class Losses:
-    """Losses of a batch, each a scalar and a mean over its examples.
-
-    Attributes:
-        total: What is made smaller.
-        parts: What it is made of, by name, to be told; empty if it is of one piece.
-    """
-
-    total: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
