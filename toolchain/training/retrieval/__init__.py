@@ -1,0 +1,1 @@
+"""Training of text-image retrieval: losses and recall."""
