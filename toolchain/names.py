@@ -20,8 +20,11 @@ __all__ = [
     "DATA",
     "DEVICES",
     "FORMATS",
+    "MASKINGS",
     "NORMS",
+    "PREDICTED",
     "PRESETS",
+    "PRETRAININGS",
     "PROCESSORS",
     "RECIPES",
     "SCHEMES",
@@ -102,6 +105,15 @@ NORMS: Final = Names("norm", ("batch", "layer"))
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""
+
+PRETRAININGS: Final = Names("method", ("dmjd", "mae"))
+"""Keys of `vitc.training.dmjd.options.METHODS`."""
+
+MASKINGS: Final = Names("masking", ("block", "random"))
+"""What is masked of an image: blocks of 2 x 2 tokens, or single tokens."""
+
+PREDICTED: Final = Names("target", ("hog", "pixels", "teacher"))
+"""What a pre-training predicts of a token (`vitc.training.dmjd.target_kinds`)."""
 
 BASELINES: Final = Names("baseline", ("onnxruntime", "onnxruntime-int8", "packed", "int8", "none"))
 """Keys of `vitc.bench.baselines.BASELINES`, and ``none``."""

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-COMMANDS = ["new", "train", "probe", "export", "compile", "run", "check", "bench", "tune"]
-COMMANDS += ["inspect", "targets", "models", "doctor", "demo"]
+COMMANDS = ["new", "pretrain", "train", "probe", "export", "compile", "run", "check", "bench"]
+COMMANDS += ["tune", "inspect", "targets", "models", "doctor", "demo"]
 HEAVY = ["torch", "tvm", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "numpy", "PIL", "sklearn"]
 
 PROBE = """

@@ -21,6 +21,7 @@ from vitc.cli.export import export
 from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
+from vitc.cli.pretrain import pretrain
 from vitc.cli.probe import probe
 from vitc.cli.run import run
 from vitc.cli.signals import interruptible
@@ -76,6 +77,7 @@ def _root(
 
 _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "new": new,
+    "pretrain": pretrain,
     "train": train,
     "probe": probe,
     "export": export,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +10,10 @@ import typer
 from vitc import names
 from vitc.cli.options import Background, Force, JsonTo, Seed, existing, known_data
 from vitc.cli.output import Output
+from vitc.cli.run_progress import going_on, shown, written
 
 if TYPE_CHECKING:
-    from vitc.training import EpochReport, TrainOptions
-    from vitc.training.options import StepReport
+    from vitc.training import EpochReport
 
 __all__ = ["describe", "train"]
 
@@ -31,72 +27,6 @@ def describe(report: EpochReport) -> str:
         f"{report.stage + ': ' if report.stage else ''}loss {report.loss:.3f}"
         f"{f' ({parts})' if parts else ''}, validation accuracy {report.validation_accuracy:.2%}, "
         f"{report.images_per_second:.0f} images/s"
-    )
-
-
-@contextmanager
-def _shown(
-    output: Output, epochs: int
-) -> Iterator[tuple[Callable[[EpochReport], None], Callable[[StepReport], None]]]:
-    """What is told of each epoch and step: a bar on a terminal, elsewhere a line an epoch."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not output.notes.is_terminal:
-        yield (
-            lambda report: output.note(
-                f"epoch {report.epoch}/{report.epochs}: {describe(report)}, {report.seconds:.1f} s"
-            ),
-            lambda _: None,
-        )
-        return
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}/{task.total:.0f}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=output.notes) as bar:
-        task = bar.add_task("", total=epochs, epoch=0)
-        said = ""
-
-        def progress(report: EpochReport) -> None:
-            nonlocal said
-            said = describe(report)
-            bar.update(task, completed=report.epoch, epoch=report.epoch, description=said)
-
-        def step(report: StepReport) -> None:
-            done = report.epoch - 1 + report.step / report.steps
-            speed = f"{report.images_per_second:.0f} images/s"
-            shown = f"{speed}; {said.rpartition(', ')[0]}" if said else speed
-            bar.update(task, completed=done, epoch=report.epoch, description=shown)
-
-        yield progress, step
-
-
-def _written(path: Path) -> int | None:
-    """When a file was written, ns; None if there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
-
-
-def _going_on(options: TrainOptions, before: int | None) -> str:
-    """What to do after an interruption: the command that was given, resumed.
-
-    Args:
-        options: Of the run.
-        before: When its last state had been written as it began, ns.
-    """
-    program = Path(sys.argv[0])
-    called = [sys.executable, "-m", "vitc"] if program.name == "__main__.py" else ["vitc"]
-    now = _written(options.last)
-    begun = now is not None and (options.resume or now != before)
-    drop = ("--force", "--resume") if begun else ("--resume",)
-    given = [word for word in sys.argv[1:] if word not in drop]
-    command = shlex.join([*called, *given, *(["--resume"] if begun else [])])
-    return (
-        f"interrupted; {'go on' if begun else 'no epoch was finished, begin again'} with: {command}"
     )
 
 
@@ -251,14 +181,14 @@ def train(
         force=force,
     )
     check_outputs(options)
-    before = _written(options.last)
+    before = written(options.last)
     from vitc.training import train as run_training
 
-    with _shown(output, epochs) as (progress, step):
+    with shown(output, epochs, describe) as (progress, step):
         try:
             result = run_training(options, progress, note=output.note, step=step)
         except KeyboardInterrupt:
-            output.note(_going_on(options, before))
+            output.note(going_on(options, before))
             raise
     output.show(
         f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "

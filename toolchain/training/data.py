@@ -102,7 +102,7 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         return images[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        pixels = np.stack([self._decoded(index) for index in indices])
+        pixels = np.stack([self.pixels(index) for index in indices])
         images = torch.from_numpy(self.preprocessing.normalise(pixels))
         return images, self.targets[list(indices)]
 
@@ -121,7 +121,12 @@ class Dataset(torch_data.Dataset[tuple[Tensor, Tensor]]):
         entries = [self._entries[index] for index in indices]
         return Dataset(entries, self.labels, self.preprocessing, self.batch_size)
 
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """An image before it is normalised, uint8 [H, W, 3].
+
+        Raises:
+            VitcError: If it cannot be read; it is named.
+        """
         kept = self._pixels[index]
         if kept is not None:
             return kept

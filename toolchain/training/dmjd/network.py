@@ -53,7 +53,7 @@ class MaskedEncoder(nn.Module):
     """A twin that encodes any subset of its tokens.
 
     Its class token is seen with every view and learns with the rest; positions are sines and do not
-    learn.
+    learn, nor does the head, which is 0.
 
     Args:
         twin: To be pre-trained; its weights are made anew.
@@ -79,13 +79,14 @@ class MaskedEncoder(nn.Module):
             twin.pos_embed.zero_()
             twin.pos_embed[0, 1:] = sine_positions(twin.config.width, rows, columns)
         twin.pos_embed.requires_grad_(False)
+        nn.init.zeros_(twin.head.weight)
+        nn.init.zeros_(twin.head.bias)
+        twin.head.requires_grad_(False)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the map of tokens."""
-        _, height, width = self.twin.config.input_shape
-        patch = self.twin.config.patch_size
-        return height // patch, width // patch
+        return self.twin.config.map
 
     def forward(self, images: Tensor, views: Views) -> Tensor:
         """Normalised images [B, 3, H, W] to encoded visible tokens [K * B, visible, C]."""
@@ -99,7 +100,7 @@ class Pretrained(nn.Module):
     """An encoder with its branches.
 
     Args:
-        twin: To be pre-trained.
+        encoder: To be pre-trained.
         targets: Numbers that are predicted of a token.
         inner: Channels of the branches; the encoder's by default.
         depth: Blocks of the invisible branch.
@@ -109,7 +110,7 @@ class Pretrained(nn.Module):
 
     def __init__(
         self,
-        twin: Network,
+        encoder: MaskedEncoder,
         targets: int,
         *,
         inner: int | None = None,
@@ -118,7 +119,7 @@ class Pretrained(nn.Module):
         distil: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder = MaskedEncoder(twin)
+        self.encoder = encoder
         width = self.encoder.twin.config.width
         inner = width if inner is None else inner
         heads = self.encoder.twin.config.heads if heads is None else heads

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 
-__all__ = ["BINS", "hog", "hog_targets", "pixel_targets"]
+__all__ = ["BINS", "hog", "hog_targets", "patched", "pixel_targets", "spread_of", "unpatched"]
 
 BINS: Final = 9
 """Of 20 degrees each."""
@@ -87,17 +87,48 @@ def pixel_targets(images: Tensor, patch: int) -> Tensor:
     Raises:
         VitcError: If patches do not divide the image.
     """
+    pixels = patched(images, patch)
+    mean, std = spread_of(pixels)
+    return (pixels - mean) / std
+
+
+def patched(images: Tensor, patch: int) -> Tensor:
+    """Images to the pixels of their patches, in the order row, column, channel.
+
+    Args:
+        images: [B, C, H, W].
+        patch: Side of a patch in pixels.
+
+    Returns:
+        [B, tokens, patch * patch * C].
+
+    Raises:
+        VitcError: If patches do not divide the image.
+    """
     _check_patches(images, patch)
     batch, channels, height, width = images.shape
     x = images if images.is_floating_point() else images.to(torch.float32)
-    pixels = (
-        x.reshape(batch, channels, height // patch, patch, width // patch, patch)
-        .permute(0, 2, 4, 3, 5, 1)
-        .flatten(3)
-        .flatten(1, 2)
-    )
+    cut = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatched(pixels: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """What `patched` did, undone.
+
+    Args:
+        pixels: [B, tokens, patch * patch * C].
+        patch: Side of a patch in pixels.
+        grid: Rows and columns of patches.
+    """
+    rows, columns = grid
+    cut = pixels.reshape(len(pixels), rows, columns, patch, patch, -1)
+    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def spread_of(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each patch, [B, tokens, 1], of its pixels [B, tokens, n]."""
     spread, mean = torch.var_mean(pixels, dim=-1, keepdim=True)
-    return (pixels - mean) / (spread + _PIXEL_EPS).sqrt()
+    return mean, (spread + _PIXEL_EPS).sqrt()
 
 
 def _check_patches(images: Tensor, patch: int) -> None:
