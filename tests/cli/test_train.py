@@ -88,6 +88,22 @@ def test_options_of_the_command_reach_the_run(vitc, folders, tmp_path, monkeypat
     assert (only.augment, only.weight_decay, only.warmup_epochs) == (False, 0.5, 7)
     assert (only.threads, only.background) == (2, (1, 2, 3))
     assert not only.full_precision
+    assert (only.crop_scale, only.hflip, only.erasing, only.mixup, only.cutmix) == (
+        None,
+        0,
+        0,
+        0,
+        0,
+    )
+    usual = ("--scale", 0.08, 1, "--hflip", 0.5, "--reprob", 0.25, "--mixup", 0.8, "--cutmix", 1)
+    recipe = ("--recipe", "decoupled", "--teacher", folders, "--stage-epochs", 10, 10, 20)
+    rates = ("--mlp-rate", 0, "--mlp-weight", 0.5)
+    vitc(*arguments(folders, tmp_path / "d.safetensors", *usual, *recipe, *rates))
+    only = given.pop()
+    assert (only.crop_scale, only.hflip, only.erasing) == ((0.08, 1), 0.5, 0.25)
+    assert (only.mixup, only.cutmix) == (0.8, 1)
+    assert (only.recipe, only.stage_lengths) == ("decoupled", (10, 10, 20))
+    assert (only.mlp_rate, only.mlp_weight) == (0, 0.5)
     twin = ("--full-precision", "--preset", "micro-pvt")
     vitc(*arguments(folders, tmp_path / "t.safetensors", *twin))
     assert (given[1].full_precision, given[1].preset) == (True, "micro-pvt")

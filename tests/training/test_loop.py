@@ -177,6 +177,33 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             assert torch.equal(value, states[1]["optimizer"]["state"][index][name])
 
 
+EVERYTHING = {"crop_scale": (0.3, 1.0), "hflip": 0.5, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0}
+
+
+def test_a_run_with_all_augmentation_is_resumed_bit_for_bit(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    whole = quick(tmp_path / "whole.safetensors", class_folders, epochs=2, **EVERYTHING)
+    train(whole)
+
+    def stop(_: EpochReport) -> None:
+        raise InterruptedRunError
+
+    parts = dataclasses.replace(whole, out=tmp_path / "parts.safetensors")
+    with pytest.raises(InterruptedRunError):
+        train(parts, stop)
+    torch.manual_seed(999)
+    train(dataclasses.replace(parts, resume=True))
+    assert whole.out.read_bytes() == parts.out.read_bytes()
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_each_augmentation_changes_a_run(name: str, class_folders: Path, tmp_path: Path) -> None:
+    plain = quick(tmp_path / "a.safetensors", class_folders, epochs=1)
+    other = dataclasses.replace(plain, out=tmp_path / "b.safetensors", **{name: EVERYTHING[name]})
+    assert train(plain).history[0].loss != train(other).history[0].loss
+
+
 def test_resuming_a_finished_run_returns_its_result(class_folders: Path, tmp_path: Path) -> None:
     options = quick(tmp_path / "m.safetensors", class_folders)
     first = train(options)
@@ -430,6 +457,11 @@ def test_diverging_run_is_stopped_with_a_reason(class_folders: Path, tmp_path: P
         {"warmup_epochs": -1},
         {"threads": 0},
         {"out": Path("m.pt")},
+        {"hflip": 1.5},
+        {"erasing": -0.1},
+        {"mixup": -1.0},
+        {"crop_scale": (0.5, 0.2)},
+        {"crop_scale": (0.0, 1.0)},
     ],
 )
 def test_impossible_options_are_refused(change: dict[str, Any]) -> None:

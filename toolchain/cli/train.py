@@ -65,6 +65,22 @@ def train(
             help="Small shifts, and mirror images unless the data are digits.",
         ),
     ] = True,
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--scale", help="Random resized crops: smallest, largest share of the area."),
+    ] = None,
+    hflip: Annotated[
+        float, typer.Option("--hflip", min=0, max=1, help="Probability of a mirror image.")
+    ] = 0.0,
+    reprob: Annotated[
+        float, typer.Option("--reprob", min=0, max=1, help="Probability of random erasing.")
+    ] = 0.0,
+    mixup: Annotated[
+        float, typer.Option("--mixup", min=0, help="Alpha of mixup; 0.8 is usual, 0 is none.")
+    ] = 0.0,
+    cutmix: Annotated[
+        float, typer.Option("--cutmix", min=0, help="Alpha of CutMix; 1 is usual, 0 is none.")
+    ] = 0.0,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -171,6 +187,11 @@ def train(
         warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,
         augment=augment,
+        crop_scale=scale,
+        hflip=hflip,
+        erasing=reprob,
+        mixup=mixup,
+        cutmix=cutmix,
         recipe=recipe,
         stage_epochs=stage_epochs,
         mlp_weight=mlp_weight,

@@ -8,11 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["EpochBatches", "generator"]
+__all__ = ["EpochBatches", "Share", "generator"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which examples of a step's batch a process has; one process has all.
+
+    What is random of each example is drawn for `total` of them, of which `rows` are taken: so it is
+    the same however many processes there are.
+
+    Attributes:
+        begin: Place of its first in the batch.
+        end: Place behind its last.
+        total: Of the batch.
+    """
+
+    begin: int
+    end: int
+    total: int
+
+    @classmethod
+    def whole(cls, total: int) -> Share:
+        """All of a batch."""
+        return cls(0, total, total)
+
+    @property
+    def rows(self) -> slice:
+        """Its places in the batch."""
+        return slice(self.begin, self.end)
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 
 from vitc.errors import VitcError
 from vitc.training.data import batches, loader
-from vitc.training.epoch_order import EpochBatches, generator
+from vitc.training.epoch_order import EpochBatches, Share, generator
 from vitc.training.memory import available, check_memory
 from vitc.training.objectives.objective import Best, Ended, Objective, Result
 from vitc.training.options import EpochReport, RunOptions, StepReport
@@ -183,10 +183,11 @@ class _Run(Generic[Result]):
         self.network.train()
         self.sampler.epoch = self.epoch
         self.objective.begin_epoch(self.stage, self.epoch - self._begun)
-        draws = generator(self.options.seed, self.epoch, 1 + self.accelerator.process_index)
+        draws = generator(self.options.seed, self.epoch, 1)
         totals: dict[str, torch.Tensor] = {}
         count, speed = 0, 0.0
         for done, batch in enumerate(batches(self.loader), 1):
+            self.objective.share = Share.whole(len(batch[0]))
             losses = self.objective.losses(self.network, batch, draws)
             self.optimizer.zero_grad()
             self.accelerator.backward(losses.total)

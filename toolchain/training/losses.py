@@ -38,7 +38,7 @@ def classification_loss(
 
     Args:
         logits: [B, classes].
-        targets: int64 [B].
+        targets: int64 [B], or the share of each class, [B, classes].
         label_smoothing: Of the label loss.
         teacher_logits: [B, classes].
 

@@ -115,6 +115,12 @@ class TrainOptions(RunOptions):
         weight_decay: AdamW's, on matrices only.
         label_smoothing: Of the label loss.
         augment: Small shifts, and mirror images unless the data are digits.
+        crop_scale: Smallest and largest share of an image that a random crop shows, enlarged; None
+            for no crops. This and what follows come after `augment`, in the order of timm.
+        hflip: Probability of a mirror image.
+        erasing: Probability of a rectangle of noise.
+        mixup: a of mixup's Beta(a, a); 0 for none.
+        cutmix: a of CutMix's; 0 for none, and with both each step takes one of them.
         recipe: ``joint`` (all at once) or ``decoupled`` (the MLP branch learns from the teacher
             first, then the SI branch is added), a key of `vitc.training.recipes.RECIPES`.
         stage_epochs: Of the decoupled recipe: epochs with 32-bit weights, with 1-bit weights, and
@@ -143,6 +149,11 @@ class TrainOptions(RunOptions):
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: bool = True
+    crop_scale: tuple[float, float] | None = None
+    hflip: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     recipe: str = "joint"
     stage_epochs: tuple[int, int, int] | None = None
     mlp_weight: float | None = None
@@ -156,7 +167,17 @@ class TrainOptions(RunOptions):
         else:
             self._refuse("stage_epochs", "mlp_weight", "mlp_rate")
         self._check_positive("learning_rate")
-        self._check_not_negative("warmup_epochs", "weight_decay")
+        self._check_not_negative("warmup_epochs", "weight_decay", "mixup", "cutmix")
+        for name in ("hflip", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VitcError(
+                    f"{name} is a probability, found {getattr(self, name)}.", "Give it in [0, 1]."
+                )
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise VitcError(
+                f"crop_scale is {self.crop_scale[0]} to {self.crop_scale[1]}.",
+                "Give the smallest and the largest share, in (0, 1].",
+            )
         if self.full_precision:
             self._refuse_bits()
         if not 0 <= self.label_smoothing < 1:

@@ -22,10 +22,11 @@ from vitc.models.checkpoint import write_checkpoint
 from vitc.models.picture_files import counted
 from vitc.models.twins.loading import load_twin
 from vitc.outputs import FileOutput
-from vitc.training.augmentation import mirror, shift
+from vitc.training.augmentation import erase, mirror, resized_crop, shift
 from vitc.training.data import DIGITS, Dataset, batches, loader
 from vitc.training.losses import Losses, classification_loss
 from vitc.training.memory import MemoryNeed, estimate
+from vitc.training.mixing import mix
 from vitc.training.objectives.objective import Best, Ended, Objective
 from vitc.training.options import TrainOptions, TrainResult
 from vitc.training.parts import load_parts
@@ -86,14 +87,13 @@ class Classification(Objective[TrainResult]):
         """The options: data by their resolved path, checkpoints by their hash."""
         options = self.options
         plain = {
-            field.name: getattr(options, field.name)
-            for field in fields(options)
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field, value in ((field, getattr(options, field.name)) for field in fields(options))
             if field.name not in _NOT_OF_THE_RUN
         }
         return {
             **plain,
             "data": options.data if options.data == DIGITS else str(Path(options.data).resolve()),
-            "background": None if options.background is None else list(options.background),
             "start": None if self.start is None else self.start.source_sha256,
             "teacher": None if self.teacher is None else self.teacher.network.source_sha256,
         }
@@ -151,18 +151,28 @@ class Classification(Objective[TrainResult]):
     ) -> Losses:
         """The label loss, with a teacher as `classification_loss` has it."""
         images, targets = batch
+        options = self.options
         shown = self.augmented(images, draws)
+        if options.mixup or options.cutmix:
+            mixing = {"mixup": options.mixup, "cutmix": options.cutmix}
+            shown, targets = mix(shown, targets, self.config.classes, draws, **mixing)
         wisdom = None if self.teacher is None else self.teacher(shown)
-        return classification_loss(network(shown), targets, self.options.label_smoothing, wisdom)
+        return classification_loss(network(shown), targets, options.label_smoothing, wisdom)
 
     def augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
-        """Images as they are shown to the network."""
-        if not self.options.augment:
-            return images
-        moved = shift(images.cpu(), images.shape[-1] // 16, draws)
-        if self.options.data != DIGITS:
-            moved = mirror(moved, draws)
-        return moved.to(images.device)
+        """Images as they are shown to the network, each by itself."""
+        options, share = self.options, self.share
+        if options.augment:
+            images = shift(images, images.shape[-1] // 16, draws, share)
+            if options.data != DIGITS:
+                images = mirror(images, draws, share)
+        if options.crop_scale is not None:
+            images = resized_crop(images, options.crop_scale, draws, share)
+        if options.hflip:
+            images = mirror(images, draws, share, options.hflip)
+        if options.erasing:
+            images = erase(images, options.erasing, draws, share)
+        return images
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Accuracy on the validation images."""

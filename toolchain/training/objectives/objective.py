@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from vitc.errors import VitcError
 from vitc.outputs import FileOutput
 from vitc.training.data import Examples
+from vitc.training.epoch_order import Share
 from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
 from vitc.training.options import EpochReport
@@ -77,12 +78,14 @@ class Objective(ABC, Generic[Result]):
         examples: What is learnt from.
         stages: Epochs of each stage.
         threads: CPU threads, if not PyTorch's number.
+        share: Which part of its step's batch `losses` is given; the loop sets it.
     """
 
     model: nn.Module
     examples: Examples
     stages: tuple[int, ...]
     threads: int | None = None
+    share: Share
 
     @abstractmethod
     def described(self) -> dict[str, Any]:
@@ -142,7 +145,8 @@ class Objective(ABC, Generic[Result]):
         Args:
             network: `model`, as it is to be called (it may be wrapped for several processes).
             batch: On the device.
-            draws: All that is random comes from here: augmentation, masks.
+            draws: All that is random comes from here: augmentation, masks. Every process has the
+                same, and draws for `share.total` examples to take `share.rows` of them.
         """
 
     @abstractmethod
