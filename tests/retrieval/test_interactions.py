@@ -113,8 +113,9 @@ def test_a_student_has_a_fresh_encoder_on_a_frozen_front_end_and_learns_towards_
 
 
 def test_a_perfect_batch_and_a_collapsed_one_cost_what_they_are_said_to():
-    assert float(ranking_loss(100 * torch.eye(5).double(), 0.6)) == pytest.approx(perfect_value(5, 0.6))
-    assert float(ranking_loss(torch.ones(5, 5).double(), 0.2)) == pytest.approx(collapsed_value(5, 0.2))
+    perfect, collapsed = 100 * torch.eye(5).double(), torch.ones(5, 5).double()
+    assert float(ranking_loss(perfect, 0.6)) == pytest.approx(perfect_value(5, 0.6))
+    assert float(ranking_loss(collapsed, 0.2)) == pytest.approx(collapsed_value(5, 0.2))
 
 
 def test_the_distillation_of_scores_far_apart_is_finite():
