@@ -21,6 +21,7 @@ from vitc.training.dmjd.picture import hidden, rebuilt
 from vitc.training.dmjd.run import pretrain
 from vitc.training.dmjd.target_kinds import Features
 from vitc.training.dmjd.targets import patched, pixel_targets, unpatched
+from vitc.training.epoch_order import Share
 from vitc.training.objectives.pretraining import Pretraining
 from vitc.training.options import EpochReport
 from vitc.training.parts import load_parts
@@ -149,14 +150,25 @@ def test_theta_0_has_no_visible_branch_and_views_are_chosen(photos: Path, tmp_pa
     assert learnt.model.distiller is None
     learnt.prepare(Pretended())  # type: ignore[arg-type]
     batch = learnt.examples.__getitems__([3, 0, 4, 1])
+    learnt.share = Share.whole(4)
     losses = learnt.losses(learnt.model, batch, chance(1))
     assert set(losses.parts) == {"invisible"}
     assert learnt.masking.views == 3
 
 
+def test_a_part_of_a_batch_has_the_masks_that_it_has_in_the_whole() -> None:
+    masking = Masking(4, 4, 0.5, views=3, blocks=False)
+    whole, drawn = (masking.draw(6, chance(5)) for _ in range(2))
+    part = drawn.of(slice(2, 5), 3)
+    for name in ("keep", "restore"):
+        rows = getattr(whole, name).reshape(3, 6, -1)[:, 2:5]
+        assert torch.equal(getattr(part, name).reshape(3, 3, -1), rows)
+
+
 def test_theta_weighs_the_loss_of_the_visible_branch(photos: Path, tmp_path: Path) -> None:
     learnt = Pretraining(quick(tmp_path / "x.safetensors", photos, theta=2.5), lambda _: None)
     learnt.prepare(Pretended())  # type: ignore[arg-type]
+    learnt.share = Share.whole(2)
     losses = learnt.losses(learnt.model, learnt.examples.__getitems__([1, 2]), chance(2))
     wanted = losses.parts["invisible"] + 2.5 * losses.parts["visible"]
     torch.testing.assert_close(losses.total, wanted)

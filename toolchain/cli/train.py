@@ -122,6 +122,22 @@ def train(
             callback=_CHECKPOINT,
         ),
     ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--layer-decay",
+            help="Full precision: learning rate of a layer by that of the next; "
+            ".65 after `vitc pretrain`, else 1.",
+        ),
+    ] = None,
+    drop_path: Annotated[
+        float | None,
+        typer.Option(
+            "--drop-path",
+            help="Full precision: how often the last block is left out; .1 after `vitc pretrain`, "
+            "else 0.",
+        ),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -192,6 +208,8 @@ def train(
         erasing=reprob,
         mixup=mixup,
         cutmix=cutmix,
+        layer_decay=layer_decay,
+        drop_path=drop_path,
         recipe=recipe,
         stage_epochs=stage_epochs,
         mlp_weight=mlp_weight,

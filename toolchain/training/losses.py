@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = ["DISTILLATION_SHARE", "Losses", "classification_loss", "normalised_difference"]
 
 DISTILLATION_SHARE: Final = 0.95
+_BETA: Final = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,26 @@ def classification_loss(
     distilled = F.cross_entropy(logits, teacher_logits.softmax(dim=-1))
     total = DISTILLATION_SHARE * distilled + (1 - DISTILLATION_SHARE) * label
     return Losses(total, {"label": label, "distillation": distilled})
+
+
+def with_features(label: Losses, own: Tensor, wanted: Tensor) -> Losses:
+    """The label loss plus the distance of tokens from those of a teacher that knows no classes.
+
+    Both are normalised over channels (layer norm without affine); the distance is smooth L1 with
+    beta 2, as in the visible branch of DMJD. The sum is ours.
+
+    Args:
+        label: Of the logits.
+        own: Tokens before the last norm, [B, N, C].
+        wanted: Those of the teacher.
+
+    Returns:
+        The sum; its parts `label` and `features`.
+    """
+    width = own.shape[-1:]
+    a, b = (F.layer_norm(tokens.float(), width) for tokens in (own, wanted))
+    features = F.smooth_l1_loss(a, b, beta=_BETA)
+    return Losses(label.total + features, {"label": label.total, "features": features})
 
 
 def normalised_difference(own: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:

@@ -121,6 +121,10 @@ class TrainOptions(RunOptions):
         erasing: Probability of a rectangle of noise.
         mixup: a of mixup's Beta(a, a); 0 for none.
         cutmix: a of CutMix's; 0 for none, and with both each step takes one of them.
+        layer_decay: Of a full-precision run: share of the learning rate of a layer that the one
+            before it has; .65 after a pre-training without labels, else 1.
+        drop_path: Of a full-precision run: how often the last block's branches are left out; .1
+            after a pre-training without labels, else 0.
         recipe: ``joint`` (all at once) or ``decoupled`` (the MLP branch learns from the teacher
             first, then the SI branch is added), a key of `vitc.training.recipes.RECIPES`.
         stage_epochs: Of the decoupled recipe: epochs with 32-bit weights, with 1-bit weights, and
@@ -154,6 +158,8 @@ class TrainOptions(RunOptions):
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    layer_decay: float | None = None
+    drop_path: float | None = None
     recipe: str = "joint"
     stage_epochs: tuple[int, int, int] | None = None
     mlp_weight: float | None = None
@@ -180,8 +186,22 @@ class TrainOptions(RunOptions):
             )
         if self.full_precision:
             self._refuse_bits()
+        self._check_fine_tuning()
         if not 0 <= self.label_smoothing < 1:
             raise VitcError(f"label_smoothing must lie in [0, 1), found {self.label_smoothing}.")
+
+    def _check_fine_tuning(self) -> None:
+        for name in ("layer_decay", "drop_path"):
+            value = getattr(self, name)
+            if value is not None and not self.full_precision:
+                raise VitcError(
+                    f"{name} is of full-precision networks, and a binarized one is trained.",
+                    f"Leave {_flag(name)} away, or train with --full-precision.",
+                )
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise VitcError(f"layer_decay must lie in (0, 1], found {self.layer_decay}.")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise VitcError(f"drop_path must lie in [0, 1), found {self.drop_path}.")
 
     def _refuse(self, *names: str) -> None:
         for name in names:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -10,20 +12,28 @@ from vitc.models import Network, NetworkConfig, build_network
 from vitc.models.binary_linear import narrow
 from vitc.models.network import SPATIAL_SCALE
 from vitc.training.data import Dataset
+from vitc.training.twin_start import copy_twin, knows_classes
 
 __all__ = ["initial"]
 
 _SI_SCALE = 0.1
 
 
-def initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Network:
+def initial(
+    config: NetworkConfig,
+    data: Dataset,
+    start: Network | None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Network:
     """A network for the classes of a data set.
 
     Args:
         config: Of the network.
         data: Gives preprocessing and labels.
         start: All of this is copied; SI branches that it lacks get scale 0 and so change nothing
-            at first (SI-BiViT, section 3). Without it their scale is 0.1.
+            at first (SI-BiViT, section 3). Without it their scale is 0.1. Of a full-precision twin
+            of a binarized network, and of one that was pre-trained without labels, what fits.
+        note: Told what was copied where that is not all.
 
     Raises:
         VitcError: If `start` has another shape or scheme.
@@ -32,7 +42,12 @@ def initial(config: NetworkConfig, data: Dataset, start: Network | None) -> Netw
     for name, parameter in model.named_parameters():
         if name.endswith(SPATIAL_SCALE):
             nn.init.constant_(parameter, _SI_SCALE)
-    if start is not None:
+    if start is None:
+        return model
+    twin = not start.config.binarized
+    if twin and (model.config.binarized or not knows_classes(start)):
+        note(copy_twin(start, model))
+    else:
         _copy_matching(start, model)
     return model
 

@@ -35,6 +35,19 @@ class Views:
     keep: Tensor
     restore: Tensor
 
+    def of(self, images: slice, count: int) -> Views:
+        """The views of some of the images.
+
+        Args:
+            images: Which.
+            count: K.
+        """
+        keep, restore = (
+            torch.unflatten(rows, 0, (count, -1))[:, images].flatten(0, 1)
+            for rows in (self.keep, self.restore)
+        )
+        return Views(keep, restore)
+
     @property
     def mask(self) -> Tensor:
         """1 where a token is masked, fp32 [K * B, tokens]."""

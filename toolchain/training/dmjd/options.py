@@ -12,7 +12,11 @@ from vitc.errors import VitcError
 from vitc.models.picture import Colour
 from vitc.training.options import EpochReport, RunOptions
 
-__all__ = ["METHODS", "Method", "PretrainOptions", "PretrainResult"]
+__all__ = ["METHODS", "PRETRAINING", "Method", "PretrainOptions", "PretrainResult"]
+
+
+PRETRAINING: Final = "pretraining"
+"""Where a checkpoint's history says that its network has learnt without labels."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from vitc.models.twins.loading import load_twin
 from vitc.outputs import FileOutput
 from vitc.training.augmentation import erase, mirror, resized_crop, shift
 from vitc.training.data import DIGITS, Dataset, batches, loader
-from vitc.training.losses import Losses, classification_loss
+from vitc.training.dmjd.schedule import layer_scale
+from vitc.training.drop_path import DropPath
+from vitc.training.fine_tuning import fine_tuning
+from vitc.training.losses import Losses, classification_loss, with_features
 from vitc.training.memory import MemoryNeed, estimate
 from vitc.training.mixing import mix
 from vitc.training.objectives.objective import Best, Ended, Objective
@@ -32,7 +35,7 @@ from vitc.training.options import TrainOptions, TrainResult
 from vitc.training.parts import load_parts
 from vitc.training.progress_files import EPOCHS, write_curve, write_history
 from vitc.training.start import initial
-from vitc.training.teacher import Teacher
+from vitc.training.teacher import FeatureTeacher, last_tokens, read_teacher
 
 __all__ = ["Classification"]
 
@@ -74,8 +77,14 @@ class Classification(Objective[TrainResult]):
         read = load_twin if options.full_precision else load
         self.start = None if options.start is None else read(options.start)
         self.config = _configured(chosen.config, options, self.examples)
-        self.model = initial(self.stage_config(0), self.examples, self.start)
-        self.teacher = None if options.teacher is None else Teacher(options.teacher, self.model)
+        self.model = initial(self.stage_config(0), self.examples, self.start, note)
+        self.teacher = (
+            None if options.teacher is None else read_teacher(options.teacher, self.model)
+        )
+        if isinstance(self.teacher, FeatureTeacher):
+            note(f"{options.teacher} knows no classes: its tokens are learnt from")
+        self.fine = fine_tuning(options, self.start)
+        self.drop = DropPath(self.model, self.fine.drop_path) if self.fine.drop_path else None
         self.stages = (options.epochs,)
         self.threads = 1 if self.config.widest <= _NARROW else None
 
@@ -132,9 +141,9 @@ class Classification(Objective[TrainResult]):
             ]
         )
 
-    def rate_share(self, name: str) -> float:  # noqa: ARG002
-        """Which share of the learning rate a parameter has."""
-        return 1.0
+    def rate_share(self, name: str) -> float:
+        """Which share of the learning rate a parameter has: less in earlier layers, if asked."""
+        return layer_scale(name, self.config.blocks, self.fine.layer_decay)
 
     def rate(self, step: int, steps: int, total: int) -> float:
         """Warm-up, and half a cosine to 0."""
@@ -149,13 +158,21 @@ class Classification(Objective[TrainResult]):
     def losses(
         self, network: nn.Module, batch: tuple[Tensor, Tensor], draws: torch.Generator
     ) -> Losses:
-        """The label loss, with a teacher as `classification_loss` has it."""
+        """The label loss, with a teacher as `classification_loss` or `with_features` has it."""
         images, targets = batch
         options = self.options
         shown = self.augmented(images, draws)
         if options.mixup or options.cutmix:
             mixing = {"mixup": options.mixup, "cutmix": options.cutmix}
             shown, targets = mix(shown, targets, self.config.classes, draws, **mixing)
+        if self.drop is not None:
+            self.drop.draws, self.drop.share = draws, self.share
+        if isinstance(self.teacher, FeatureTeacher):
+            wanted = self.teacher(shown)
+            with last_tokens(self.model) as own:
+                logits = network(shown)
+            label = classification_loss(logits, targets, self.options.label_smoothing)
+            return with_features(label, own[0], wanted)
         wisdom = None if self.teacher is None else self.teacher(shown)
         return classification_loss(network(shown), targets, options.label_smoothing, wisdom)
 

@@ -23,11 +23,11 @@ from vitc.training.data import DIGITS
 from vitc.training.dmjd.losses import masked_loss, visible_loss
 from vitc.training.dmjd.masking import Masking, Views
 from vitc.training.dmjd.network import MaskedEncoder, Pretrained
-from vitc.training.dmjd.options import PretrainOptions, PretrainResult
+from vitc.training.dmjd.options import PRETRAINING, PretrainOptions, PretrainResult
 from vitc.training.dmjd.picture import draw, hidden, rebuilt
 from vitc.training.dmjd.schedule import adaptive_rate, warm_cosine
 from vitc.training.dmjd.target_kinds import Features, Target, target_of
-from vitc.training.epoch_order import generator
+from vitc.training.epoch_order import Share, generator
 from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
 from vitc.training.objectives.objective import Best, Ended, Objective
@@ -35,14 +35,11 @@ from vitc.training.options import EpochReport
 from vitc.training.pictures import Crops, Pictures, find_sources
 from vitc.training.progress_files import write_curve, write_history
 
-__all__ = ["INVISIBLE", "PRETRAINING", "VISIBLE", "Pretraining"]
+__all__ = ["INVISIBLE", "VISIBLE", "Pretraining"]
 
 INVISIBLE: Final = "invisible"
 VISIBLE: Final = "visible"
 """Names of the two losses."""
-
-PRETRAINING: Final = "pretraining"
-"""Where a checkpoint's history says that its network has learnt without labels."""
 
 _BETAS: Final = (0.9, 0.95)
 _NARROW: Final = 128
@@ -184,7 +181,7 @@ class Pretraining(Objective[PretrainResult]):
     def losses(self, network: nn.Module, batch: tuple[Tensor], draws: torch.Generator) -> Losses:
         """The loss of each branch, and their sum with theta."""
         images = batch[0].float()
-        views = self._drawn(len(images), draws)
+        views = self._drawn(self.share, draws)
         invisible, told = network((images - self.mean) / self.std, views)
         target = self.target(images)
         hidden_part = masked_loss(invisible, target, views)
@@ -194,8 +191,8 @@ class Pretraining(Objective[PretrainResult]):
         total = hidden_part + self.options.chosen.theta * seen_part
         return Losses(total, {INVISIBLE: hidden_part, VISIBLE: seen_part})
 
-    def _drawn(self, images: int, draws: torch.Generator) -> Views:
-        views = self.masking.draw(images, draws)
+    def _drawn(self, share: Share, draws: torch.Generator) -> Views:
+        views = self.masking.draw(share.total, draws).of(share.rows, self.masking.views)
         device = self.accelerator.device
         return Views(views.keep.to(device), views.restore.to(device))
 
@@ -221,7 +218,7 @@ class Pretraining(Objective[PretrainResult]):
         patch = self.model.encoder.twin.config.patch_size
         chosen = range(min(_SHOWN, len(self.examples)))
         images = self.examples.__getitems__(chosen)[0].to(self.accelerator.device).float()
-        views = self._drawn(len(images), generator(self.options.seed, 0, _MASKS))
+        views = self._drawn(Share.whole(len(images)), generator(self.options.seed, 0, _MASKS))
         parts = [("masked", hidden(images, views, patch))]
         if self.options.chosen.target == "pixels":
             self.model.eval()
