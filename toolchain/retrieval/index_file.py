@@ -1,0 +1,336 @@
+"""The index: packed bits of every image in one file, checksummed, read through the page cache.
+
+    magic "VITCIDX1" | length of the header, u64 | header, JSON | its CRC-32, u32 | sections
+
+The header names the model, the sizes and the sections: where each begins, its bytes, and a CRC-32 a
+block of 1 MiB. Numbers are little-endian and sections begin at multiples of 64 bytes, so that a
+scan reads aligned rows of the mapped file. A section is checked where it is read. An index is
+written whole and gets its name then: no reader ever sees half of one.
+
+| section | holds |
+|---|---|
+| `first` | the first vector of each image, uint8 [images, P(d)]: what a scan of all reads |
+| `tokens` | all vectors of each image, uint8 [images, n, P(d)]: what re-ranking reads |
+| `ids` | the names of the images, UTF-8, each ended by a zero byte |
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitc.dialect.packing import packed_width
+from vitc.errors import VitcError
+from vitc.outputs import FileOutput, explained
+
+__all__ = ["Index", "IndexFacts", "Packed", "Vectors", "write_index"]
+
+Packed = NDArray[np.uint8]
+
+_MAGIC: Final = b"VITCIDX1"
+_FAMILY: Final = b"VITCIDX"
+_ALIGNMENT: Final = 64
+_BLOCK: Final = 1 << 20
+_LONGEST_HEADER: Final = 1 << 26
+_AGAIN: Final = "Build it again: `vitc index build`."
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """What an index is of.
+
+    Attributes:
+        model: SHA-256 of the model that encoded the images, in hexadecimal.
+        width: d, bits of a vector.
+        tokens: n, vectors of an image.
+    """
+
+    model: str
+    width: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Encoded images.
+
+    Attributes:
+        ids: Their names, each once.
+        tokens: Packed vectors, uint8 [images, n, P(d)]; the first of each is what a scan reads.
+    """
+
+    ids: Sequence[str]
+    tokens: Packed
+
+
+@dataclass(frozen=True)
+class _Section:
+    start: int
+    size: int
+    checksums: tuple[int, ...]
+
+
+def write_index(output: FileOutput, facts: IndexFacts, vectors: Vectors) -> None:
+    """Write an index of some images.
+
+    Args:
+        output: The claimed file.
+        facts: What it is of.
+        vectors: Its images.
+
+    Raises:
+        VitcError: If two images have one name or a name has a zero byte, the vectors are not of
+            those sizes, or the file cannot be written.
+    """
+    wanted = (len(vectors.ids), facts.tokens, packed_width(facts.width))
+    if vectors.tokens.shape != wanted or vectors.tokens.dtype != np.uint8:
+        raise VitcError(
+            f"Vectors of {vectors.tokens.dtype} {list(vectors.tokens.shape)} were given for an "
+            f"index of uint8 {list(wanted)}."
+        )
+    twice = _first_twice(vectors.ids)
+    if twice is not None:
+        raise VitcError(f"Two images are called {twice!r}.", "Index each of them once.")
+    if any("\0" in name for name in vectors.ids):
+        raise VitcError("A name with a zero byte is no name of a file.")
+    parts = {
+        "first": np.ascontiguousarray(vectors.tokens[:, 0]).reshape(-1).data,
+        "tokens": np.ascontiguousarray(vectors.tokens).reshape(-1).data,
+        "ids": memoryview(
+            b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in vectors.ids)
+        ),
+    }
+    header = _header(facts, len(vectors.ids), parts)
+    with output.aside() as part, explained(output.named), part.open("wb") as file:
+        file.write(_MAGIC + struct.pack("<Q", len(header)) + header)
+        file.write(struct.pack("<I", zlib.crc32(header)))
+        for data in parts.values():
+            _pad(file)
+            file.write(data)
+
+
+def _header(facts: IndexFacts, images: int, parts: Mapping[str, memoryview]) -> bytes:
+    """The header; sections are counted from its end, whose place depends on its own length."""
+    sections, start = {}, 0
+    for name, data in parts.items():
+        checksums = [zlib.crc32(data[at : at + _BLOCK]) for at in range(0, len(data), _BLOCK)]
+        sections[name] = {"start": start, "size": len(data), "checksums": checksums}
+        start += -(-len(data) // _ALIGNMENT) * _ALIGNMENT
+    stated = {**asdict(facts), "images": images, "block": _BLOCK, "sections": sections}
+    return json.dumps(stated, sort_keys=True).encode()
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+
+
+def _first_twice(names: Sequence[str]) -> str | None:
+    if len(set(names)) == len(names):
+        return None
+    return next(one for one, other in pairwise(sorted(names)) if one == other)
+
+
+class Index:
+    """An index that is open for reading; close it, or use it in a `with` block.
+
+    Attributes:
+        path: Its file.
+        facts: What it is of.
+        images: How many there are.
+    """
+
+    def __init__(self, path: Path, data: mmap.mmap, stated: Mapping[str, Any], base: int) -> None:
+        self.path = path
+        self.facts = IndexFacts(stated["model"], stated["width"], stated["tokens"])
+        self.images: int = stated["images"]
+        self._data = data
+        self._base = base
+        self._sections = {
+            name: _Section(each["start"], each["size"], tuple(each["checksums"]))
+            for name, each in stated["sections"].items()
+        }
+        self._checked: set[tuple[str, int]] = set()
+        self._ids: tuple[str, ...] | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, model: str | None = None) -> Self:
+        """Open an index; what stands in the file later is not seen.
+
+        Args:
+            path: The file.
+            model: SHA-256 of the model that queries come from; None for any.
+
+        Raises:
+            VitcError: If it is no index, is cut off or damaged, is of a newer vitc, or of another
+                model.
+        """
+        file = Path(path)
+        data = _mapped(file)
+        if data is None or data[: len(_FAMILY)] != _FAMILY:
+            raise VitcError(f"{file} is no index of vitc.", "Make one: `vitc index build`.")
+        try:
+            stated, base = _read_header(data)
+            found = cls(file, data, stated, base)
+            found._check_sizes()
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            data.close()
+            raise VitcError(f"{file} is damaged: {error}.", _AGAIN) from None
+        if model is not None and model != found.facts.model:
+            found.close()
+            raise VitcError(
+                f"{file} was built with another model ({found.facts.model[:12]}, and this is "
+                f"{model[:12]}): their vectors mean different things.",
+                "Search with that model, or build the index again with this one.",
+            )
+        return found
+
+    def _check_sizes(self) -> None:
+        facts, bytes_of_one = self.facts, packed_width(self.facts.width)
+        counts = (facts.width, facts.tokens, self.images + 1)
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError("its header has no sensible sizes")
+        wanted = {
+            "first": self.images * bytes_of_one,
+            "tokens": self.images * facts.tokens * bytes_of_one,
+        }
+        for name, section in self._sections.items():
+            blocks = -(-section.size // _BLOCK)
+            if section.size != wanted.get(name, section.size) or blocks != len(section.checksums):
+                raise ValueError(f"its section {name} is not of the size that its header says")
+            if self._base + section.start + section.size > len(self._data):
+                raise ValueError("it is cut off")
+        if set(self._sections) != {*wanted, "ids"}:
+            raise ValueError("its sections are not those of an index")
+
+    def _section(self, name: str, start: int, size: int) -> memoryview:
+        """Some bytes of a section, whose blocks are checked the first time.
+
+        Raises:
+            VitcError: If a block is not what was written.
+        """
+        section = self._sections[name]
+        at = self._base + section.start
+        whole = memoryview(self._data)[at : at + section.size]
+        for block in range(start // _BLOCK, -(-(start + size) // _BLOCK) if size else 0):
+            if (name, block) in self._checked:
+                continue
+            if zlib.crc32(whole[block * _BLOCK : (block + 1) * _BLOCK]) != section.checksums[block]:
+                raise VitcError(
+                    f"{self.path} is damaged: block {block} of its {name} is not what was written.",
+                    _AGAIN,
+                )
+            self._checked.add((name, block))
+        return whole[start : start + size]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the images.
+
+        Raises:
+            VitcError: If they are damaged.
+        """
+        if self._ids is None:
+            data = bytes(self._section("ids", 0, self._sections["ids"].size))
+            names = data.decode("utf-8", "surrogateescape").split("\0")[:-1]
+            if len(names) != self.images:
+                raise VitcError(
+                    f"{self.path} is damaged: it names {len(names)} of {self.images} images.",
+                    _AGAIN,
+                )
+            self._ids = tuple(names)
+        return self._ids
+
+    def first(self, start: int = 0, stop: int | None = None) -> Packed:
+        """The first vectors of images `start` to `stop`, uint8 [images, P(d)]; not copied.
+
+        Raises:
+            VitcError: If they are damaged.
+        """
+        rows = self._rows("first", start, stop, packed_width(self.facts.width))
+        return rows.reshape(-1, packed_width(self.facts.width))
+
+    def tokens(self, start: int = 0, stop: int | None = None) -> Packed:
+        """All vectors of images `start` to `stop`, uint8 [images, n, P(d)]; not copied.
+
+        Raises:
+            VitcError: If they are damaged.
+        """
+        count, size = self.facts.tokens, packed_width(self.facts.width)
+        return self._rows("tokens", start, stop, count * size).reshape(-1, count, size)
+
+    def _rows(self, name: str, start: int, stop: int | None, size: int) -> Packed:
+        start, end, _ = slice(start, stop).indices(self.images)
+        data = self._section(name, start * size, max(end - start, 0) * size)
+        return np.frombuffer(data, np.uint8)
+
+    def vectors(self) -> Vectors:
+        """Everything, checked.
+
+        Raises:
+            VitcError: If something is damaged.
+        """
+        self.first()
+        return Vectors(self.ids, self.tokens())
+
+    def close(self) -> None:
+        """Let the file go; arrays that were read from it keep it open."""
+        with suppress(BufferError):  # there is such an array
+            self._data.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _mapped(file: Path) -> mmap.mmap | None:
+    """The file in memory; None for what is empty, or no regular file."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return None
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+    except OSError as error:
+        raise VitcError(
+            f"{file} cannot be read: {error.strerror or error}.", "Make one: `vitc index build`."
+        ) from error
+
+
+def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The header, and where its sections are counted from.
+
+    Raises:
+        ValueError: If it is damaged, or of another version.
+    """
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError(f"it is of another version, {data[len(_FAMILY) : len(_MAGIC)]!r}")
+    (length,) = struct.unpack_from("<Q", data, len(_MAGIC))
+    start = len(_MAGIC) + 8
+    if length > min(_LONGEST_HEADER, len(data) - start - 4):
+        raise ValueError("it is cut off")
+    header = data[start : start + length]
+    (checksum,) = struct.unpack_from("<I", data, start + length)
+    if zlib.crc32(header) != checksum:
+        raise ValueError("its header is not what was written")
+    end = start + length + 4
+    stated = json.loads(header)
+    if stated["block"] != _BLOCK:
+        raise ValueError(f"its blocks are of {stated['block']} bytes")
+    return stated, -(-end // _ALIGNMENT) * _ALIGNMENT
