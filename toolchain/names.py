@@ -21,6 +21,7 @@ __all__ = [
     "DEVICES",
     "FORMATS",
     "MASKINGS",
+    "MERGES",
     "NORMS",
     "PREDICTED",
     "PRESETS",
@@ -99,6 +100,9 @@ RECIPES: Final = Names("recipe", ("joint", "decoupled"), "see docs/training.md")
 
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""
+
+MERGES: Final = Names("merging", ("float", "binary"))
+"""What is computed between stages (`vitc.models.architectures.staged.MERGES`)."""
 
 NORMS: Final = Names("norm", ("batch", "layer"))
 """What the norms of a residual stream may be (`vitc.models.config.NORMS`)."""

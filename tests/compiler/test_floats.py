@@ -90,6 +90,8 @@ CASES: dict[str, Case] = {
     "Min": one(ODD, "Min", normal(71)),
     "Mul": one(ODD, "Mul", normal(5, 1)),
     "Neg": one(ODD, "Neg"),
+    "Pad": one(PICTURE, "Pad", whole(0, 1, 2, 0, 0, 3, 0, 0), np.float32(-0.5)),
+    "Pad of rows": one(ODD, "Pad", whole(0, 1, 0, 0, 4, 0)),
     "Pow": one(ODD, "Pow", np.float32(2)),
     "ReduceMax": one(ODD, "ReduceMax", whole(-1)),
     "ReduceMean": one(ODD, "ReduceMean", whole(2)),

@@ -15,7 +15,7 @@ from vitc.models import Network, binary_modules, random_images, random_model, sa
 from vitc.onnx_files import load_onnx, run_with_taps, session
 from vitc.verify import CheckOptions, check
 
-EXPORTED = ("nest, layer norms", "swin", "pvt")
+EXPORTED = ("nest, layer norms", "swin", "pvt", "nest, merged in bits", "pvt, merged in bits")
 
 
 @pytest.fixture(scope="module", params=EXPORTED)
@@ -47,7 +47,8 @@ def test_a_file_is_what_its_checkpoint_and_the_reference_compute(
     assert written.binary_modules == len(binary_modules(model))
     if form == "packed":
         count = Counter(written.operators)
-        linears = count["BinaryLinearThreshold"] + count["BinaryLinearResidual"]
+        kinds = ("BinaryLinear", "BinaryLinearThreshold", "BinaryLinearResidual")
+        linears = sum(count[kind] for kind in kinds)
         assert linears == sum(module.parts for module in binary_modules(model).values())
         blocks = model.config.blocks
         assert count["BinaryScores"] == count["MaskSignMatMul"] == blocks

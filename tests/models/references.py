@@ -91,6 +91,26 @@ class Reference:
         scale = np.abs(weight).mean(1).astype(np.float32).astype(np.float64)
         return scale * (signs @ binary.T) + self.state[f"{name}.bias"]
 
+    def merged(self, name: str, tap: str, x: np.ndarray, step: int = 1, pad: int = 0):
+        """Signs of moved channels [B, H, W, C] through a binary convolution, +1 around the map."""
+        weight = self.state[f"{name}.weight"]
+        kernel = weight if weight.ndim == 4 else weight[:, :, None, None]
+        flat = kernel.reshape(len(kernel), -1)
+        centred = flat - flat.mean(1, keepdims=True)
+        signs = self.sign(f"{tap}.input", x + self.state[f"{name}.move.bias"])
+        signs = np.pad(signs, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=1)
+        side = kernel.shape[2]
+        starts = [range(0, length - side + 1, step) for length in signs.shape[1:3]]
+        places = np.stack(
+            [signs[:, i : i + side, j : j + side] for i in starts[0] for j in starts[1]], axis=1
+        )
+        # Rows and columns of a place, and then its channels, are one after another.
+        self.bits[f"{tap}.input"] = places.reshape(*places.shape[:2], -1) > 0
+        sums = np.einsum("bprsc,ocrs->bpo", places, sgn(centred).reshape(kernel.shape))
+        scale = np.abs(flat).mean(1).astype(np.float32).astype(np.float64)
+        out = scale * sums + self.state[f"{name}.bias"]
+        return out.reshape(len(x), len(starts[0]), len(starts[1]), -1)
+
     def two_layer(self, name: str, tap: str, signs: np.ndarray) -> np.ndarray:
         """Shifts and slopes belong to the second axis of the signs from behind."""
         s = self.state
@@ -177,7 +197,10 @@ def nest(net: Reference, image: np.ndarray) -> np.ndarray:
     for level in range(levels):
         if level:
             pool = f"stages.{level}.pool"
-            x = convolution(x, s[f"{pool}.conv.weight"], s[f"{pool}.conv.bias"], 1, pad=1)
+            if config["merge"] == "binary":
+                x = net.merged(f"{pool}.conv", f"{pool}.conv", x, pad=1)
+            else:
+                x = convolution(x, s[f"{pool}.conv.weight"], s[f"{pool}.conv.bias"], 1, pad=1)
             x = net.norm(f"{pool}.norm", x, "layer")
             x = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
             height, width = height // 2, width // 2
@@ -219,7 +242,11 @@ def swin(net: Reference, image: np.ndarray) -> np.ndarray:
         if stage:
             quads = [x[:, row::2, column::2] for column in range(2) for row in range(2)]
             x = net.norm(f"stages.{stage}.merge.norm", np.concatenate(quads, -1), "layer")
-            x = x @ s[f"stages.{stage}.merge.reduction.weight"].T
+            name = f"stages.{stage}.merge"
+            if config["merge"] == "binary":
+                x = net.merged(f"{name}.reduction", name, x)
+            else:
+                x = x @ s[f"{name}.reduction.weight"].T
             height, width = height // 2, width // 2
         h, w = min(config["window"][0], height), min(config["window"][1], width)
         tokens = x.reshape(len(x), height * width, -1)
@@ -263,8 +290,12 @@ def pvt(net: Reference, image: np.ndarray) -> np.ndarray:
     count = len(config["widths"])
     for stage in range(count):
         name = f"stages.{stage}"
-        weight = s[f"{name}.patch_embed.proj.weight"]
-        x = convolution(x, weight, s[f"{name}.patch_embed.proj.bias"], weight.shape[2])
+        proj = f"{name}.patch_embed.proj"
+        weight = s[f"{proj}.weight"]
+        if stage and config["merge"] == "binary":
+            x = net.merged(proj, proj, x, step=2)
+        else:
+            x = convolution(x, weight, s[f"{proj}.bias"], weight.shape[2])
         x = net.norm(f"{name}.patch_embed.norm", x, "layer")
         height, width = x.shape[1:3]
         tokens = x.reshape(len(x), height * width, -1)
@@ -282,8 +313,11 @@ def pvt(net: Reference, image: np.ndarray) -> np.ndarray:
             held = u
             if f"{name}.sr.weight" in s:
                 weight, bias = s[f"{name}.sr.weight"], s[f"{name}.sr.bias"]
-                on_map = u.reshape(len(u), *size, -1)
-                held = convolution(on_map, weight, bias, weight.shape[2])
+                on_map, step = u.reshape(len(u), *size, -1), weight.shape[2]
+                if config["merge"] == "binary":
+                    held = net.merged(f"{name}.sr", f"{name}.reduced", on_map, step=step)
+                else:
+                    held = convolution(on_map, weight, bias, step)
                 held = net.norm(f"{name}.norm", held.reshape(len(u), -1, u.shape[-1]))
             return net.attend(name, bits, net.sign(f"{name}.keys", held))
 

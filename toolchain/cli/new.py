@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vitc import names
-from vitc.cli.options import Force, Seed, pixels
+from vitc.cli.options import Force, ImageSize, Merge, Norm, Seed
 from vitc.cli.output import Output
 from vitc.outputs import check_file
 
@@ -27,12 +27,7 @@ def new(
     mlp_ratio: Annotated[
         int | None, typer.Option("--mlp-ratio", min=1, help="Hidden over input width of the MLP.")
     ] = None,
-    image_size: Annotated[
-        Any,
-        typer.Option(
-            "--image-size", metavar="H|HxW", parser=pixels, help="Pixels; sets the token count."
-        ),
-    ] = None,
+    image_size: ImageSize = None,
     classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, help="Blocks (of each stage).")
@@ -46,15 +41,8 @@ def new(
     elastic: Annotated[
         bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
     ] = False,
-    norm: Annotated[
-        str | None,
-        typer.Option(
-            "--norm",
-            metavar="batch|layer",
-            help="Norms of the stream: per token over the batch, or over channels.",
-            callback=names.optional(names.NORMS),
-        ),
-    ] = None,
+    norm: Norm = None,
+    merge: Merge = None,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -78,6 +66,7 @@ def new(
             scheme=scheme,
             elastic=elastic,
             norm=norm,
+            merge=merge,
             seed=seed,
         )
         save(model, out, force=force)

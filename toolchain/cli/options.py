@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -19,7 +19,10 @@ __all__ = [
     "Data",
     "DeviceName",
     "Force",
+    "ImageSize",
     "JsonTo",
+    "Merge",
+    "Norm",
     "OnnxFile",
     "Pin",
     "ReportTo",
@@ -138,6 +141,30 @@ Background: TypeAlias = Annotated[
         metavar="COLOUR",
         help="What lies below transparent pixels: white, #rrggbb or r,g,b. "
         "By default what the network was trained with, which is white unless stated.",
+    ),
+]
+ImageSize: TypeAlias = Annotated[
+    Any,
+    typer.Option(
+        "--image-size", metavar="H|HxW", parser=pixels, help="Pixels; sets the token count."
+    ),
+]
+Norm: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--norm",
+        metavar="batch|layer",
+        help="Norms of the stream: per token over the batch, or over channels.",
+        callback=names.optional(names.NORMS),
+    ),
+]
+Merge: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--merge",
+        metavar="float|binary",
+        help="Between stages: fp32 as in the papers, or binary linears of moved signs.",
+        callback=names.optional(names.MERGES),
     ),
 ]
 Seed: TypeAlias = Annotated[

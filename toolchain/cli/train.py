@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Background, Force, JsonTo, Seed, existing, known_data
+from vitc.cli.options import (
+    Background,
+    Force,
+    ImageSize,
+    JsonTo,
+    Merge,
+    Norm,
+    Seed,
+    existing,
+    known_data,
+)
 from vitc.cli.output import Output
 from vitc.cli.run_progress import going_on, shown, written
 
@@ -100,6 +110,9 @@ def train(
     elastic: Annotated[
         bool, typer.Option("--elastic", help="Attention masks as BiT's own; with --scheme bit.")
     ] = False,
+    norm: Norm = None,
+    merge: Merge = None,
+    image_size: ImageSize = None,
     full_precision: Annotated[
         bool,
         typer.Option("--full-precision", help="Train the preset's full-precision twin instead."),
@@ -193,6 +206,9 @@ def train(
         si=si,
         scheme=scheme,
         elastic=elastic,
+        norm=norm,
+        merge=merge,
+        image_size=image_size,
         full_precision=full_precision,
         weight_bits=weight_bits,
         start=start,

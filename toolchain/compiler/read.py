@@ -38,6 +38,8 @@ _MOST_LISTED = 1 << 26
 _HINT = "Export the model again with `vitc export --format packed`."
 _PICKED = "its rows are picked by something else than an input of integers"
 _SPATIAL = 2
+_PAD_INPUTS = 3
+"""Of a padding of all axes: what is padded, by how much, with what."""
 
 Shape = tuple[int, ...]
 
@@ -383,6 +385,18 @@ def _concat(call: _Call) -> tuple[Kind, Shape]:
     return _kind(call), (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
 
 
+def _padded(call: _Call) -> tuple[Kind, Shape]:
+    shape = call.shape(0)
+    whole = call.constant(1).reshape(2, -1)
+    known = call.attributes.get("mode", "constant") in ("constant", b"constant")
+    if not known or len(call.operands) > _PAD_INPUTS or whole.shape[1] != len(shape) + 1:
+        raise call.refused("its padding is not that of every axis by a constant")
+    if whole.min() < 0 or whole[:, 0].any():
+        raise call.refused("it pads the axis of images, or cuts")
+    sides = whole[:, 1:].sum(0)
+    return "float", tuple(size + int(more) for size, more in zip(shape, sides, strict=True))
+
+
 def _convolution(call: _Call) -> tuple[Kind, Shape]:
     image, weight = call.shape(0), call.constant(1)
     if len(image) != 1 + _SPATIAL or weight.ndim != len(image) + 1:
@@ -600,6 +614,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     ("", "GlobalAveragePool"): _global_pool,
     ("", "MatMul"): _matmul,
     ("", "MaxPool"): _pool,
+    ("", "Pad"): _padded,
     ("", "Resize"): _resize,
     (DOMAIN, "Binarize"): _bits,
     (DOMAIN, "BinaryLinear"): _integers,

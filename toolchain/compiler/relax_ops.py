@@ -215,6 +215,29 @@ def _concat(call: RelaxCall) -> Any:
     return relax.op.concat([call.operand(i) for i in range(len(call.op.inputs))], axis=axis)
 
 
+def _pad(call: RelaxCall) -> Any:
+    before = [int(size) for size in call.op.constant(1).reshape(2, -1)[0][1:]]
+    filled = float(call.op.constant(2).reshape(())) if call.given(2) else 0.0
+    shape = call.op.output.shape
+
+    def pad(x: Any) -> Any:
+        def element(*at: Any) -> Any:
+            places = [i - first for i, first in zip(at, before, strict=True)]
+            inside = [
+                tirx.all(place >= 0, place < size)
+                for place, size, first, whole in zip(places, x.shape, before, shape, strict=True)
+                if first or int(size) != whole
+            ]
+            value = tirx.const(filled, "float32")
+            return (
+                tirx.if_then_else(tirx.all(*inside), x[tuple(places)], value) if inside else x[at]
+            )
+
+        return te.compute(shape, element, name="pad")
+
+    return call.te(pad, call.operand(0))
+
+
 def _matmul(call: RelaxCall) -> Any:
     if isinstance(call.op.inputs[1], np.ndarray):
         return call.te(product, call.operand(0), call.operand(1))
@@ -437,6 +460,7 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "Min": _binary(relax.op.minimum),
     "Mul": _binary(relax.op.multiply),
     "Neg": _unary(relax.op.negative),
+    "Pad": _pad,
     "Pow": _power,
     "ReduceMax": _reduction(relax.op.max),
     "ReduceMean": _reduction(relax.op.mean),

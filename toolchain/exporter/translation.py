@@ -338,6 +338,23 @@ def _max_pool(
     )
 
 
+def _pad(
+    nodes: Nodes,
+    x: ir.Value,
+    sizes: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> ir.Value | None:
+    if mode != "constant" or min(sizes) < 0 or not nodes.wanted.dtype.is_floating_point:
+        return None
+    # PyTorch counts axes from the last one, and names both sides of each together.
+    sides = np.zeros((2, _rank(x)), np.int64)
+    pairs = np.reshape(sizes, (-1, 2))[::-1].T
+    sides[:, _rank(x) - pairs.shape[1] :] = pairs
+    filled = _scalar(nodes, value or 0.0, nodes.wanted.dtype)
+    return nodes("Pad", x, nodes.constant(sides.reshape(-1)), filled, mode="constant")
+
+
 def _gelu(nodes: Nodes, x: ir.Value, *, approximate: str = "none") -> ir.Value:
     def number(value: float) -> ir.Value:
         return _scalar(nodes, value, nodes.wanted.dtype)
@@ -459,6 +476,7 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _aten._prelu_kernel.default: _prelu_kernel,
         _aten.mean.dim: _mean,
         _aten.max_pool2d.default: _max_pool,
+        _aten.pad.default: _pad,
         _aten.roll.default: _roll,
         _aten.softmax.int: _softmax,
         _aten.linear.default: _linear,

@@ -22,6 +22,7 @@ __all__ = [
     "attention",
     "classifier",
     "in_fp32",
+    "moved_linear",
     "spatial",
     "stream_norm",
     "two_layer",
@@ -38,6 +39,7 @@ _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
 _READ_TWICE = "a threshold a row for its signs; its floats are read by the reduction, too"
 _REDUCED = "places of the map are reduced in fp32, as the papers do"
+_MOVED = "is added to each channel in fp32, before the sign"
 _CHANNELS = "mean and variance over the channels of a token are real numbers"
 _BIAS = "is added to the integer scores of a window in fp32, before they are compared"
 _LAST_NORM = "its class token folds into the head"
@@ -155,6 +157,7 @@ def attention(
     norm: str = "batch",
     window: tuple[int, int] | None = None,
     reduction: int | None = None,
+    merge: str = "float",
 ) -> Iterator[LayerAccount]:
     """A norm, binary attention inside groups of tokens, and its projection.
 
@@ -169,6 +172,7 @@ def attention(
         window: Rows and columns of a group whose scores have a bias of relative positions.
         reduction: R of the map whose R x R places together are a key; None where queries, keys and
             values are of one linear.
+        merge: ``float`` or ``binary``: what reduces those places.
     """
     query, *held = (f"{name}.{part}" for part in ("query", "key", "value"))
     scores, context = f"{name}.scores", f"{name}.context"
@@ -195,7 +199,27 @@ def attention(
             f"{name}.q", query, rows=tokens, inputs=width, outputs=width, bits=weight_bits
         )
         if reduction > 1:
-            yield from _reduced(name, keys=keys, width=width, reduction=reduction, norm=norm)
+            if merge == "binary":
+                yield from moved_linear(
+                    f"{name}.reduced",
+                    rows=keys,
+                    inputs=reduction**2 * width,
+                    outputs=width,
+                    moves=width,
+                    weight_bits=weight_bits,
+                )
+            else:
+                weights = reduction**2 * width * width
+                yield in_fp32(
+                    f"{name}.reduced",
+                    f"{name}.reduced",
+                    parameters=weights + width,
+                    fp_macs=keys * weights,
+                    why=_REDUCED,
+                )
+            yield stream_norm(
+                f"{name}.reduced.norm", f"{name}.keys", tokens=keys, width=width, norm=norm
+            )
         yield _linear(
             f"{name}.kv", *held, rows=keys, inputs=width, outputs=2 * width, bits=weight_bits
         )
@@ -218,19 +242,21 @@ def attention(
     )
 
 
-def _reduced(
-    name: str, *, keys: int, width: int, reduction: int, norm: str
+def moved_linear(
+    name: str, *, rows: int, inputs: int, outputs: int, moves: int, weight_bits: int
 ) -> Iterator[LayerAccount]:
-    """A convolution of R x R places of the map, and the norm behind it."""
-    weights = reduction**2 * width * width
-    yield in_fp32(
-        f"{name}.reduced",
-        f"{name}.reduced",
-        parameters=weights + width,
-        fp_macs=keys * weights,
-        why=_REDUCED,
-    )
-    yield stream_norm(f"{name}.reduced.norm", f"{name}.keys", tokens=keys, width=width, norm=norm)
+    """A binary linear whose inputs are moved by channel before their sign.
+
+    Args:
+        name: Of the layer.
+        rows: Of an image.
+        inputs: K.
+        outputs: O.
+        moves: Channels that are moved.
+        weight_bits: 1 or 32.
+    """
+    yield in_fp32(f"{name}.move", f"{name}.input", parameters=moves, why=_MOVED)
+    yield _linear(name, name, rows=rows, inputs=inputs, outputs=outputs, bits=weight_bits)
 
 
 def two_layer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 _Model = TypeVar("_Model", bound=nn.Module)
+
+_MATRIX: Final = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,16 @@ def _moved(x: Tensor, move: Shift | None, groups: Grouping | None) -> Tensor:
     return move(x) if groups is None else x + groups.spread(move.bias)
 
 
+def _bordered(x: Tensor, border: int, value: float) -> Tensor:
+    return F.pad(x, (0, 0, border, border, border, border), value=value)
+
+
+def _bits(pre: Tensor, border: int) -> Tensor:
+    # Floats are padded, not bits: the writer of bits then serves any order of their rows.
+    bits: Tensor = ops.binarize(_bordered(pre, border, 1.0) if border else pre)
+    return bits
+
+
 def _joined(outputs: list[LinearOutput]) -> Tensor:
     """The sections of a linear as one tensor [.., O]."""
     values = [output.value() for output in outputs]
@@ -85,11 +97,14 @@ class BinaryLinear(nn.Module):
             is how many binary linear ops it becomes.
         moved: Whether a move for each input channel is added before the sign; None for what the
             scheme does.
+        kernel: Side R of a convolution, whose R x R places side by side are the K inputs, row after
+            row, channels varying fastest (`vitc.models.layers.convolution`); `inputs` is then C, a
+            place's channels. None for a linear.
 
     Attributes:
-        weight: Latent weight [O, K].
+        weight: Latent weight [O, K]; [O, C, R, R] of a convolution.
         bias: [O].
-        move: [K], if there is one.
+        move: [K], of a convolution [C], if there is one.
     """
 
     alpha: nn.Parameter
@@ -104,21 +119,30 @@ class BinaryLinear(nn.Module):
         parts: int = 1,
         *,
         moved: bool | None = None,
+        kernel: int | None = None,
     ) -> None:
         super().__init__()
         self.scheme = find_scheme(scheme)
         self.weight_bits = weight_bits
         self.parts = parts
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        places = () if kernel is None else (kernel, kernel)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, *places))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.trunc_normal_(self.weight, std=0.02)
         self.move = Shift(inputs) if (self.scheme.moves if moved is None else moved) else None
         self.scheme.equip(self)
 
+    @property
+    def matrix(self) -> Tensor:
+        """The latent weight [O, K]."""
+        if self.weight.ndim == _MATRIX:
+            return self.weight
+        return self.weight.permute(0, 2, 3, 1).flatten(1)
+
     @torch.no_grad()
     def centred(self) -> Tensor:
         """Float64 [O, K]: the values whose signs are the binary weight."""
-        return self.scheme.centre(self.weight.double(), self.parts)
+        return self.scheme.centre(self.matrix.double(), self.parts)
 
     @torch.no_grad()
     def constants(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,15 +160,23 @@ class BinaryLinear(nn.Module):
         scale, bias = self.scheme.affine(self)
         return sign_bits, scale.to(self.weight.dtype), bias.to(self.weight.dtype)
 
-    def binarize(self, x: Tensor, groups: Grouping | None = None) -> Tensor:
+    def binarize(self, x: Tensor, groups: Grouping | None = None, border: int = 0) -> Tensor:
         """What this layer reads: bits in eval mode, quantized floats in training.
 
         Args:
-            x: [B, .., K]; with `groups` of K tokens, [B, .., N] before they are split.
+            x: [B, .., K]; with `groups` of K tokens, [B, .., N] before they are split; of a
+                convolution [B, .., C].
             groups: Of the tokens on the last axis; the moves are those of a group, for each.
+            border: Places around a map [B, H, W, C] whose bits are +1.
         """
         pre = _moved(x, self.move, groups)
-        return self.scheme.inputs(self, pre) if self.training else ops.binarize(pre)
+        if not self.training:
+            return _bits(pre, border)
+        values = self.scheme.inputs(self, pre)
+        if not border:
+            return values
+        one = self.scheme.values(self, torch.ones((), dtype=torch.uint8, device=pre.device))
+        return _bordered(values, border, one.item())
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits or quantized floats [.., K] through each of the `parts` row sections."""
@@ -156,7 +188,8 @@ class BinaryLinear(nn.Module):
             return [LinearOutput(part) for part in parts]
         if self.weight_bits == 32:
             values = self.scheme.values(self, bits)
-            return [LinearOutput(F.linear(values, self.weight[r]), self.bias[r]) for r in rows]
+            matrix = self.matrix
+            return [LinearOutput(F.linear(values, matrix[r]), self.bias[r]) for r in rows]
         sign_bits, scale, bias = self.constants()
         return [_scaled(bits, sign_bits[r], scale[r], bias[r]) for r in rows]
 
@@ -190,10 +223,9 @@ class FrozenBinaryLinear(nn.Module):
         self.register_buffer("bias", bias.to(torch.float32).to(dtype))
         self.training = False
 
-    def binarize(self, x: Tensor, groups: Grouping | None = None) -> Tensor:
+    def binarize(self, x: Tensor, groups: Grouping | None = None, border: int = 0) -> Tensor:
         """Bits of what this layer reads; arguments are those of `BinaryLinear.binarize`."""
-        bits: Tensor = ops.binarize(_moved(x, self.move, groups))
-        return bits
+        return _bits(_moved(x, self.move, groups), border)
 
     def sections(self, bits: Tensor) -> list[LinearOutput]:
         """Bits [.., K] through each of the `parts` row sections."""

@@ -80,6 +80,8 @@ def random_model(
             normal(module.weight, 0.0, _LATENT_STD)
             normal(module.bias, 0.0, 0.2 * _spread(module))
             module.scheme.randomise(module, generator)
+            if module.move is not None and not module.scheme.moves:
+                normal(module.move.bias, 0.0, 0.2)
         elif isinstance(module, AxisNorm | ChannelNorm):
             uniform(module.weight, 0.5, 1.5, negative=0.15)
             normal(module.bias, 0.0, 0.2)
@@ -121,7 +123,7 @@ def random_model(
 
 def _spread(linear: BinaryLinear) -> float:
     """Standard deviation of scale * I for random signs; E|w| of a normal is std * sqrt(2/pi)."""
-    return float(_LATENT_STD * 0.798 * linear.weight.shape[1] ** 0.5)
+    return float(_LATENT_STD * 0.798 * linear.matrix.shape[1] ** 0.5)
 
 
 def _calibrate(model: Network, images: Tensor, generator: torch.Generator) -> None:

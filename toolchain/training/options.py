@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitc.errors import VitcError
+from vitc.models.described import Sides
 from vitc.models.picture import Colour
 from vitc.names import RECIPES
 
@@ -103,6 +104,9 @@ class TrainOptions(RunOptions):
         si: Whether to have the spatial interaction branch, if not as the preset.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
         elastic: Whether attention masks are the scheme's own (BiT's).
+        norm: ``batch`` or ``layer``, if not as the preset.
+        merge: ``float`` or ``binary``, what is computed between stages, if not as the preset.
+        image_size: Side in pixels, or height and width, if not as the preset.
         full_precision: Whether to train the preset's full-precision twin instead of it.
         weight_bits: 32 for the first of the two training steps (32W1A), else 1.
         start: Checkpoint to begin from, such as that of the first step, or a twin of another
@@ -144,6 +148,9 @@ class TrainOptions(RunOptions):
     si: bool | None = None
     scheme: str = "bibert"
     elastic: bool = False
+    norm: str | None = None
+    merge: str | None = None
+    image_size: Sides | None = None
     full_precision: bool = False
     weight_bits: int = 1
     start: Path | None = None
@@ -251,7 +258,7 @@ class TrainOptions(RunOptions):
 
     def _refuse_bits(self) -> None:
         own = {field.name: field.default for field in fields(self)}
-        chosen = ("si", "scheme", "elastic", "weight_bits")
+        chosen = ("si", "scheme", "elastic", "norm", "merge", "weight_bits")
         given = [name for name in chosen if getattr(self, name) != own[name]]
         if given and (given != ["si"] or self.si):
             raise VitcError(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vitc.errors import VitcError
 from vitc.models.account import PIXELS, LayerAccount, classifier, in_fp32
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_nest import NesTTwinConfig
@@ -15,6 +14,8 @@ from vitc.models.architectures.staged import (
     Stage,
     StagedConfig,
     block_layers,
+    merge_of,
+    merged,
     shape_of,
     square,
     staged_sizes,
@@ -37,8 +38,6 @@ class NestConfig(StagedConfig):
 
     def _check_map(self) -> None:
         self._check_halved()
-        if self.merge != "float":
-            raise VitcError("NesT is merged in fp32.", "Leave --merge away.")
 
     @property
     def map(self) -> tuple[int, int]:
@@ -76,7 +75,8 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
     _, _, block, _ = shape_of(shapes, "stages.0.pos_embed", 4)
     patch = shape_of(shapes, "patch_embed.proj.weight", 4)[2]
     side = square(block, "A block") << (levels - 1)
-    return {**sizes, "image_size": side * patch, "patch_size": patch, "merge": "float"}
+    merge = merge_of(shapes, "stages.1.pool.conv.move.bias")
+    return {**sizes, "image_size": side * patch, "patch_size": patch, "merge": merge}
 
 
 def _layers(config: NestConfig) -> Iterator[LayerAccount]:
@@ -93,14 +93,24 @@ def _layers(config: NestConfig) -> Iterator[LayerAccount]:
             )
         else:
             before = config.widths[index - 1]
-            name = f"stages.{index}"
+            name, weights = f"stages.{index}", 9 * before * C
+            binary = config.merge == "binary"
+            if binary:
+                yield from merged(
+                    config,
+                    f"{name}.pool.conv",
+                    rows=4 * N,
+                    inputs=9 * before,
+                    outputs=C,
+                    moves=before,
+                )
             yield in_fp32(
                 f"{name}.pool",
-                f"{name}.pool.conv",
+                *(() if binary else (f"{name}.pool.conv",)),
                 f"{name}.pool.norm",
                 f"{name}.embedding",
-                parameters=9 * before * C + C + 2 * C + N * C,
-                fp_macs=4 * N * 9 * before * C,
+                parameters=2 * C + N * C + (0 if binary else weights + C),
+                fp_macs=0 if binary else 4 * N * weights,
                 why=BETWEEN,
             )
         yield from block_layers(config, index)

@@ -15,6 +15,8 @@ from vitc.models.architectures.staged import (
     Stage,
     StagedConfig,
     block_layers,
+    merge_of,
+    merged,
     shape_of,
     square,
     staged_sizes,
@@ -47,8 +49,6 @@ class PVTConfig(StagedConfig):
     per_stage: ClassVar[tuple[str, ...]] = (*StagedConfig.per_stage, "reductions")
 
     def _check_map(self) -> None:
-        if self.merge != "float":
-            raise VitcError("PVT is merged in fp32.", "Leave --merge away.")
         self._check_halved()
         if self.reductions[-1] != 1:
             raise VitcError(
@@ -110,7 +110,7 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
         "image_size": square(tokens, "The first stage") * patch,
         "patch_size": patch,
         "reductions": tuple(shape[2] for shape in reduced),
-        "merge": "float",
+        "merge": merge_of(shapes, "stages.1.patch_embed.proj.move.bias"),
     }
 
 
@@ -119,13 +119,19 @@ def _layers(config: PVTConfig) -> Iterator[LayerAccount]:
     for index, stage in enumerate(config.stages):
         C, N = stage.width, stage.tokens
         patches = N - stage.class_token
-        name = f"stages.{index}.embedding"
+        name = f"stages.{index}.patch_embed"
+        convolution, fp_macs = C * inputs + C, patches * C * inputs
+        if index and config.merge == "binary":
+            yield from merged(
+                config, f"{name}.proj", rows=patches, inputs=inputs, outputs=C, moves=inputs // 4
+            )
+            convolution = fp_macs = 0
         yield in_fp32(
-            name,
-            f"stages.{index}.patch_embed.norm",
-            name,
-            parameters=C * inputs + C + 2 * C + N * C + C * stage.class_token,
-            fp_macs=patches * C * inputs,
+            f"stages.{index}.embedding",
+            f"{name}.norm",
+            f"stages.{index}.embedding",
+            parameters=convolution + 2 * C + N * C + C * stage.class_token,
+            fp_macs=fp_macs,
             why=BETWEEN if index else PIXELS,
         )
         yield from block_layers(config, index)

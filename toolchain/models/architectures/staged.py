@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 from vitc.errors import VitcError
-from vitc.models.account import LayerAccount, attention, spatial, two_layer
+from vitc.models.account import LayerAccount, attention, moved_linear, spatial, two_layer
 from vitc.models.architectures.entry import Shapes, norm_of
 from vitc.models.config import NetworkConfig
 from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
@@ -22,6 +22,8 @@ __all__ = [
     "Stage",
     "StagedConfig",
     "block_layers",
+    "merge_of",
+    "merged",
     "shape_of",
     "square",
     "staged_sizes",
@@ -278,6 +280,25 @@ def staged_sizes(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def merge_of(shapes: Shapes, moved: str) -> str:
+    """What is computed between stages: only signs have a move, which `moved` is the name of."""
+    return "binary" if moved in shapes else "float"
+
+
+def merged(
+    config: StagedConfig, name: str, *, rows: int, inputs: int, outputs: int, moves: int
+) -> Iterator[LayerAccount]:
+    """A binary linear between stages, and what moves its inputs."""
+    yield from moved_linear(
+        name,
+        rows=rows,
+        inputs=inputs,
+        outputs=outputs,
+        moves=moves,
+        weight_bits=config.weight_bits,
+    )
+
+
 def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
     """What the blocks of a stage cost."""
     stage, bits = config.stages[index], config.weight_bits
@@ -293,6 +314,7 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
             norm=config.norm,
             window=stage.window if stage.relative else None,
             reduction=stage.reduction,
+            merge=config.merge,
         )
         yield from two_layer(
             f"{name}.mlp",

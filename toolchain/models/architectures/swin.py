@@ -15,6 +15,8 @@ from vitc.models.architectures.staged import (
     Stage,
     StagedConfig,
     block_layers,
+    merge_of,
+    merged,
     shape_of,
     square,
     staged_sizes,
@@ -48,8 +50,6 @@ class SwinConfig(StagedConfig):
             or not all(type(side) is int and 1 <= side <= LARGEST for side in self.window)
         ):
             raise VitcError(f"window must be two positive integers, found {shown(self.window)}.")
-        if self.merge != "float":
-            raise VitcError("Swin is merged in fp32.", "Leave --merge away.")
         self._check_halved()
         for stage in self.stages:
             if any(side % own for side, own in zip(stage.map, stage.window, strict=True)):
@@ -98,7 +98,7 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
         "image_size": square(tokens, "The first stage") * patch,
         "patch_size": patch,
         "window": (window, window),
-        "merge": "float",
+        "merge": merge_of(shapes, "stages.1.merge.reduction.move.bias"),
     }
 
 
@@ -117,14 +117,18 @@ def _layers(config: SwinConfig) -> Iterator[LayerAccount]:
         else:
             inputs = 4 * config.widths[index - 1]
             name = f"stages.{index}.merge"
-            yield in_fp32(
-                name,
-                f"{name}.norm",
-                name,
-                parameters=2 * inputs + inputs * C,
-                fp_macs=N * inputs * C,
-                why=BETWEEN,
-            )
+            if config.merge == "binary":
+                yield in_fp32(f"{name}.norm", f"{name}.norm", parameters=2 * inputs, why=BETWEEN)
+                yield from merged(config, name, rows=N, inputs=inputs, outputs=C, moves=inputs)
+            else:
+                yield in_fp32(
+                    name,
+                    f"{name}.norm",
+                    name,
+                    parameters=2 * inputs + inputs * C,
+                    fp_macs=N * inputs * C,
+                    why=BETWEEN,
+                )
         yield from block_layers(config, index)
     last = config.stages[-1]
     yield from classifier(

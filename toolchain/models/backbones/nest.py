@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitc.models.architectures.nest import NestConfig
-from vitc.models.backbones.staged import StagedNetwork, stage_blocks
+from vitc.models.backbones.staged import StagedNetwork, between, stage_blocks
+from vitc.models.binary_linear import BinaryLinear
+from vitc.models.layers.convolution import around
 from vitc.models.layers.groups import Blocks, Rectangles
 from vitc.models.layers.norm import ChannelNorm
 from vitc.models.layers.patch_embed import PatchEmbed
@@ -25,15 +27,23 @@ __all__ = ["Nest"]
 class _Pool(nn.Module):
     """``MaxPool3x3(LayerNorm(Conv3x3(x)))`` on the map, padded below and right only by the pool."""
 
-    def __init__(self, inputs: int, outputs: int, eps: float, name: str) -> None:
+    def __init__(self, config: NestConfig, inputs: int, outputs: int, name: str) -> None:
         super().__init__()
         self.name = name
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = ChannelNorm(outputs, eps, f"{name}.norm")
+        self.conv: nn.Conv2d | BinaryLinear = (
+            nn.Conv2d(inputs, outputs, 3, padding=1)
+            if config.merge == "float"
+            else between(config, inputs, outputs, kernel=3)
+        )
+        self.norm = ChannelNorm(outputs, config.bn_eps, f"{name}.norm")
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, H, W, C] to [B, H / 2, W / 2, C'], H and W even."""
-        x = tap(f"{self.name}.conv", self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        if isinstance(self.conv, nn.Conv2d):
+            x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        else:
+            x = around(self.conv, x, f"{self.name}.conv")
+        x = tap(f"{self.name}.conv", x)
         # With even sides, rounding up adds one row below and one column to the right.
         pooled = F.max_pool2d(self.norm(x).permute(0, 3, 1, 2), 3, 2, ceil_mode=True)
         return pooled.permute(0, 2, 3, 1)
@@ -48,9 +58,7 @@ class _Level(nn.Module):
         count = self.blocked.count
         if index:
             self.before = Rectangles(config.stages[index - 1].map, config.block)
-            self.pool = _Pool(
-                config.widths[index - 1], stage.width, config.bn_eps, f"stages.{index}.pool"
-            )
+            self.pool = _Pool(config, config.widths[index - 1], stage.width, f"stages.{index}.pool")
         self.pos_embed = nn.Parameter(torch.zeros(1, count, stage.group, stage.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = stage_blocks(

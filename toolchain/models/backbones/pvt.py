@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.pvt import PVTConfig
-from vitc.models.backbones.staged import StagedNetwork, rectangles, stage_blocks
+from vitc.models.backbones.staged import StagedNetwork, between, rectangles, stage_blocks
+from vitc.models.layers.convolution import without_overlap
 from vitc.models.layers.norm import ChannelNorm
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
@@ -33,18 +34,36 @@ class _Patches(PatchEmbed):
         return patches
 
 
+class _BinaryPatches(nn.Module):
+    """``LayerNorm(Conv(sgn(x + move)))`` of 2 x 2 places of the map of the stage before."""
+
+    def __init__(self, config: PVTConfig, inputs: int, width: int, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.proj = between(config, inputs, width, kernel=2)
+        self.norm = ChannelNorm(width, config.bn_eps, f"{name}.norm")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, C, H, W] to normalised patches [B, N, C']."""
+        places = without_overlap(self.proj, x.permute(0, 2, 3, 1), 2, f"{self.name}.proj")
+        patches: Tensor = self.norm(tap(f"{self.name}.proj", places))
+        return patches
+
+
 class _Stage(nn.Module):
     def __init__(self, config: PVTConfig, index: int) -> None:
         super().__init__()
         stage = config.stages[index]
         self.name = f"stages.{index}"
         self.before = config.stages[index - 1].map if index else None
-        self.patch_embed = _Patches(
-            2 if index else config.patch_size,
-            config.widths[index - 1] if index else 3,
-            stage.width,
-            config.bn_eps,
-            f"{self.name}.patch_embed",
+        name = f"{self.name}.patch_embed"
+        inputs = config.widths[index - 1] if index else 3
+        self.patch_embed: nn.Module = (
+            _BinaryPatches(config, inputs, stage.width, name)
+            if index and config.merge == "binary"
+            else _Patches(
+                2 if index else config.patch_size, inputs, stage.width, config.bn_eps, name
+            )
         )
         self.class_token = stage.class_token
         if stage.class_token:

@@ -8,6 +8,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from vitc.models.architectures.staged import StagedConfig
+from vitc.models.binary_linear import BinaryLinear
 from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.block import Block
 from vitc.models.layers.groups import Grouping, Rectangles
@@ -18,7 +19,7 @@ from vitc.models.network import Network
 from vitc.models.schemes import scheme
 from vitc.models.taps import tap
 
-__all__ = ["StagedNetwork", "rectangles", "stage_blocks"]
+__all__ = ["StagedNetwork", "between", "rectangles", "stage_blocks"]
 
 _UNSHIFTED: Final = (0, 0)
 
@@ -33,6 +34,21 @@ def rectangles(
 ) -> Rectangles | None:
     """Rectangles of a row-major stream; None for one."""
     return None if size == map else Rectangles(map, size, shift)
+
+
+def between(
+    config: StagedConfig, inputs: int, outputs: int, kernel: int | None = None
+) -> BinaryLinear:
+    """The binary linear of `merge` ``binary``, which moves each input channel.
+
+    Args:
+        config: Of the network.
+        inputs: Input channels.
+        outputs: Output channels.
+        kernel: Side of a convolution; None for a linear.
+    """
+    rules = scheme(config.scheme, elastic=config.elastic)
+    return BinaryLinear(inputs, outputs, rules, config.weight_bits, moved=True, kernel=kernel)
 
 
 def stage_blocks(config: StagedConfig, index: int, cut: Cut) -> nn.Sequential:
@@ -63,6 +79,7 @@ def _block(config: StagedConfig, index: int, block: int, cut: Cut) -> Block:
             scheme=rules,
             weight_bits=config.weight_bits,
             norm=config.norm,
+            merge=config.merge,
             eps=config.bn_eps,
             name=f"{name}.attn",
         )

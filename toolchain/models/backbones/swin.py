@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.swin import SwinConfig
-from vitc.models.backbones.staged import StagedNetwork, rectangles, stage_blocks
+from vitc.models.backbones.staged import StagedNetwork, between, rectangles, stage_blocks
+from vitc.models.binary_linear import BinaryLinear
 from vitc.models.layers.norm import ChannelNorm
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
@@ -29,20 +30,27 @@ class _Embedding(PatchEmbed):
 
 
 class _Merge(nn.Module):
-    """``Linear(LayerNorm(four tokens side by side))``, without bias."""
+    """``Linear(LayerNorm(four tokens side by side))``, without bias or binary."""
 
-    def __init__(self, inputs: int, outputs: int, eps: float, name: str) -> None:
+    def __init__(self, config: SwinConfig, inputs: int, outputs: int, name: str) -> None:
         super().__init__()
         self.name = name
-        self.norm = ChannelNorm(4 * inputs, eps, f"{name}.norm")
-        self.reduction = nn.Linear(4 * inputs, outputs, bias=False)
+        self.norm = ChannelNorm(4 * inputs, config.bn_eps, f"{name}.norm")
+        self.reduction: nn.Linear | BinaryLinear = (
+            nn.Linear(4 * inputs, outputs, bias=False)
+            if config.merge == "float"
+            else between(config, 4 * inputs, outputs)
+        )
 
     def forward(self, x: Tensor, map_size: tuple[int, int]) -> Tensor:
         """[B, H W, C] of a map to [B, H / 2 W / 2, C']; of four tokens the row varies fastest."""
         height, width = map_size
         cut = torch.unflatten(x, 1, (height // 2, 2, width // 2, 2))
         four = cut.permute(0, 1, 3, 4, 2, 5).flatten(3, 5).flatten(1, 2)
-        return tap(self.name, self.reduction(self.norm(four)))
+        normal = self.norm(four)
+        if not isinstance(self.reduction, nn.Linear):
+            normal = tap(f"{self.name}.input", self.reduction.binarize(normal), "bits")
+        return tap(self.name, self.reduction(normal))
 
 
 class _Stage(nn.Module):
@@ -52,7 +60,7 @@ class _Stage(nn.Module):
         if index:
             self.before = config.stages[index - 1].map
             name = f"stages.{index}.merge"
-            self.merge = _Merge(config.widths[index - 1], config.widths[index], config.bn_eps, name)
+            self.merge = _Merge(config, config.widths[index - 1], config.widths[index], name)
         self.blocks = stage_blocks(config, index, rectangles)
 
     def forward(self, x: Tensor) -> Tensor:

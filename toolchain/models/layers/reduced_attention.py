@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vitc.models.binary_linear import BinaryLinear
 from vitc.models.layers.attention import BinaryAttention
+from vitc.models.layers.convolution import without_overlap
 from vitc.models.layers.groups import Grouping
 from vitc.models.layers.norm import stream_norm
 from vitc.models.schemes import Scheme
@@ -17,8 +19,8 @@ __all__ = ["ReducedAttention"]
 class ReducedAttention(BinaryAttention):
     """`BinaryAttention` whose keys are ``norm(Conv(u))`` of R x R places together.
 
-    Convolution and norm are fp32; with R 1 there are none, and keys are the queries' own input,
-    through a linear of their own.
+    Norm and convolution are fp32, or the convolution is one of signs; with R 1 there are none, and
+    keys are the queries' own input, through a linear of their own.
 
     Args:
         width: C.
@@ -29,6 +31,7 @@ class ReducedAttention(BinaryAttention):
         scheme: Binarization scheme, or its name.
         weight_bits: 1 or 32.
         norm: Of the reduced tokens, ``batch`` (of each) or ``layer``.
+        merge: ``float`` or ``binary``, which the convolution is.
         eps: Of the norm.
         name: First part of the tap names.
 
@@ -48,6 +51,7 @@ class ReducedAttention(BinaryAttention):
         scheme: Scheme | str = "bibert",
         weight_bits: int = 1,
         norm: str = "batch",
+        merge: str = "float",
         eps: float = 1e-6,
         name: str = "",
     ) -> None:
@@ -56,9 +60,13 @@ class ReducedAttention(BinaryAttention):
             width, heads, tokens, keys=keys, scheme=scheme, weight_bits=weight_bits, name=name
         )
         self.size = size
-        self.reduced = reduction > 1
-        if self.reduced:
-            self.sr = nn.Conv2d(width, width, reduction, reduction)
+        self.reduction = reduction
+        if reduction > 1:
+            self.sr: nn.Conv2d | BinaryLinear = (
+                nn.Conv2d(width, width, reduction, reduction)
+                if merge == "float"
+                else BinaryLinear(width, width, scheme, weight_bits, moved=True, kernel=reduction)
+            )
             self.norm = stream_norm(norm, keys, width, eps, f"{name}.reduced.norm")
 
     def forward(
@@ -69,9 +77,13 @@ class ReducedAttention(BinaryAttention):
 
     def _reduce(self, u: Tensor) -> Tensor:
         """What keys and values are made of, [B, m, C]."""
-        if not self.reduced:
+        if self.reduction == 1:
             return u
-        on_map = torch.unflatten(u.transpose(1, 2), 2, self.size)
-        places = self.sr(on_map).flatten(2).transpose(1, 2)
+        if isinstance(self.sr, nn.Conv2d):
+            on_map = torch.unflatten(u.transpose(1, 2), 2, self.size)
+            places = self.sr(on_map).flatten(2).transpose(1, 2)
+        else:
+            on_map = torch.unflatten(u, 1, self.size)
+            places = without_overlap(self.sr, on_map, self.reduction, f"{self.name}.reduced")
         normal: Tensor = self.norm(tap(f"{self.name}.reduced", places))
         return normal

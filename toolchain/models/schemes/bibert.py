@@ -35,7 +35,7 @@ class BiBERT(Scheme):
 
     def affine(self, linear: BinaryLinear) -> tuple[Tensor, Tensor]:
         """Row means of the absolute weights, and the bias."""
-        return linear.weight.double().abs().mean(dim=-1), linear.bias.double()
+        return linear.matrix.double().abs().mean(dim=-1), linear.bias.double()
 
     def inputs(self, linear: BinaryLinear, x: Tensor) -> Tensor:
         """Signs; the gradient passes where |x| <= 1."""
@@ -44,7 +44,7 @@ class BiBERT(Scheme):
 
     def product(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """The gradient of the scaled sign goes to the centred weight where that is in [-1, 1]."""
-        weight = linear.weight
+        weight = linear.matrix
         centred = self.centre(weight, linear.parts)
         scale = weight.detach().abs().mean(dim=-1, keepdim=True)
         binary = straight_through.sign(centred, centred.abs() <= 1, scale)

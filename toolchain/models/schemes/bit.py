@@ -121,7 +121,7 @@ class BiT(Scheme):
     def affine(self, linear: BinaryLinear) -> tuple[Tensor, Tensor]:
         """Scale of the inputs times mean absolute weight, and the bias."""
         alpha = linear.get_parameter(_INPUT).double().clamp(min=_LEAST)
-        return alpha * self._means(linear.weight.double(), linear.parts), linear.bias.double()
+        return alpha * self._means(linear.matrix.double(), linear.parts), linear.bias.double()
 
     def inputs(self, linear: BinaryLinear, x: Tensor) -> Tensor:
         """Scaled signs of what was moved."""
@@ -129,7 +129,7 @@ class BiT(Scheme):
 
     def product(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """Gradients pass the sign, and none goes through scale or mean."""
-        weight, parts = linear.weight, linear.parts
+        weight, parts = linear.matrix, linear.parts
         with torch.no_grad():
             signs = (self.centre(weight, parts) >= 0).to(weight.dtype) * 2 - 1
             binary = signs * self._means(weight, parts)[:, None]

@@ -78,7 +78,7 @@ class ReCU(Scheme):
         # A step with 32-bit weights does without alpha, and a parameter without a gradient stops
         # training in several processes.
         learned = linear.weight_bits == 1
-        start = linear.weight.detach().abs().mean(dim=-1)
+        start = linear.matrix.detach().abs().mean(dim=-1)
         linear.alpha = nn.Parameter(start, requires_grad=learned)
         linear.register_buffer("tau", torch.tensor(_TAU[0]))
 
@@ -98,7 +98,7 @@ class ReCU(Scheme):
 
     def product(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """Gradients pass the sign, then the clamp, then the standardised weight."""
-        standardised = _standardised(linear.weight)
+        standardised = _standardised(linear.matrix)
         most = _quantile(standardised.detach(), linear.tau)
         clamped = torch.clamp(standardised, -most, most)
         sums = F.linear(values, straight_through.sign(clamped), linear.bias)
@@ -117,14 +117,14 @@ class ReCU(Scheme):
     @torch.no_grad()
     def narrow(self, linear: BinaryLinear) -> None:
         """Alpha becomes the mean of the absolute weights, and the bias is divided by it."""
-        alpha = linear.weight.abs().mean(dim=-1)
+        alpha = linear.matrix.abs().mean(dim=-1)
         linear.alpha.copy_(alpha)
         linear.bias.copy_(torch.where(alpha > 0, linear.bias / alpha, linear.bias))
 
     @torch.no_grad()
     def randomise(self, linear: BinaryLinear, generator: torch.Generator) -> None:
         """Alpha around the mean of the absolute weights, some negative and one 0."""
-        mean = linear.weight.abs().mean(dim=-1)
+        mean = linear.matrix.abs().mean(dim=-1)
         factor = 0.5 + torch.rand(mean.shape, generator=generator)
         negative = torch.rand(mean.shape, generator=generator) < _NEGATIVE
         linear.alpha.copy_(mean * torch.where(negative, -factor, factor))

@@ -82,7 +82,7 @@ class Scheme(ABC):
 
     def wide(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """The same with 32-bit weights (the 32W1A step)."""
-        return F.linear(values, linear.weight, linear.bias)
+        return F.linear(values, linear.matrix, linear.bias)
 
     def values(self, linear: BinaryLinear, bits: Tensor) -> Tensor:
         """What `inputs` would be where these bits are their signs."""

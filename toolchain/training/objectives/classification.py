@@ -65,7 +65,10 @@ class Classification(Objective[TrainResult]):
     def __init__(self, options: TrainOptions, note: Callable[[str], None]) -> None:
         self.options = options
         chosen = (twin_preset if options.full_precision else preset)(options.preset)
-        self.parts = load_parts(options.data, chosen.preprocessing.on(options.background))
+        shown = chosen.preprocessing.on(options.background)
+        if options.image_size is not None:
+            shown = shown.scaled_to(options.image_size)
+        self.parts = load_parts(options.data, shown)
         self.examples = self.parts.train
         if self.parts.left:
             note(f"left out of {options.data}: {counted(self.parts.left)}")
@@ -268,12 +271,17 @@ class Classification(Objective[TrainResult]):
 
 def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
     if options.full_precision:
-        return config.replace(classes=len(data.labels), depth=options.depth)
+        return config.replace(
+            image_size=options.image_size, classes=len(data.labels), depth=options.depth
+        )
     sized = config.replace(
+        image_size=options.image_size,
         classes=len(data.labels),
         depth=options.depth,
         si=options.si,
         weight_bits=options.weight_bits,
+        norm=options.norm,
+        merge=options.merge,
     )
     return replace(sized, scheme=options.scheme, elastic=options.elastic)
 
