@@ -1,9 +1,15 @@
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from itertools import product
 
-from vitc.models import PRESETS, ModelConfig
+import pytest
+import torch
+
+from vitc.models import PRESETS, ModelConfig, binary_modules, build_network
+from vitc.models.account import OWN
 from vitc.models.architectures import account
+from vitc.models.schemes import SCHEMES
 
 # Section 5 of the specification, as printed: params M, binary weights M, fp32 MB, folded MB,
 # binary GMAC, fp MMAC.
@@ -45,6 +51,29 @@ def test_totals_equal_the_size_table_of_the_family(
     assert as_printed(total.binary_weights / 1e6, bits) == bits
     assert as_printed(total.binary_macs / 1e9, gmac) == gmac
     assert as_printed(total.fp_macs / 1e6, mmac) == mmac
+
+
+@pytest.mark.parametrize("preset", ["micro", "micro-swin", "micro-pvt", "micro-nest"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("weight_bits", [1, 32])
+def test_every_parameter_of_a_network_is_counted_those_of_its_scheme_too(
+    preset: str, scheme: str, weight_bits: int
+) -> None:
+    for norm, merge in product(("batch", "layer"), ("float", "binary")):
+        config = PRESETS[preset].config.replace(
+            norm=norm, weight_bits=weight_bits, merge=None if preset == "micro" else merge
+        )
+        config = dataclasses.replace(config, scheme=scheme)
+        with torch.device("meta"):
+            network = build_network(config)
+        counted = account(config)
+        assert counted.parameters == sum(p.numel() for p in network.parameters())
+        weights = (m.weight.numel() for m in binary_modules(network).values())
+        assert counted.binary_weights == (sum(weights) if weight_bits == 1 else 0)
+
+
+def test_every_scheme_says_what_it_learns() -> None:
+    assert set(OWN) == set(SCHEMES)
 
 
 def as_printed(value: float, like: str) -> str:

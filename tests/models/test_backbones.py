@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,11 @@ def test_shapes_tell_the_configuration_of_a_square_network() -> None:
     ):
         shapes = {n: tuple(t.shape) for n, t in random_model(config).state_dict().items()}
         assert config_from_shapes(shapes) == config
+
+
+def test_elastic_masks_are_refused_where_scores_have_a_bias() -> None:
+    with pytest.raises(VitcError, match="bias of relative positions"):
+        dataclasses.replace(SWIN, scheme="bit", elastic=True)
 
 
 def test_the_rectangle_of_a_bare_state_dict_is_not_guessed() -> None:

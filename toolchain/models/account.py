@@ -10,15 +10,19 @@ into which the last norm's class token folds. Totals are those of the SI-BiViT s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
+    "OWN",
     "PIXELS",
     "Account",
+    "Binary",
     "LayerAccount",
     "LayerKind",
+    "Own",
     "attention",
     "classifier",
     "in_fp32",
@@ -45,6 +49,7 @@ _BIAS = "is added to the integer scores of a window in fp32, before they are com
 _LAST_NORM = "its class token folds into the head"
 _SHIFT = "folds into the threshold on the integer before it"
 _PRELU = "folds with its shifts into two bounds on the integer before it"
+_SCALES = "fold into the slack of the mask and into the threshold of the context"
 _LATENT = "32-bit weights: only the activations of this checkpoint are binary"
 
 
@@ -146,6 +151,47 @@ class Account:
         }
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a binarization scheme learns beside weight and bias (`vitc.models.schemes`).
+
+    Attributes:
+        outputs: Values an output of a linear.
+        moves: Values an input channel of a linear, which are added before its signs.
+        inputs: Values a linear: of its inputs.
+        attention: Values an attention: of queries, keys, values and masks.
+    """
+
+    outputs: int = 0
+    moves: int = 0
+    inputs: int = 0
+    attention: int = 0
+
+
+OWN: Final[Mapping[str, Own]] = MappingProxyType(
+    {"bibert": Own(), "recu": Own(outputs=1), "bit": Own(moves=1, inputs=1, attention=4)}
+)
+"""By scheme."""
+
+
+@dataclass(frozen=True)
+class Binary:
+    """How the layers of a network are binarized.
+
+    Attributes:
+        weight_bits: 1 or 32.
+        scheme: A key of `OWN`.
+    """
+
+    weight_bits: int = 1
+    scheme: str = "bibert"
+
+    @property
+    def own(self) -> Own:
+        """What the scheme learns of its own."""
+        return OWN[self.scheme]
+
+
 def attention(
     name: str,
     *,
@@ -153,7 +199,7 @@ def attention(
     group: int,
     width: int,
     heads: int,
-    weight_bits: int,
+    binary: Binary,
     norm: str = "batch",
     window: tuple[int, int] | None = None,
     reduction: int | None = None,
@@ -167,7 +213,7 @@ def attention(
         group: Tokens that attend each other; shifts belong to the places in a group.
         width: Channels.
         heads: Attention heads.
-        weight_bits: 1 or 32.
+        binary: How it is binarized.
         norm: ``batch`` or ``layer``.
         window: Rows and columns of a group whose scores have a bias of relative positions.
         reduction: R of the map whose R x R places together are a key; None where queries, keys and
@@ -188,16 +234,14 @@ def attention(
             rows=tokens,
             inputs=width,
             outputs=3 * width,
-            bits=weight_bits,
+            binary=binary,
         )
     else:
         if reduction > 1 and norm == "batch":
             floats = first.folded_bytes + 2 * _FP32_BYTES * tokens
             first = replace(first, folded_bytes=floats, why=_READ_TWICE)
         yield first
-        yield _linear(
-            f"{name}.q", query, rows=tokens, inputs=width, outputs=width, bits=weight_bits
-        )
+        yield _linear(f"{name}.q", query, rows=tokens, inputs=width, outputs=width, binary=binary)
         if reduction > 1:
             if merge == "binary":
                 yield from moved_linear(
@@ -206,7 +250,7 @@ def attention(
                     inputs=reduction**2 * width,
                     outputs=width,
                     moves=width,
-                    weight_bits=weight_bits,
+                    binary=binary,
                 )
             else:
                 weights = reduction**2 * width * width
@@ -221,13 +265,21 @@ def attention(
                 f"{name}.reduced.norm", f"{name}.keys", tokens=keys, width=width, norm=norm
             )
         yield _linear(
-            f"{name}.kv", *held, rows=keys, inputs=width, outputs=2 * width, bits=weight_bits
+            f"{name}.kv", *held, rows=keys, inputs=width, outputs=2 * width, binary=binary
         )
     yield _shift(f"{name}.move", query, *held, values=heads * (group + 2 * keys))
     if window is not None:
         rows, columns = window
         table = (2 * rows - 1) * (2 * columns - 1) * heads
         yield in_fp32(f"{name}.bias", scores, context, parameters=table, why=_BIAS)
+    if binary.own.attention:
+        yield LayerAccount(
+            f"{name}.scales",
+            "folded",
+            parameters=binary.own.attention,
+            why=_SCALES,
+            taps=(scores, context),
+        )
     yield LayerAccount(scores, "binary", binary_macs=product, taps=(scores, context))
     yield LayerAccount(context, "binary", binary_macs=product, taps=(context,))
     yield _shift(f"{name}.move_fc", context, values=group)
@@ -237,13 +289,13 @@ def attention(
         rows=tokens,
         inputs=width,
         outputs=width,
-        bits=weight_bits,
+        binary=binary,
         why=_STREAM,
     )
 
 
 def moved_linear(
-    name: str, *, rows: int, inputs: int, outputs: int, moves: int, weight_bits: int
+    name: str, *, rows: int, inputs: int, outputs: int, moves: int, binary: Binary
 ) -> Iterator[LayerAccount]:
     """A binary linear whose inputs are moved by channel before their sign.
 
@@ -253,10 +305,10 @@ def moved_linear(
         inputs: K.
         outputs: O.
         moves: Channels that are moved.
-        weight_bits: 1 or 32.
+        binary: How it is binarized.
     """
     yield in_fp32(f"{name}.move", f"{name}.input", parameters=moves, why=_MOVED)
-    yield _linear(name, name, rows=rows, inputs=inputs, outputs=outputs, bits=weight_bits)
+    yield _linear(name, name, rows=rows, inputs=inputs, outputs=outputs, binary=binary, moved=False)
 
 
 def two_layer(
@@ -265,7 +317,7 @@ def two_layer(
     rows: int,
     inputs: int,
     hidden: int,
-    weight_bits: int,
+    binary: Binary,
     times: int = 1,
     norm: str = "batch",
 ) -> Iterator[LayerAccount]:
@@ -276,7 +328,7 @@ def two_layer(
         rows: What norm, shifts and slopes belong to.
         inputs: Features that are contracted.
         hidden: Hidden features.
-        weight_bits: 1 or 32.
+        binary: How it is binarized.
         times: How often it is computed for an image.
         norm: ``batch`` (of the rows) or ``layer`` (of what is contracted).
     """
@@ -287,7 +339,7 @@ def two_layer(
         rows=times * rows,
         inputs=inputs,
         outputs=hidden,
-        bits=weight_bits,
+        binary=binary,
     )
     yield LayerAccount(
         f"{name}.prelu",
@@ -303,13 +355,14 @@ def two_layer(
         rows=times * rows,
         inputs=hidden,
         outputs=inputs,
-        bits=weight_bits,
+        binary=binary,
+        moved=False,
         why=_STREAM,
     )
 
 
 def spatial(
-    name: str, *, width: int, group: int, hidden: int, weight_bits: int, groups: int = 1
+    name: str, *, width: int, group: int, hidden: int, binary: Binary, groups: int = 1
 ) -> Iterator[LayerAccount]:
     """The spatial branch: a `two_layer` on the tokens of a group, and its scale a channel.
 
@@ -318,12 +371,10 @@ def spatial(
         width: Channels.
         group: Tokens that are mixed.
         hidden: Hidden tokens.
-        weight_bits: 1 or 32.
+        binary: How it is binarized.
         groups: Of an image.
     """
-    yield from two_layer(
-        name, rows=width, inputs=group, hidden=hidden, weight_bits=weight_bits, times=groups
-    )
+    yield from two_layer(name, rows=width, inputs=group, hidden=hidden, binary=binary, times=groups)
     yield in_fp32(f"{name}.scale", f"{name}.output", parameters=width, why=_STREAM)
 
 
@@ -405,17 +456,27 @@ def _shift(name: str, *taps: str, values: int) -> LayerAccount:
 
 
 def _linear(
-    name: str, *taps: str, rows: int, inputs: int, outputs: int, bits: int, why: str = ""
+    name: str,
+    *taps: str,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    binary: Binary,
+    moved: bool = True,
+    why: str = "",
 ) -> LayerAccount:
-    weights, macs = inputs * outputs, rows * inputs * outputs
-    if bits != 1:
-        return in_fp32(name, *taps, parameters=weights + outputs, fp_macs=macs, why=_LATENT)
+    """A binary linear; `moved` says whether the scheme moves its inputs, if it moves any."""
+    weights, macs, own = inputs * outputs, rows * inputs * outputs, binary.own
+    moves = own.moves * inputs if moved else 0
+    parameters = weights + outputs + own.outputs * outputs + own.inputs + moves
+    if binary.weight_bits != 1:
+        return in_fp32(name, *taps, parameters=parameters, fp_macs=macs, why=_LATENT)
     return LayerAccount(
         name,
         "binary",
-        parameters=weights + outputs,
+        parameters=parameters,
         binary_weights=weights,
-        folded_bytes=weights / 8 + 2 * _FP32_BYTES * outputs,
+        folded_bytes=weights / 8 + _FP32_BYTES * (2 * outputs + moves),
         binary_macs=macs,
         why=why,
         taps=taps,

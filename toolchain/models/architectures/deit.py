@@ -11,6 +11,7 @@ from typing import Any, Final
 from vitc.errors import VitcError
 from vitc.models.account import (
     PIXELS,
+    Binary,
     LayerAccount,
     attention,
     classifier,
@@ -188,7 +189,7 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
     yield in_fp32(
         "embedding", "embedding", parameters=embedding, fp_macs=(N - 1) * C * patch, why=PIXELS
     )
-    bits = config.weight_bits
+    binary = Binary(config.weight_bits, config.scheme)
     for i in range(config.depth):
         name = f"blocks.{i}"
         yield from attention(
@@ -197,7 +198,7 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
             group=N,
             width=C,
             heads=config.heads,
-            weight_bits=bits,
+            binary=binary,
             norm=config.norm,
         )
         yield from two_layer(
@@ -205,12 +206,12 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
             rows=N,
             inputs=C,
             hidden=config.hidden,
-            weight_bits=bits,
+            binary=binary,
             norm=config.norm,
         )
         if config.si:
             yield from spatial(
-                f"{name}.si", width=C, group=N, hidden=config.si_hidden, weight_bits=bits
+                f"{name}.si", width=C, group=N, hidden=config.si_hidden, binary=binary
             )
     yield from classifier(rows=N, width=C, classes=config.classes, norm=config.norm)
 

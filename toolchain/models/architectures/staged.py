@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 from vitc.errors import VitcError
-from vitc.models.account import LayerAccount, attention, moved_linear, spatial, two_layer
+from vitc.models.account import Binary, LayerAccount, attention, moved_linear, spatial, two_layer
 from vitc.models.architectures.entry import Shapes, norm_of
 from vitc.models.config import NetworkConfig
 from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
@@ -295,13 +295,13 @@ def merged(
         inputs=inputs,
         outputs=outputs,
         moves=moves,
-        weight_bits=config.weight_bits,
+        binary=Binary(config.weight_bits, config.scheme),
     )
 
 
 def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
     """What the blocks of a stage cost."""
-    stage, bits = config.stages[index], config.weight_bits
+    stage, binary = config.stages[index], Binary(config.weight_bits, config.scheme)
     for block in range(stage.depth):
         name = f"stages.{index}.blocks.{block}"
         yield from attention(
@@ -310,7 +310,7 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
             group=stage.group,
             width=stage.width,
             heads=stage.heads,
-            weight_bits=bits,
+            binary=binary,
             norm=config.norm,
             window=stage.window if stage.relative else None,
             reduction=stage.reduction,
@@ -321,7 +321,7 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
             rows=stage.tokens,
             inputs=stage.width,
             hidden=stage.hidden,
-            weight_bits=bits,
+            binary=binary,
             norm=config.norm,
         )
         if config.si:
@@ -330,6 +330,6 @@ def block_layers(config: StagedConfig, index: int) -> Iterator[LayerAccount]:
                 width=stage.width,
                 group=stage.si_tokens,
                 hidden=stage.si_tokens,
-                weight_bits=bits,
+                binary=binary,
                 groups=stage.tokens // stage.si_tokens,
             )

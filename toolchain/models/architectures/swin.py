@@ -50,6 +50,12 @@ class SwinConfig(StagedConfig):
             or not all(type(side) is int and 1 <= side <= LARGEST for side in self.window)
         ):
             raise VitcError(f"window must be two positive integers, found {shown(self.window)}.")
+        if self.elastic:
+            raise VitcError(
+                "Swin's scores have a bias of relative positions, and an elastic mask is decided "
+                "by integers.",
+                "Leave --elastic away, or choose deit, pvt or nest.",
+            )
         self._check_halved()
         for stage in self.stages:
             if any(side % own for side, own in zip(stage.map, stage.window, strict=True)):
