@@ -23,6 +23,7 @@ __all__ = [
     "MASKINGS",
     "MERGES",
     "NORMS",
+    "PRECISIONS",
     "PREDICTED",
     "PRESETS",
     "PRETRAININGS",
@@ -94,6 +95,9 @@ PRESETS: Final = Names(
     "see `vitc models`",
 )
 """Keys of `vitc.models.PRESETS`."""
+
+PRECISIONS: Final = Names("mixed precision", ("no", "bf16"))
+"""What products of training may be computed in."""
 
 RECIPES: Final = Names("recipe", ("joint", "decoupled"), "see docs/training.md")
 """Keys of `vitc.training.recipes.RECIPES`."""

@@ -204,6 +204,32 @@ def test_each_augmentation_changes_a_run(name: str, class_folders: Path, tmp_pat
     assert train(plain).history[0].loss != train(other).history[0].loss
 
 
+@pytest.mark.parametrize("scheme", ["bibert", "recu", "bit"])
+def test_bfloat16_changes_products_of_training_and_nothing_that_is_judged_or_written(
+    class_folders: Path, tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[bool, torch.dtype]] = set()
+    linear = torch.nn.functional.linear
+
+    def watched(*given: Any, **more: Any) -> torch.Tensor:
+        product = linear(*given, **more)
+        seen.add((torch.is_grad_enabled(), product.dtype))
+        return product
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    fine = quick(tmp_path / "a.safetensors", class_folders, epochs=1, scheme=scheme)
+    coarse = dataclasses.replace(fine, out=tmp_path / "b.safetensors", mixed_precision="bf16")
+    losses = [train(options).history[0].loss for options in (fine, coarse)]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert (True, torch.bfloat16) in seen
+    assert (False, torch.bfloat16) not in seen
+    stored = load_file(coarse.out).values()
+    assert not [tensor.dtype for tensor in stored if tensor.dtype == torch.bfloat16]
+    parts = load_parts(str(class_folders), preset("micro").preprocessing)
+    model = load(coarse.out)
+    assert accuracy(model, parts.test) == pytest.approx(model.history["test_accuracy"])
+
+
 def test_resuming_a_finished_run_returns_its_result(class_folders: Path, tmp_path: Path) -> None:
     options = quick(tmp_path / "m.safetensors", class_folders)
     first = train(options)
@@ -458,6 +484,7 @@ def test_diverging_run_is_stopped_with_a_reason(class_folders: Path, tmp_path: P
         {"threads": 0},
         {"out": Path("m.pt")},
         {"hflip": 1.5},
+        {"mixed_precision": "fp8"},
         {"erasing": -0.1},
         {"mixup": -1.0},
         {"crop_scale": (0.5, 0.2)},

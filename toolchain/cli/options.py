@@ -22,6 +22,7 @@ __all__ = [
     "ImageSize",
     "JsonTo",
     "Merge",
+    "MixedPrecision",
     "Norm",
     "OnnxFile",
     "Pin",
@@ -107,6 +108,16 @@ Checkpoint: TypeAlias = Annotated[
         callback=existing("checkpoint", "Make one with `vitc new` or `vitc train`."),
     ),
 ]
+MixedPrecision: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--mixed-precision",
+        metavar="no|bf16",
+        help="Products of training in bfloat16; what is judged and written is not.",
+        callback=names.PRECISIONS.check,
+    ),
+]
+
 OnnxFile: TypeAlias = Annotated[
     Path,
     typer.Argument(

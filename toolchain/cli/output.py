@@ -35,17 +35,22 @@ class Output:
         json_to: A file for the JSON form of the result, ``-`` for stdout (and then nothing else
             goes there), or None.
         force: Whether that file may be replaced.
+        silent: Say nothing and write nothing: another process does.
 
     Raises:
         VitcError: If that file exists or cannot be written.
     """
 
-    def __init__(self, json_to: str | None = None, *, force: bool = False) -> None:
+    def __init__(
+        self, json_to: str | None = None, *, force: bool = False, silent: bool = False
+    ) -> None:
+        if silent:
+            json_to = None
         self._json_to = json_to
         named = None if json_to == _STDOUT else json_to
         self._json_file = None if named is None else claimed(named, force=force)
-        self._out = _console(sys.stdout, quiet=json_to == _STDOUT)
-        self._err = _console(sys.stderr)
+        self._out = _console(sys.stdout, quiet=silent or json_to == _STDOUT)
+        self._err = _console(sys.stderr, quiet=silent)
         self._working: Status | None = None
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Background, Force, JsonTo, Seed, existing, known_data
+from vitc.cli.options import Background, Force, JsonTo, MixedPrecision, Seed, existing, known_data
 from vitc.cli.output import Output
 from vitc.cli.run_progress import going_on, shown, written
 
@@ -52,7 +52,9 @@ def pretrain(
     ] = False,
     background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 100,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images a step.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images a step, of all processes.")
+    ] = 64,
     views: Annotated[
         int | None, typer.Option("--views", min=1, help="Of an image in a step; dmjd 2, mae 1.")
     ] = None,
@@ -116,6 +118,7 @@ def pretrain(
             "--pictures-every", min=1, help="Epochs from one picture of the views to the next."
         ),
     ] = 10,
+    mixed_precision: MixedPrecision = "no",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -135,10 +138,11 @@ def pretrain(
     masks and, of pixels, what is rebuilt. Use it by `vitc train --start TWIN --teacher TWIN`, and
     judge it by `vitc probe TWIN`.
     """
-    output = Output(json_to, force=force)
+    from vitc.training.run_outputs import check_outputs, is_main
+
+    output = Output(json_to, force=force, silent=not is_main())
     from vitc.models.picture import parse_colour
     from vitc.training.dmjd.options import PretrainOptions
-    from vitc.training.run_outputs import check_outputs
 
     options = PretrainOptions(
         out=out,
@@ -163,6 +167,7 @@ def pretrain(
         pictures_every=pictures_every,
         epochs=epochs,
         batch_size=batch_size,
+        mixed_precision=mixed_precision,
         threads=threads,
         seed=seed,
         resume=resume,

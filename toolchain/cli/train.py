@@ -14,6 +14,7 @@ from vitc.cli.options import (
     ImageSize,
     JsonTo,
     Merge,
+    MixedPrecision,
     Norm,
     Seed,
     existing,
@@ -58,7 +59,9 @@ def train(
     ] = "digits",
     background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 40,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images a step.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images a step, of all processes.")
+    ] = 64,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
     ] = 5e-3,
@@ -91,6 +94,7 @@ def train(
     cutmix: Annotated[
         float, typer.Option("--cutmix", min=0, help="Alpha of CutMix; 1 is usual, 0 is none.")
     ] = 0.0,
+    mixed_precision: MixedPrecision = "no",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -192,10 +196,11 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
-    output = Output(json_to, force=force)
+    from vitc.training.run_outputs import check_outputs, is_main
+
+    output = Output(json_to, force=force, silent=not is_main())
     from vitc.models.picture import parse_colour
     from vitc.training.options import TrainOptions
-    from vitc.training.run_outputs import check_outputs
 
     options = TrainOptions(
         out=out,
@@ -230,6 +235,7 @@ def train(
         stage_epochs=stage_epochs,
         mlp_weight=mlp_weight,
         mlp_rate=mlp_rate,
+        mixed_precision=mixed_precision,
         threads=threads,
         seed=seed,
         resume=resume,

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from vitc.models.processes import counted
+
 __all__ = ["attention_mask", "quantized", "scaled", "sign"]
 
 
@@ -34,7 +36,7 @@ class _Scaled(torch.autograd.Function):
         share: Tensor,
     ) -> Tensor:
         ctx.sloped = slope is not None
-        ctx.count = x.numel()
+        ctx.count = counted(x.numel(), x)
         ctx.save_for_backward(share, *(() if slope is None else (slope,)))
         return value.view_as(value)
 
@@ -90,7 +92,7 @@ def scaled(x: Tensor, alpha: Tensor, value: Tensor, slope: Tensor | None, share:
         value: What stands for `x`, of the same shape.
         slope: As in `quantized`.
         share: Of each entry's gradient that goes to `alpha`, where their sum is divided by the root
-            of n (LSQ; BiT, elastic binarization).
+            of n (LSQ; BiT, elastic binarization), n that of all processes.
     """
     return cast(Tensor, _Scaled.apply(x, alpha, value, slope, share))  # type: ignore[no-untyped-call]
 

@@ -170,6 +170,8 @@ class _Reporting(torch_data.Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         try:
+            if not indices:  # a process beside others may have no share of the last batch
+                return tuple(part[:0] for part in self.examples.__getitems__([0]))
             return self.examples.__getitems__(indices)
         except VitcError as error:
             return error

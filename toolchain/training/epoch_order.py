@@ -51,16 +51,22 @@ class EpochBatches(Sampler[list[int]]):
         count: Of images.
         batch_size: Of a step.
         seed: Of the run.
+        process: Which process this is; it is given its share of each batch.
+        processes: Of how many.
 
     Attributes:
         epoch: Which epoch's batches an iteration gives, counted from 0.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
+        self.process = process
+        self.processes = processes
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -68,8 +74,15 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(self.count, generator=generator(self.seed, self.epoch, 0))
-        for start in range(0, self.count, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+        for step, batch in enumerate(torch.split(order, self.batch_size)):
+            yield batch[self.share(step).rows].tolist()
+
+    def share(self, step: int) -> Share:
+        """What this process has of a step's batch: a run of it that begins at an even place."""
+        total = min(self.batch_size, self.count - step * self.batch_size)
+        most = 2 * math.ceil(math.ceil(total / 2) / self.processes)
+        begin, end = (min(most * process, total) for process in (self.process, self.process + 1))
+        return Share(begin, end, total)
 
 
 def generator(seed: int, epoch: int, stream: int) -> torch.Generator:

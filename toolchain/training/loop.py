@@ -7,6 +7,7 @@ What is learnt is an `Objective`. What an epoch is comes from seed and number al
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from typing import Final, Generic, TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from torch import Tensor
 
 from vitc.errors import VitcError
+from vitc.models.processes import counted, summed
 from vitc.training.data import batches, loader
-from vitc.training.epoch_order import EpochBatches, Share, generator
+from vitc.training.epoch_order import EpochBatches, generator
 from vitc.training.memory import available, check_memory
 from vitc.training.objectives.objective import Best, Ended, Objective, Result
 from vitc.training.options import EpochReport, RunOptions, StepReport
@@ -62,7 +66,14 @@ def learn(
         VitcError: If what the objective reads or the state to resume from do not fit, if there is
             too little memory, or if the loss stops being finite.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(
+        # Told so, Accelerate lets several processes of a machine without accelerators find others.
+        cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(),
+        kwargs_handlers=[
+            # Buffers follow the batch of all processes; what a network does not use, it never does.
+            DistributedDataParallelKwargs(broadcast_buffers=False, static_graph=True)
+        ]
+    )
     if not accelerator.is_main_process:
         return _learn(options, build, accelerator, silent, silent, silent, None)
     with claim_outputs(options) as outputs:
@@ -82,7 +93,8 @@ def _learn(
     objective = build(note)
     need = objective.memory()
     if need is not None:
-        note(check_memory(need, options.batch_size, available(accelerator.device)))
+        own = math.ceil(options.batch_size / accelerator.num_processes)
+        note(check_memory(need, own, available(accelerator.device)))
     run = _Run(options, objective, accelerator, outputs)
     if options.resume:
         run.restore()
@@ -122,8 +134,14 @@ class _Run(Generic[Result]):
         self.epoch = 0
         self.best = Best()
         self.history: list[EpochReport] = []
-        self.sampler = EpochBatches(len(objective.examples), options.batch_size, options.seed)
-        self.loader = accelerator.prepare(loader(objective.examples, self.sampler))
+        self.sampler = EpochBatches(
+            len(objective.examples),
+            options.batch_size,
+            options.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        self.loader = loader(objective.examples, self.sampler)
         objective.prepare(accelerator)
         self.stage = -1
         self._enter(0)
@@ -184,26 +202,51 @@ class _Run(Generic[Result]):
         self.sampler.epoch = self.epoch
         self.objective.begin_epoch(self.stage, self.epoch - self._begun)
         draws = generator(self.options.seed, self.epoch, 1)
-        totals: dict[str, torch.Tensor] = {}
-        count, speed = 0, 0.0
-        for done, batch in enumerate(batches(self.loader), 1):
-            self.objective.share = Share.whole(len(batch[0]))
-            losses = self.objective.losses(self.network, batch, draws)
+        totals: dict[str, Tensor] = {}
+        count, seen, speed = 0, 0, 0.0
+        for done, read in enumerate(batches(self.loader), 1):
+            batch = send_to_device(read, self.accelerator.device)
+            share = self.objective.share = self.sampler.share(done - 1)
+            own = len(batch[0])
+            with self._precision():
+                losses = self.objective.losses(self.network, batch, draws)
             self.optimizer.zero_grad()
-            self.accelerator.backward(losses.total)
+            self.accelerator.backward(self._of_all(losses.total, own))
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
             self.optimizer.step()
             self.schedule.step()
             for name, loss in {_TOTAL: losses.total, **losses.parts}.items():
-                totals[name] = totals.get(name, 0) + loss.detach() * len(batch[0])
-            count += len(batch[0])
-            speed = count / (time.perf_counter() - began)
+                told = loss.detach() if own else torch.zeros_like(loss)
+                totals[name] = totals.get(name, 0) + told * own
+            count += own
+            seen += share.total
+            speed = seen / (time.perf_counter() - began)
             report_step(StepReport(self.epoch + 1, done, len(self.loader), speed))
-        means = {name: float(total / count) for name, total in totals.items()}
+        whole = counted(count, totals[_TOTAL])
+        means = {name: float(summed(total) / whole) for name, total in totals.items()}
         mean = means.pop(_TOTAL)
         if not math.isfinite(mean):
             raise self.objective.diverged(self.epoch + 1)
         return mean, means, speed
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(
+            self.accelerator.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.options.mixed_precision == "bf16",
+        )
+
+    def _of_all(self, loss: Tensor, own: int) -> Tensor:
+        """What a process adds to the loss of the whole batch, whose gradients are averaged.
+
+        Args:
+            loss: Mean over its examples.
+            own: How many these are.
+        """
+        if self.accelerator.num_processes == 1:
+            return loss
+        share = own * self.accelerator.num_processes / counted(own, loss)
+        return loss * share if own else loss.nan_to_num()
 
     def _write(self, outputs: RunOutputs, is_best: bool) -> None:
         if is_best:

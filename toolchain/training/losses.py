@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitc.models.processes import processes, summed
+
 __all__ = ["DISTILLATION_SHARE", "Losses", "classification_loss", "normalised_difference"]
 
 DISTILLATION_SHARE: Final = 0.95
 _BETA: Final = 2.0
+_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +84,23 @@ def normalised_difference(own: Sequence[Tensor], wanted: Sequence[Tensor]) -> Te
     official training code, where it is commented out).
 
     Args:
-        own: Tensors of any shape; gradients go here.
+        own: Tensors of any shape, images along the first axis; gradients go here.
         wanted: As many of the same shapes.
 
     Returns:
-        A scalar.
+        A scalar, of the batch of all processes.
     """
     pairs = zip(own, wanted, strict=True)
-    return torch.stack([(_unit(a) - _unit(b)).norm() for a, b in pairs]).sum()
+    return torch.stack([_norm(_unit(a) - _unit(b)) for a, b in pairs]).sum()
 
 
 def _unit(tensor: Tensor) -> Tensor:
-    return F.normalize(tensor.flatten().float(), dim=0)
+    return tensor.float() / _norm(tensor.float()).clamp(min=_TINY)
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """Of a tensor whose first axis may be split over processes."""
+    if processes() == 1:
+        own: Tensor = torch.linalg.vector_norm(tensor)
+        return own
+    return summed(tensor.square().sum()).clamp(min=_TINY**2).sqrt()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from vitc.errors import VitcError
 from vitc.models.described import Sides
 from vitc.models.picture import Colour
-from vitc.names import RECIPES
+from vitc.names import PRECISIONS, RECIPES
 
 __all__ = ["EpochReport", "RunOptions", "StepReport", "TrainOptions", "TrainResult"]
 
@@ -31,9 +31,11 @@ class RunOptions:
         out: The checkpoint of the best epoch, ``.safetensors``. Beside it lie ``.last.pt`` (to
             resume), ``.png`` (curves) and ``.json`` (history).
         epochs: Passes over the training images.
-        batch_size: Images a step (on each device).
+        batch_size: Images a step, of all processes together.
         clip_norm: Largest norm of the gradient.
         seed: The same seed gives the same run on the same machine.
+        mixed_precision: ``no``, or ``bf16``: products of training in bfloat16 (PyTorch's autocast).
+            Parameters and everything that a checkpoint is judged by stay in fp32.
         threads: CPU threads; by default PyTorch's number, or one for networks so narrow that
             threads only wait for each other.
         resume: Go on from ``.last.pt``, with the same options; `epochs` may be more. The learning
@@ -49,6 +51,7 @@ class RunOptions:
     batch_size: int = 64
     clip_norm: float = 5.0
     seed: int = 0
+    mixed_precision: str = "no"
     threads: int | None = None
     resume: bool = False
     force: bool = False
@@ -60,6 +63,7 @@ class RunOptions:
                 f"Write to {self.out.stem}.safetensors.",
             )
         self._check_positive("epochs", "batch_size", "clip_norm")
+        PRECISIONS.check(self.mixed_precision)
         if self.threads is not None:
             self._check_positive("threads")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from vitc.errors import VitcError
 from vitc.outputs import FileOutput, claim_file
 from vitc.training.options import RunOptions
 
-__all__ = ["RunOutputs", "check_outputs", "claim_outputs"]
+__all__ = ["RunOutputs", "check_outputs", "claim_outputs", "is_main"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ def claim_outputs(options: RunOptions) -> Iterator[RunOutputs]:
 
 
 def check_outputs(options: RunOptions) -> None:
-    """Raise what `claim_outputs` would raise now."""
-    with claim_outputs(options):
-        pass
+    """Raise what `claim_outputs` would raise now; a process beside the main one writes nothing."""
+    if is_main():
+        with claim_outputs(options):
+            pass
+
+
+def is_main() -> bool:
+    """Whether this process prints and writes: of several that were launched together, the first.
+
+    Told by what torchrun and accelerate launch set, before PyTorch is imported.
+    """
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return not several or os.environ.get("RANK", "0") == "0"

@@ -7,7 +7,7 @@ tokens are before the last norm.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -83,8 +83,15 @@ class Teacher(_Frozen):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """The student's images [B, 3, H, W] to the teacher's logits [B, classes]."""
-        logits: Tensor = self.network(self.shown(images))
+        with self._exact(images.device.type):
+            logits: Tensor = self.network(self.shown(images))
         return logits
+
+    def _exact(self, device: str) -> AbstractContextManager[object]:
+        """Without mixed precision where sums must be exact integers."""
+        if self.network.config.binarized:
+            return torch.autocast(device, enabled=False)
+        return nullcontext()
 
 
 class FeatureTeacher(_Frozen):

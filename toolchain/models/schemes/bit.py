@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vitc.models import straight_through
 from vitc.models.layers.mask import MASK_RATIO, ContextThreshold, ElasticMask, RowBestMask
+from vitc.models.processes import counted, processes, summed
 from vitc.models.schemes.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -50,9 +51,8 @@ def _first_batch(owner: nn.Module, name: str, factor: float, x: Tensor) -> None:
     if flag:
         return
     mean = x.abs().mean()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
+    if processes() > 1:
+        mean = summed(x.abs().sum()) / counted(x.numel(), x)
     owner.get_parameter(name).copy_(factor * mean)
     flag.fill_(value=True)
 

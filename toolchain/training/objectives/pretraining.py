@@ -148,9 +148,9 @@ class Pretraining(Objective[PretrainResult]):
     @property
     def learning_rate(self) -> float:
         """The largest: by the images of a step, and how much of them is predicted."""
-        batch = self.options.batch_size * self.accelerator.num_processes
+        options = self.options
         return adaptive_rate(
-            self.options.base_rate, batch, self.options.chosen.corruption, self.options.predicted
+            options.base_rate, options.batch_size, options.chosen.corruption, options.predicted
         )
 
     def optimizer(self) -> AdamW:
