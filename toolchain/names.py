@@ -85,6 +85,7 @@ PRESETS: Final = Names(
         "deit-small",
         "deit-base",
         "micro",
+        "mini",
         "swin-tiny",
         "micro-swin",
         "pvt-tiny",

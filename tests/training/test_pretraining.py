@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_a_picture_of_the_views_is_not_replaced_unasked(photos: Path, tmp_path: 
 
 
 def test_what_networks_are_judged_by_is_left_out_of_class_folders(
-    class_folders: Path, three_parts: Path, photos: Path
+    class_folders: Path, three_parts: Path, presplit_folders: Path, photos: Path
 ) -> None:
     shown = Preprocessing(resize=32, crop=32)
     told: list[str] = []
@@ -233,6 +234,11 @@ def test_what_networks_are_judged_by_is_left_out_of_class_folders(
     assert {source.name for source in own} == set(parts.train.names)
     assert any("--all" in line for line in told)
     assert len(find_sources(str(class_folders), shown, every=True)) == 22
+    assert {Path(s.name).parts[-3] for s in find_sources(str(three_parts), shown)} == {"train"}
+    presplit = {source.name for source in find_sources(str(presplit_folders), shown)}
+    assert presplit == set(load_parts(str(presplit_folders), shown).train.names)
+    shutil.rmtree(three_parts / "train" / "dark")
+    (three_parts / "train" / "light").rename(three_parts / "train" / "other")
     assert {Path(s.name).parts[-3] for s in find_sources(str(three_parts), shown)} == {"train"}
     assert len(find_sources(str(photos), shown)) == 13
     with pytest.raises(VitcError, match="no data folder"):

@@ -99,6 +99,12 @@ def pretrain(
     decoder_depth: Annotated[
         int, typer.Option("--decoder-depth", min=1, help="Blocks that rebuild masked tokens.")
     ] = 1,
+    decoder_width: Annotated[
+        int | None,
+        typer.Option(
+            "--decoder-width", min=4, help="Channels of both branches; half of the twin's."
+        ),
+    ] = None,
     learning_rate: Annotated[
         float,
         typer.Option(
@@ -161,6 +167,7 @@ def pretrain(
         teacher=teacher,
         theta=theta,
         decoder_depth=decoder_depth,
+        decoder_width=decoder_width,
         base_rate=learning_rate,
         warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,

@@ -250,12 +250,12 @@ def _to_learn_from(
     folder: Path, preprocessing: Preprocessing, files: tuple[Path, ...]
 ) -> tuple[Path, ...]:
     below = folders_below(folder)
-    if "train" in below and ("test" in below or "val" in below):
-        return find_pictures(below["train"]).files
+    split = "train" in below and ("test" in below or "val" in below)
+    own = find_pictures(below["train"]).files if split else files
     try:
         parts = load_parts(str(folder), preprocessing)
     except VitcError:  # no class folders: no network is judged by these
-        return files
-    if len(parts.train.labels) < 2 or find_pictures(folder, deep=False).files:
-        return files
+        return own
+    if not split and (len(parts.train.labels) < 2 or find_pictures(folder, deep=False).files):
+        return own
     return tuple(Path(name) for name in parts.train.names)

@@ -260,6 +260,23 @@ _MICRO = Preset(
     summary="width 64, 32 px, 17 tokens, SI: trains on digits in minutes on a CPU",
 )
 
+_MINI = Preset(
+    name="mini",
+    config=ModelConfig(
+        image_size=32,
+        patch_size=4,
+        width=128,
+        depth=6,
+        heads=4,
+        hidden=256,
+        classes=10,
+        si=True,
+        si_hidden=65,
+    ),
+    preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    summary="width 128, 6 blocks, 32 px, 65 tokens, SI: small photos such as CIFAR-10",
+)
+
 DEIT: Final = Architecture(
     name="sibivit",
     config=ModelConfig,
@@ -268,6 +285,7 @@ DEIT: Final = Architecture(
         _preset("deit-small", 384, 6),
         _preset("deit-base", 768, 12),
         _MICRO,
+        _MINI,
     ),
     tensors=("head.weight", "patch_embed.proj.weight", "pos_embed"),
     sizes=_sizes,

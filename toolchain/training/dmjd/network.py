@@ -102,10 +102,13 @@ class Pretrained(nn.Module):
     Args:
         encoder: To be pre-trained.
         targets: Numbers that are predicted of a token.
-        inner: Channels of the branches; the encoder's by default.
+        inner: Channels of the branches; half of the encoder's by default.
         depth: Blocks of the invisible branch.
         heads: Heads of these blocks; the encoder's by default.
         distil: Whether there is a visible branch.
+
+    Raises:
+        VitcError: If the branches' channels do not divide into heads, or are no multiple of 4.
     """
 
     def __init__(
@@ -121,8 +124,13 @@ class Pretrained(nn.Module):
         super().__init__()
         self.encoder = encoder
         width = self.encoder.twin.config.width
-        inner = width if inner is None else inner
+        inner = width // 2 if inner is None else inner
         heads = self.encoder.twin.config.heads if heads is None else heads
+        if inner % heads:
+            raise VitcError(
+                f"The branches have {inner} channels and {heads} heads.",
+                f"Choose a --decoder-width that is a multiple of {heads} and of 4.",
+            )
         self.reconstructor = Reconstructor(width, inner, depth, heads, targets, *self.encoder.grid)
         self.distiller = Distiller(width, inner, targets) if distil else None
 

@@ -68,6 +68,7 @@ class PretrainOptions(RunOptions):
         teacher: Network whose features are the target.
         theta: Weight of the visible branch; 0 for none.
         decoder_depth: Blocks of the invisible branch.
+        decoder_width: Channels of both branches; half of the encoder's if None (ours).
         base_rate: Learning rate for 256 images a step, before
             `vitc.training.dmjd.schedule.adaptive_rate`.
         warmup_epochs: Of the rise; a twentieth of all if None, which is 20 of the paper's 400.
@@ -91,6 +92,7 @@ class PretrainOptions(RunOptions):
     teacher: Path | None = None
     theta: float | None = None
     decoder_depth: int = 1
+    decoder_width: int | None = None
     base_rate: float = 6e-4
     warmup_epochs: float | None = None
     weight_decay: float = 0.05
@@ -103,6 +105,8 @@ class PretrainOptions(RunOptions):
             raise VitcError(f"There is no method {self.method!r}.", f"Known: {', '.join(METHODS)}.")
         self._check_positive("decoder_depth", "base_rate", "pictures_every")
         self._check_not_negative("weight_decay")
+        if self.decoder_width is not None:
+            self._check_positive("decoder_width")
         if not 0 < self.least_crop <= 1:
             raise VitcError(f"least_crop must lie in (0, 1], found {self.least_crop}.")
         if not self.chosen.theta >= 0:

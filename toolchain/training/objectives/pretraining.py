@@ -99,7 +99,11 @@ class Pretraining(Objective[PretrainResult]):
         )
         count = self.target(torch.zeros(1, 3, height, width)).shape[-1]
         self.model = Pretrained(
-            encoder, count, depth=options.decoder_depth, distil=chosen.theta > 0
+            encoder,
+            count,
+            inner=options.decoder_width,
+            depth=options.decoder_depth,
+            distil=chosen.theta > 0,
         )
         self.stages = (options.epochs,)
         self.threads = 1 if config.widest <= _NARROW else None
@@ -166,6 +170,7 @@ class Pretraining(Objective[PretrainResult]):
             ],
             lr=self.learning_rate,
             betas=_BETAS,
+            fused=True,
         )
 
     def rate(self, step: int, steps: int, total: int) -> float:
