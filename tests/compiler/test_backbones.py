@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,12 @@ MICRO = {
         f"{name} merged in bits": PRESETS[name].config.replace(merge="binary", depth=1)
         for name in ("micro-swin", "micro-pvt", "micro-nest")
     },
-    "micro-pvt with layer norms": PRESETS["micro-pvt"].config.replace(norm="layer", depth=1),
+    **{
+        f"{name} with layer norms and BiT's own masks": replace(
+            PRESETS[name].config.replace(norm="layer", depth=1), scheme="bit", elastic=True
+        )
+        for name in ("micro-pvt", "micro-nest")
+    },
 }
 MOVES = {"micro-swin": 1, "micro-pvt": 1}
 """Swin's tokens that are merged, in front of a norm that reads floats as they lie; PVT's class

@@ -15,7 +15,14 @@ from vitc.models import Network, binary_modules, random_images, random_model, sa
 from vitc.onnx_files import load_onnx, run_with_taps, session
 from vitc.verify import CheckOptions, check
 
-EXPORTED = ("nest, layer norms", "swin", "pvt", "nest, merged in bits", "pvt, merged in bits")
+EXPORTED = (
+    "nest, layer norms",
+    "swin",
+    "pvt",
+    "nest, merged in bits",
+    "pvt of ReCU",
+    "pvt, BiT's own masks",
+)
 
 
 @pytest.fixture(scope="module", params=EXPORTED)
@@ -52,5 +59,6 @@ def test_a_file_is_what_its_checkpoint_and_the_reference_compute(
         assert linears == sum(module.parts for module in binary_modules(model).values())
         blocks = model.config.blocks
         assert count["BinaryScores"] == count["MaskSignMatMul"] == blocks
-        assert count["IntegerThreshold"] == blocks
+        assert count["IntegerThreshold"] + count["SumThreshold"] == blocks
+        assert count["ElasticMask"] == (blocks if model.config.elastic else 0)
         assert "Softmax" not in count

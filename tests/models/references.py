@@ -85,18 +85,39 @@ class Reference:
         )
         return (x - mean) / np.sqrt(variance + EPS) * gain + bias
 
-    def linear(self, name: str, signs: np.ndarray) -> np.ndarray:
-        weight = self.state[f"{name}.weight"]
-        binary = sgn(weight - weight.mean(1, keepdims=True))
-        scale = np.abs(weight).mean(1).astype(np.float32).astype(np.float64)
-        return scale * (signs @ binary.T) + self.state[f"{name}.bias"]
+    def clip(self, name: str) -> float:
+        """A learned scale of BiT."""
+        return max(float(self.state[name]), 1e-5)
+
+    def move(self, name: str):
+        """What BiT adds to the input channels of a linear."""
+        return self.state.get(f"{name}.move.bias", np.zeros(1))
+
+    def affine(self, name: str, weight: np.ndarray, parts: int = 1) -> tuple:
+        """Binary weight [O, K], scale [O] and bias [O] of a latent weight, rounded to fp32 once."""
+        bias, scheme = self.state[f"{name}.bias"], self.config["scheme"]
+        if scheme == "bit":
+            tensors = np.split(weight, parts)
+            binary = np.concatenate([sgn(each - each.mean()) for each in tensors])
+            means = [np.full(len(each), np.abs(each).mean()) for each in tensors]
+            scale = self.clip(f"{name}.input_clip_val") * np.concatenate(means)
+        else:
+            binary = sgn(weight - weight.mean(1, keepdims=True))
+            scale = np.abs(weight).mean(1)
+            if scheme == "recu":
+                scale = self.state[f"{name}.alpha"]
+                bias = scale * bias
+        return binary, *(each.astype(np.float32).astype(np.float64) for each in (scale, bias))
+
+    def linear(self, name: str, signs: np.ndarray, parts: int = 1) -> np.ndarray:
+        binary, scale, bias = self.affine(name, self.state[f"{name}.weight"], parts)
+        return scale * (signs @ binary.T) + bias
 
     def merged(self, name: str, tap: str, x: np.ndarray, step: int = 1, pad: int = 0):
         """Signs of moved channels [B, H, W, C] through a binary convolution, +1 around the map."""
         weight = self.state[f"{name}.weight"]
         kernel = weight if weight.ndim == 4 else weight[:, :, None, None]
-        flat = kernel.reshape(len(kernel), -1)
-        centred = flat - flat.mean(1, keepdims=True)
+        binary, scale, bias = self.affine(name, kernel.reshape(len(kernel), -1))
         signs = self.sign(f"{tap}.input", x + self.state[f"{name}.move.bias"])
         signs = np.pad(signs, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=1)
         side = kernel.shape[2]
@@ -106,9 +127,8 @@ class Reference:
         )
         # Rows and columns of a place, and then its channels, are one after another.
         self.bits[f"{tap}.input"] = places.reshape(*places.shape[:2], -1) > 0
-        sums = np.einsum("bprsc,ocrs->bpo", places, sgn(centred).reshape(kernel.shape))
-        scale = np.abs(flat).mean(1).astype(np.float32).astype(np.float64)
-        out = scale * sums + self.state[f"{name}.bias"]
+        sums = np.einsum("bprsc,ocrs->bpo", places, binary.reshape(kernel.shape))
+        out = scale * sums + bias
         return out.reshape(len(x), len(starts[0]), len(starts[1]), -1)
 
     def two_layer(self, name: str, tap: str, signs: np.ndarray) -> np.ndarray:
@@ -125,10 +145,10 @@ class Reference:
         """Signs of inputs [B, n, C] and [B, m, C] of one group to the projected context."""
         s = self.state
         if f"{name}.qkv.weight" in s:
-            q, k, v = np.split(self.linear(f"{name}.qkv", queries), 3, axis=-1)
+            q, k, v = np.split(self.linear(f"{name}.qkv", queries, 3), 3, axis=-1)
         else:
             q = self.linear(f"{name}.q", queries)
-            k, v = np.split(self.linear(f"{name}.kv", keys), 2, axis=-1)
+            k, v = np.split(self.linear(f"{name}.kv", keys, 2), 2, axis=-1)
         heads = s[f"{name}.moveq.bias"].shape[1]
         by_head = []
         for value, move in ((q, "moveq"), (k, "movek"), (v, "movev")):
@@ -139,8 +159,19 @@ class Reference:
         q, k, v = by_head
         scores = q @ k.transpose(0, 1, 3, 2)
         width = q.shape[-1]
-        root = 1 / np.sqrt(np.float64(width))
-        if score_bias is None:
+        bit = self.config["scheme"] == "bit"
+        heat = self.clip(f"{name}.clip_query") * self.clip(f"{name}.clip_key") if bit else 1.0
+        root = np.float64(heat) / np.sqrt(np.float64(width))
+        if self.config["elastic"]:
+            assert score_bias is None
+            far = ((width - scores) / 2).astype(np.int64)
+            above = far - far.min(-1, keepdims=True)
+            shares = [2.0**44 * np.exp(-2 * root * h) for h in range(width + 1)]
+            half = 2 / self.clip(f"{name}.clip_attn")
+            least = np.array([min(int(np.ceil(share * half)), 1 << 62) for share in shares])
+            terms = np.array([round(share) for share in shares], np.int64)
+            mask = least[above] > terms[above].sum(-1, keepdims=True)
+        elif score_bias is None:
             slack = min(width, np.floor(np.log(2) / root))
             far = (width - scores) / 2
             mask = far <= far.min(-1, keepdims=True) + slack
@@ -152,6 +183,11 @@ class Reference:
                 t = np.where(excluded, np.float32(-np.inf), t)
             mask = t >= t.max(-1, keepdims=True) - cut
         context = (mask @ v).transpose(0, 2, 1, 3).reshape(queries.shape)
+        if bit:
+            c = self.clip(f"{name}.clip_attn") * self.clip(f"{name}.clip_value")
+            place = (-s[f"{name}.movefc.bias"] / c).astype(np.float32)
+            channel = (-self.move(f"{name}.proj") / c).astype(np.float32)
+            return self.linear(f"{name}.proj", np.where(context >= place + channel, 1.0, -1.0))
         pre = context + s[f"{name}.movefc.bias"]
         self.nearest = min(self.nearest, float(np.abs(pre).min()))
         return self.linear(f"{name}.proj", sgn(pre))
@@ -160,18 +196,22 @@ class Reference:
         """`attend(name, bits, group number)` gives what is added to the tokens of a group."""
         s = self.state
         u = self.norm(f"{name}.norm1", x)
-        signs = self.sign(f"{name}.attn.input", u)
+        first = "qkv" if f"{name}.attn.qkv.weight" in s else "q"
+        signs = self.sign(f"{name}.attn.input", u + self.move(f"{name}.attn.{first}"))
         added = np.zeros_like(x)
         for number, group in enumerate(groups):
             added[:, group] = attend(f"{name}.attn", signs[:, group], u, number)
         x = x + added
         u = self.norm(f"{name}.norm2", x) + s[f"{name}.mlp.movefc1.bias"][0]
-        signs = self.sign(f"{name}.mlp.input", u)
+        signs = self.sign(f"{name}.mlp.input", u + self.move(f"{name}.mlp.fc1"))
         out = x + self.two_layer(f"{name}.mlp", f"{name}.mlp", signs)
         if not self.config["si"]:
             return out
         u = self.norm(f"{name}.norm3", x.transpose(0, 2, 1), "batch")
         u = u + s[f"{name}.mlp2.movefc1.bias"][0]
+        u = u.copy()
+        for group in si_groups:
+            u[:, :, group] += self.move(f"{name}.mlp2.fc1")
         signs = self.sign(f"{name}.si.input", u)
         hidden = []
         for group in si_groups:
@@ -319,7 +359,7 @@ def pvt(net: Reference, image: np.ndarray) -> np.ndarray:
                 else:
                     held = convolution(on_map, weight, bias, step)
                 held = net.norm(f"{name}.norm", held.reshape(len(u), -1, u.shape[-1]))
-            return net.attend(name, bits, net.sign(f"{name}.keys", held))
+            return net.attend(name, bits, net.sign(f"{name}.keys", held + net.move(f"{name}.kv")))
 
         for block in range(config["depths"][stage]):
             tokens = net.block(f"{name}.blocks.{block}", tokens, [every], tiles, attend)

@@ -63,6 +63,13 @@ PVT = PVTConfig(
     classes=5,
     si=True,
 )
+
+
+def bits(config: NetworkConfig, scheme: str, *, elastic: bool = False) -> NetworkConfig:
+    """The same network, binarized in another way."""
+    return dataclasses.replace(config, scheme=scheme, elastic=elastic)
+
+
 COMPUTES: dict[str, Callable[..., np.ndarray]] = {
     "nest": references.nest,
     "swin": references.swin,
@@ -79,6 +86,11 @@ CONFIGS = {
     "pvt, merged in bits": PVT.replace(merge="binary", image_size=24),
     "nest, merged in bits": NEST.replace(merge="binary"),
     "swin, merged in bits": SWIN.replace(merge="binary", norm="layer"),
+    "pvt, BiT's own masks": bits(PVT, "bit", elastic=True).replace(image_size=24),
+    "nest, BiT's own masks": bits(NEST, "bit", elastic=True),
+    "swin of BiT": bits(SWIN, "bit"),
+    "pvt of ReCU": bits(PVT, "recu").replace(image_size=24, merge="binary"),
+    "nest of BiT, merged in bits": bits(NEST, "bit").replace(merge="binary"),
     "pvt without SI, square": PVT.replace(si=False, image_size=24),
     "nest of one level": NestConfig(
         image_size=8,
@@ -118,7 +130,7 @@ def case(request, tmp_path_factory) -> Case:
 
 
 def test_bits_are_those_of_the_reference(case: Case) -> None:
-    found = _bits(case.model, case.images)
+    found = _taken_bits(case.model, case.images)
     assert case.reference.bits
     for name, bits in case.reference.bits.items():
         np.testing.assert_array_equal(
@@ -149,7 +161,7 @@ def in_stream_order(model: Network, name: str, bits: torch.Tensor) -> np.ndarray
     return bits.numpy().astype(bool)
 
 
-def _bits(model: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def _taken_bits(model: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
     events = []
     with torch.no_grad(), observe(events.append):
         model.frozen()(images)
@@ -157,7 +169,7 @@ def _bits(model: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def test_every_sign_of_a_trained_like_network_is_balanced(case: Case) -> None:
-    for name, bits in _bits(case.model, case.images).items():
+    for name, bits in _taken_bits(case.model, case.images).items():
         if not name.endswith(".mask"):
             assert 0.02 < bits.float().mean() < 0.98, name
 
