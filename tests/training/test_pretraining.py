@@ -129,7 +129,7 @@ def test_the_rate_follows_the_images_of_a_step_and_how_much_is_predicted(
         made = quick(tmp_path / "x.safetensors", photos, batch_size=40, base_rate=1e-3, **options)
         learnt = Pretraining(made, lambda _: None)
         learnt.prepare(Pretended())  # type: ignore[arg-type]
-        assert learnt.learning_rate == pytest.approx(1e-3 * 40 * 3 * factor / 256)
+        assert learnt.learning_rate == pytest.approx(1e-3 * 40 * factor / 256)
         assert learnt.rate(0, 10, 1000) == 0
         assert learnt.rate(500, 10, 1000) < learnt.rate(60, 10, 1000)
         groups = learnt.optimizer().param_groups
@@ -139,9 +139,8 @@ def test_the_rate_follows_the_images_of_a_step_and_how_much_is_predicted(
 
 
 class Pretended:
-    """Three processes, of which this is one."""
+    """A process of a run on the processor."""
 
-    num_processes = 3
     device = torch.device("cpu")
 
 
@@ -164,6 +163,19 @@ def test_a_part_of_a_batch_has_the_masks_that_it_has_in_the_whole() -> None:
     for name in ("keep", "restore"):
         rows = getattr(whole, name).reshape(3, 6, -1)[:, 2:5]
         assert torch.equal(getattr(part, name).reshape(3, 3, -1), rows)
+
+
+def test_a_process_without_a_share_of_a_batch_has_gradients_of_0(
+    photos: Path, tmp_path: Path
+) -> None:
+    learnt = Pretraining(quick(tmp_path / "x.safetensors", photos), lambda _: None)
+    learnt.prepare(Pretended())  # type: ignore[arg-type]
+    learnt.share = Share(4, 4, 4)
+    (whole,) = learnt.examples.__getitems__([0])
+    losses = learnt.losses(learnt.model, (whole[:0],), chance(3))
+    losses.total.nan_to_num().backward()  # type: ignore[no-untyped-call]
+    learning = [p for p in learnt.model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and not p.grad.any() for p in learning)
 
 
 def test_theta_weighs_the_loss_of_the_visible_branch(photos: Path, tmp_path: Path) -> None:

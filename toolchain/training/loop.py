@@ -72,7 +72,7 @@ def learn(
         kwargs_handlers=[
             # Buffers follow the batch of all processes; what a network does not use, it never does.
             DistributedDataParallelKwargs(broadcast_buffers=False, static_graph=True)
-        ]
+        ],
     )
     if not accelerator.is_main_process:
         return _learn(options, build, accelerator, silent, silent, silent, None)

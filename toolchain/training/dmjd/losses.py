@@ -61,4 +61,4 @@ def visible_loss(
 
 def _of_views(target: Tensor, views: Views) -> Tensor:
     """Targets of the images once for each view."""
-    return target.repeat(len(views.keep) // len(target), 1, 1)
+    return target.repeat(len(views.keep) // max(len(target), 1), 1, 1)

@@ -39,7 +39,7 @@ def encode(
     Returns:
         [K * B, visible, C].
     """
-    x = tokens.repeat(len(views.keep) // len(tokens), 1, 1)
+    x = tokens.repeat(len(views.keep) // max(len(tokens), 1), 1, 1)
     x = torch.gather(x, 1, views.keep[..., None].expand(-1, -1, x.shape[-1]))
     if before is not None:
         x = torch.cat((before.expand(len(x), -1, -1), x), dim=1)
