@@ -14,6 +14,9 @@ from vitc.bench.estimate import PROCESSORS
 from vitc.devices import DEVICES
 from vitc.errors import VitcError
 from vitc.models import PRESETS
+from vitc.models.architectures.staged import MERGES
+from vitc.models.config import NORMS
+from vitc.models.schemes import SCHEMES
 from vitc.targets import TARGETS, find
 
 FRAMEWORKS = ["torch", "tvm", "onnxruntime", "onnx", "onnxscript", "sklearn", "matplotlib"]
@@ -124,6 +127,9 @@ def test_a_link_to_nothing_says_where_it_points(folder) -> None:
 
 def test_the_names_are_those_of_the_tables() -> None:
     assert names.PRESETS.known == tuple(PRESETS)
+    assert names.NORMS.known == NORMS
+    assert names.MERGES.known == MERGES
+    assert names.SCHEMES.known == tuple(SCHEMES)
     assert names.BASELINES.known == (*BASELINES, "none")
     assert names.PROCESSORS.known == tuple(PROCESSORS)
     kinds = [kind.scheme + ("://" if "://" in kind.syntax else "") for kind in DEVICES]
