@@ -34,9 +34,8 @@ MICRO = {
         for name in ("micro-pvt", "micro-nest")
     },
 }
-MOVES = {"micro-swin": 1, "micro-pvt": 1}
-"""Swin's tokens that are merged, in front of a norm that reads floats as they lie; PVT's class
-token beside patches, as positions are added."""
+MOVES = {"micro-pvt": 1}
+"""PVT's class token beside patches, as positions are added."""
 
 
 @pytest.fixture(scope="module", params=MICRO)

@@ -98,14 +98,14 @@ def test_a_convolution_whose_sizes_contradict_what_follows_is_named(model, attri
         make_plan(model, find("x86"), tap_names(model))
 
 
-def test_a_convolution_of_overlapping_patches_is_left_to_tvm(model):
+def test_a_convolution_of_overlapping_patches_is_a_product_like_any_other(model):
     # As many patches as without padding.
     change(model, "pads", (1, 1, 1, 1))
     kinds = [op.kind for op in fused(model).ops]
-    assert "Conv" in kinds
     assert "PatchEmbedding" not in kinds
+    assert "FloatLinear" in kinds
     symbols = [step.kernel.symbol for step in make_plan(model, find("x86"), []).steps]
-    assert any("convolution" in symbol for symbol in symbols), symbols
+    assert "vitc_float_linear_0" in symbols
 
 
 def test_a_norm_that_is_read_elsewhere_is_left_to_tvm(model):

@@ -1,4 +1,4 @@
-"""Guards the generated form of the binary products, since clocks of shared machines cannot.
+"""Guards the generated form of the products, since clocks of shared machines cannot.
 
 A slower kernel shows here first: a spilled sum is a store in the hot loop, a lost vector form or a
 call is a missing or a foreign instruction.
@@ -16,6 +16,7 @@ from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
 from vitc.targets.kernels.emitter import Kernel
+from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
 from vitc.targets.packing import Axis
 from vitc.targets.table import TARGETS
 
@@ -146,3 +147,31 @@ def test_neon_adds_bytes_once_a_vector_of_sums():
         for loop in loops:
             adds = [i for i in loop.instructions if i.mnemonic == "add" and ".16b" in i.operands]
             assert len(adds) == tile_bits(isa, C) // 128, symbol
+
+
+MULTIPLIED = {
+    "avx512-vpopcntdq": (16, 39, "vfmadd"),
+    "avx2-pshufb": (8, 24, "vfmadd"),
+    "ssse3-pshufb": (4, 40, "mulps"),
+    "neon-cnt": (4, 90, "fmla"),
+    "neon32-vcnt": (4, 40, "vfma"),
+}
+"""fp32 products: floats of a register, most instructions in the hot loop, what multiplies."""
+
+
+@pytest.mark.parametrize("target", COUNTING)
+@pytest.mark.parametrize("reads", ["rows", "corners", "padded"])
+def test_hot_loops_of_fp32_products_keep_their_form(target, reads):
+    machine = TARGETS[target]
+    isa = ISAS[machine.isa]
+    lanes, most, name = MULTIPLIED[isa.name]
+    shape = FloatLinearShape(N, C, 1 if reads == "rows" else 9, 64, reads, 64, C)
+    (loop,) = hot_loops(emit_assembly([float_linear_kernel("k", isa, shape)], machine), "fma")["k"]
+    where = f"{target}:\n{loop.text}"
+    height, widths = blocks_of(isa, N, C)
+    sums = height * widths[0] // lanes
+    multiplying = [i for i in loop.instructions if i.mnemonic.startswith(name)]
+    assert len(multiplying) % sums == 0, where
+    assert multiplying, where
+    assert len(loop.instructions) <= most, where
+    assert not any(i.calls or i.stores for i in loop.instructions), where

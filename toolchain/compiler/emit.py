@@ -9,7 +9,7 @@ import numpy as np
 
 from vitc.compiler.choose import Choice
 from vitc.compiler.floats import FloatOp, Item, Lowering
-from vitc.compiler.form import Form
+from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
 from vitc.dialect.metadata import layer_of_tap
@@ -158,6 +158,18 @@ class Emission:
         if held != form:
             raise refused(op, f"{use.value.tap} is held as {held}, and it reads {form}")
         return buffer
+
+    def floats(self, op: Op, use: Use) -> tuple[Operand, Form]:
+        """Return what holds floats, and how: an input as it comes, for a kernel of any distance.
+
+        Raises:
+            VitcError: If nothing holds them in rows.
+        """
+        value, form = use.value, floats_of(use.value)
+        if value not in self._ports:
+            return self.read(op, use, form), form
+        layout = Floats(value.rows, value.channels, value.channels)
+        return self.port(value), Form(form.order, layout)
 
     def _read_input(self, op: Op, value: Value, form: Form) -> Operand:
         """An input as it comes; in rows at the distance of other floats where that is asked for."""

@@ -4,6 +4,7 @@
   Masks never leave a tile.
 - PatchEmbedding: a convolution whose stride is its kernel, and the class tokens and positions that
   are put to its result. What these come to is a constant; the rest is linear in the image.
+- FloatLinear: an fp32 product with constant weights, and the biases that are added to it.
 - LinearFloat: integers of a binary product that become floats, their scales and biases.
 - Classifier: the affine map of one row of a batch norm, which folds into the map (spec, section 3),
   in float64.
@@ -20,10 +21,10 @@ import numpy as np
 from vitc.compiler.graph import EPSILON, Array, Graph, Op, Use, Value
 from vitc.dialect.ops import DOMAIN
 
-__all__ = ["ATTENTION", "CLASSIFIER", "LINEAR_FLOAT", "PATCH_EMBEDDING", "fuse"]
+__all__ = ["ATTENTION", "CLASSIFIER", "FLOAT_LINEAR", "LINEAR_FLOAT", "PATCH_EMBEDDING", "fuse"]
 
 ATTENTION, PATCH_EMBEDDING, CLASSIFIER = "Attention", "PatchEmbedding", "Classifier"
-LINEAR_FLOAT = "LinearFloat"
+LINEAR_FLOAT, FLOAT_LINEAR = "LinearFloat", "FloatLinear"
 
 
 def fuse(graph: Graph) -> Graph:
@@ -32,8 +33,8 @@ def fuse(graph: Graph) -> Graph:
     made: dict[Op, Op] = {}
     gone: set[Op] = set()
     for op in graph.ops:
-        for pattern in (_attention, _patch_embedding, _linear_float, _classifier):
-            found = pattern(op, surroundings)
+        for pattern in (_attention, _patch_embedding, _linear_float, _classifier, _float_linear):
+            found = None if op in gone or op in made else pattern(op, surroundings)
             if found is not None:
                 whole, parts = found
                 made[parts[-1]] = whole
@@ -162,6 +163,42 @@ def _linear_float(first: Op, around: _Surroundings) -> Found | None:
     inputs = (first.use(0), first.constant(1), scale, bias)
     last = parts[-1]
     return Op(LINEAR_FLOAT, DOMAIN, inputs, last.output, first.attributes, last.layer), parts
+
+
+def _float_linear(first: Op, around: _Surroundings) -> Found | None:
+    if first.is_a("Conv", "") and first.attributes.get("group", 1) == 1:
+        weight = first.constant(1).transpose(0, 2, 3, 1)
+    elif first.is_a("Gemm", ""):
+        weight = first.constant(1) if first.attributes.get("transB") else first.constant(1).T
+    elif first.is_a("MatMul", "") and isinstance(first.inputs[1], np.ndarray):
+        weight = first.constant(1).reshape(first.constant(1).shape[-2:]).T
+    else:
+        return None
+    bias: Array | None = None
+    if len(first.inputs) > 2 and first.inputs[2] is not None:
+        bias = _of_channels([first.constant(2)], first.output.shape)
+        if bias is None:
+            return None
+    parts, relu = [first], False
+    while not relu and around.private(parts[-1].output) and not parts[-1].output.taps:
+        following = around.readers[parts[-1].output][0]
+        if not next(following.uses).whole or following.output.shape != first.output.shape:
+            break
+        if following.is_a("Relu", ""):
+            relu = True
+        elif following.is_a("Add", "") and bias is None:
+            constants = [read for read in following.inputs if isinstance(read, np.ndarray)]
+            bias = _of_channels(constants, following.output.shape)
+            if bias is None:
+                break
+        else:
+            break
+        parts.append(following)
+    last = parts[-1]
+    added = np.zeros(len(weight)) if bias is None else bias
+    inputs = (first.use(0), weight.astype(np.float32), added.astype(np.float32))
+    attributes = {**first.attributes, "relu": relu}
+    return Op(FLOAT_LINEAR, "", inputs, last.output, attributes, last.layer), parts
 
 
 def _of_channels(constants: list[Array], shape: tuple[int, ...]) -> Array | None:

@@ -28,6 +28,7 @@ from tvm_ffi import StructuralKey, structural_map, structural_walk
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
+from vitc.targets.kernels.pieces import folded, pieces
 from vitc.targets.kernels.polynomials import POLYNOMIALS
 
 __all__ = [
@@ -444,7 +445,7 @@ class _Body:
                     self._chunk(stage, fixed, task * width, width, {})
             if length % width:
                 with T.If(T.EQ(task, whole)), T.Then():
-                    for start, part in _pieces(e, length % width, length % width):
+                    for start, part in pieces(e, length % width, length % width):
                         with start as first:
                             self._chunk(stage, fixed, first + whole * width, part, {})
         return -(-length // width)
@@ -458,7 +459,7 @@ class _Body:
         if gap <= 0 or self.group.lead < len(stage.axes) - 1:
             return
         at = memory.place([*places[: len(stage.axes) - 1], T.int32(length)])
-        for start, width in _pieces(e, gap, min(gap, HALF)):
+        for start, width in pieces(e, gap, min(gap, HALF)):
             with start as first:
                 e.store(memory.buffer, at + first, e.constant("float32", 0, width), width)
 
@@ -486,7 +487,7 @@ class _Body:
         before = self._before(stage, [*places, T.int32(0)])
         ends = _ends(stage, length)
         for start, end in zip([0, *ends], [*ends, length], strict=True):
-            for chunk, width in _pieces(e, end - start, min(self._width(stage), end - start)):
+            for chunk, width in pieces(e, end - start, min(self._width(stage), end - start)):
                 with chunk as first:
                     at = first + start if start else first
                     self._chunk(stage, places, at, width, before, (start, end))
@@ -544,14 +545,14 @@ class _Body:
         vector = bool(stage.reduced) and lane is stage.reduced[-1][0]
         widest = min(self._width(stage), 1 << length.bit_length() - 1) if vector else 1
         known = self._before(stage, places)
-        pieces = list(_pieces(e, length, widest))
+        parts = list(pieces(e, length, widest))
         # One array a width: an array that is read in several ways does not become registers.
-        sums = {width: e.local("float32", width) for _, width in pieces}
+        sums = {width: e.local("float32", width) for _, width in parts}
         for width, array in sums.items():
             e.store(array, 0, e.constant("float32", float(stage.start.value), width), width)
         with ExitStack() as stack:
             around = [stack.enter_context(e.loop(0, extent)) for _, extent in outer]
-            for start, width in pieces:
+            for start, width in parts:
                 with start as first:
                     inner = [*around, first] if stage.reduced else []
                     values = _Values(
@@ -568,7 +569,7 @@ class _Body:
                     total = combine(e.load(sums[width], 0, width), added)
                     e.store(sums[width], 0, total, width)
         buffer, at = self._target(stage, places)
-        e.store(buffer, at, _folded(e, sums, combine))
+        e.store(buffer, at, folded(e, sums, combine))
 
 
 _Known = dict[Any, Any]
@@ -614,64 +615,6 @@ def _parts(expr: Any) -> list[Any]:
         return list(expr.args)
     names = ("a", "b", "value", "condition", "true_value", "false_value")
     return [getattr(expr, name) for name in names if hasattr(expr, name)]
-
-
-def _folded(e: Emitter, sums: Mapping[int, Any], combine: Callable[[Any, Any], Any]) -> Any:
-    """One number of the lanes of vectors whose widths are powers of two."""
-    width = max(sums)
-    total = e.let(e.load(sums[width], 0, width))
-    while width > 1:
-        width //= 2
-        low, high = (_lanes(total, range(first, first + width)) for first in (0, width))
-        total = e.let(combine(low, high))
-        if width in sums:
-            total = e.let(combine(total, e.load(sums[width], 0, width)))
-    return total
-
-
-def _lanes(vector: Any, places: range) -> Any:
-    """Some lanes of a vector."""
-    return tirx.Shuffle([vector], [T.int32(place) for place in places])
-
-
-class _at:  # noqa: N801 - a context, like a loop of one turn
-    """One place, where a loop would give several."""
-
-    def __init__(self, place: int) -> None:
-        self._place = place
-
-    def __enter__(self) -> Any:
-        return T.int32(self._place)
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class _steps:  # noqa: N801 - a context, like a loop
-    """A loop over chunks, which gives the first lane of each."""
-
-    def __init__(self, emitter: Emitter, count: int, width: int) -> None:
-        self._emitter, self._loop, self._width = emitter, emitter.loop(0, count), width
-
-    def __enter__(self) -> Any:
-        return self._emitter.let(self._loop.__enter__() * self._width)
-
-    def __exit__(self, *args: object) -> None:
-        self._loop.__exit__(*args)
-
-
-def _pieces(e: Emitter, length: int, widest: int) -> Iterator[tuple[Any, int]]:
-    """Places and widths of vectors that cover a length: whole ones, shorter ones behind."""
-    whole = length // widest
-    if whole > 1:
-        yield _steps(e, whole, widest), widest
-    elif whole:
-        yield _at(0), widest
-    at, width = whole * widest, widest
-    while at < length:
-        width = min(1 << (length - at).bit_length() - 1, width)
-        yield _at(at), width
-        at += width
 
 
 class _Values:

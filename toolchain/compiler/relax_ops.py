@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from tvm import relax, te, tirx
 
-from vitc.compiler.graph import EPSILON, Array, Op, Use, Value, affine_of_norm, refused
+from vitc.compiler.graph import Array, Op, Use, Value, affine_of_norm, refused
 from vitc.targets.layouts.views import View, simplified
 
 __all__ = ["RELAX_OPS", "RelaxCall", "viewed"]
@@ -162,22 +162,6 @@ def _softmax(call: RelaxCall) -> Any:
     return relax.op.nn.softmax(call.operand(0), axis=call.axis(call.get("axis", -1)))
 
 
-def _layer_norm(call: RelaxCall) -> Any:
-    shape, axis = call.shape(0), call.axis(call.get("axis", -1))
-    if axis != len(shape) - 1:
-        raise refused(call.op, "it normalises over more than the last axis")
-    channels = shape[-1]
-    gain = np.broadcast_to(call.op.constant(1).reshape(-1), (channels,))
-    bias = call.op.constant(2).reshape(-1) if call.given(2) else np.zeros(channels)
-    return relax.op.nn.layer_norm(
-        call.operand(0),
-        relax.const(gain.astype(np.float32)),
-        relax.const(np.broadcast_to(bias, (channels,)).astype(np.float32)),
-        axes=[-1],
-        epsilon=float(call.get("epsilon", EPSILON)),
-    )
-
-
 def _batch_norm(call: RelaxCall) -> Any:
     gain, shift = affine_of_norm(call.op, call.shape(0))
     scaled = relax.op.multiply(call.operand(0), relax.const(gain))
@@ -236,32 +220,6 @@ def _pad(call: RelaxCall) -> Any:
         return te.compute(shape, element, name="pad")
 
     return call.te(pad, call.operand(0))
-
-
-def _matmul(call: RelaxCall) -> Any:
-    if isinstance(call.op.inputs[1], np.ndarray):
-        return call.te(product, call.operand(0), call.operand(1))
-    return relax.op.matmul(call.operand(0), call.operand(1))
-
-
-def product(x: Any, weight: Any) -> Any:
-    *lead, inner = (int(size) for size in x.shape)
-    k = te.reduce_axis((0, inner), "k")
-    return te.compute(
-        (*lead, int(weight.shape[-1])),
-        lambda *at: te.sum(x[(*at[:-1], k)] * weight[k, at[-1]], axis=k),
-        name="product",
-    )
-
-
-def _gemm(call: RelaxCall) -> Any:
-    weight = call.op.constant(1).astype(np.float32)
-    weight = weight.T if call.get("transB", 0) else weight
-    result = call.te(product, call.operand(0), relax.const(np.ascontiguousarray(weight)))
-    if not call.given(2):
-        return result
-    bias = call.op.constant(2).reshape(-1).astype(np.float32)
-    return relax.op.add(result, relax.const(np.broadcast_to(bias, call.op.output.shape).copy()))
 
 
 # --- pictures, channels last ----------------------------------------------------------------------
@@ -448,13 +406,11 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "Erf": _unary(relax.op.erf),
     "Exp": _unary(relax.op.exp),
     "Gelu": _gelu,
-    "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
-    "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky,
-    "MatMul": _matmul,
+    "MatMul": _binary(relax.op.matmul),
     "Max": _binary(relax.op.maximum),
     "MaxPool": _max_pool,
     "Min": _binary(relax.op.minimum),

@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vitc.compiler.fuse import ATTENTION, CLASSIFIER, LINEAR_FLOAT, PATCH_EMBEDDING
+from vitc.compiler.fuse import (
+    ATTENTION,
+    CLASSIFIER,
+    FLOAT_LINEAR,
+    LINEAR_FLOAT,
+    PATCH_EMBEDDING,
+)
 from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
 from vitc.compiler.rules.classifier import Classifier
 from vitc.compiler.rules.embedding import Embedding
+from vitc.compiler.rules.float_linear import FloatLinear
 from vitc.compiler.rules.float_ops import FloatOps
+from vitc.compiler.rules.layer_norm import LayerNorm
 from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
@@ -30,6 +38,8 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **{("", kind): _FLOATS for kind in RELAX_OPS},
     ("", CLASSIFIER): Classifier(),
     ("", "Gather"): Embedding(),
+    ("", "LayerNormalization"): LayerNorm(),
+    ("", FLOAT_LINEAR): FloatLinear(),
     ("", PATCH_EMBEDDING): PatchEmbedding(),
     (DOMAIN, ATTENTION): Attention(),
     (DOMAIN, LINEAR_FLOAT): LinearFloat(),
