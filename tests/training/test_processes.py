@@ -27,12 +27,17 @@ _ACCELERATE = (
 )
 
 
-def python(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+def python(*words: object) -> subprocess.CompletedProcess[str]:
     """Run Python on this code, with one thread a process."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "PYTEST"))}
     return subprocess.run(
         [sys.executable, *map(str, words)],
-        env={**plain, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **more},
+        env={
+            **plain,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,
