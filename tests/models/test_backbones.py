@@ -185,10 +185,13 @@ def test_training_computes_what_inference_does_where_norms_stand_still(case: Cas
 
 
 def test_gradients_reach_every_parameter(case: Case) -> None:
-    model = random_model(case.model.config, 5).train()
-    model(case.images).square().sum().backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    silent: list[set[str]] = []
+    for seed in (5, 6):  # the few values of a small branch may all lie where a sign has no slope
+        model = random_model(case.model.config, seed).train()
+        model(case.images).square().sum().backward()
+        parameters = model.named_parameters()
+        silent.append({n for n, p in parameters if p.grad is None or not p.grad.any()})
+    assert set.intersection(*silent) == set()
 
 
 def test_shapes_tell_the_configuration_of_a_square_network() -> None:
