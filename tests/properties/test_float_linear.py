@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.processors import HOST
+from tests.properties import conftest as shared
+from tests.properties import numbers
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
 from vitc.targets.packing import round_up
 from vitc.targets.table import TARGETS
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-numbers, shared = _beside("numbers"), _beside("conftest")
 targets = st.sampled_from(HOST).map(TARGETS.__getitem__)
 
 

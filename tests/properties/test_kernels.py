@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.processors import HOST
+from tests.properties import conftest as shared
+from tests.properties import numbers
 from vitc.dialect import evaluate
 from vitc.dialect.packing import pack_bits
 from vitc.targets.isa import ISAS
@@ -34,15 +33,6 @@ from vitc.targets.packing import (
 )
 from vitc.targets.table import TARGETS
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-numbers, shared = _beside("numbers"), _beside("conftest")
 targets = st.sampled_from(HOST).map(TARGETS.__getitem__)
 
 

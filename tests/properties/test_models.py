@@ -79,9 +79,7 @@ def test_every_bit_and_integer_agrees(
 
 
 def test_a_scale_whose_products_are_beyond_fp32_is_refused(tmp_path):
-    config = ModelConfig(
-        image_size=4, patch_size=4, width=8, depth=1, heads=1, hidden=8, classes=2
-    )
+    config = ModelConfig(image_size=4, patch_size=4, width=8, depth=1, heads=1, hidden=8, classes=2)
     export(random_model(config, 1), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
     scale = next(t for t in proto.graph.initializer if t.name == "blocks.0.mlp.hidden.scale")

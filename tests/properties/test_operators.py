@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import torch
@@ -12,19 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vitc.models.ops  # noqa: F401 - registers the operators
+from tests.properties import conftest as shared
+from tests.properties import numbers
 from vitc.dialect import OPS
 from vitc.dialect.packing import pack_bits, unpack_bits
 from vitc.dialect.vectors import TestVector as Vector
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-numbers, shared = _beside("numbers"), _beside("conftest")
 OWN = torch.ops.vitc
 sizes = st.integers(1, 70)
 few = st.integers(1, 6)
@@ -171,8 +161,6 @@ def test_biased_best_mask(rng, lead, windows, heads, n, m, cut):
     bias[..., rng.integers(m)] = 3
     excluded = rng.random((rng.choice([1, windows]), 1, n, m)) < 0.3
     excluded &= ~np.isin(np.arange(m), np.flatnonzero((bias == 3).all((0, 1))))
-    mask = run(
-        "BiasedBestMask", (scores, bias.astype(np.float32), excluded), {"cut": float(cut)}
-    )
+    mask = run("BiasedBestMask", (scores, bias.astype(np.float32), excluded), {"cut": float(cut)})
     assert (mask.max(axis=-1) == 1).all()
     assert not (mask.astype(bool) & excluded).any()

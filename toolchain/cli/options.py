@@ -15,6 +15,7 @@ __all__ = [
     "AllowExternalData",
     "Artefact",
     "Background",
+    "BatchSize",
     "Checkpoint",
     "Data",
     "DeviceName",
@@ -27,9 +28,11 @@ __all__ = [
     "OnnxFile",
     "Pin",
     "ReportTo",
+    "Resume",
     "Seed",
     "SkipCheck",
     "Threads",
+    "TrainingThreads",
     "existing",
     "known_data",
     "pixels",
@@ -176,6 +179,18 @@ Merge: TypeAlias = Annotated[
         metavar="float|binary",
         help="Between stages: fp32 as in the papers, or binary linears of moved signs.",
         callback=names.optional(names.MERGES),
+    ),
+]
+BatchSize: TypeAlias = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images a step, of all processes.")
+]
+Resume: TypeAlias = Annotated[
+    bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
+]
+TrainingThreads: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="By default all cores, or one for networks as narrow as micro."
     ),
 ]
 Seed: TypeAlias = Annotated[

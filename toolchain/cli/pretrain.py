@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Background, Force, JsonTo, MixedPrecision, Seed, existing, known_data
+from vitc.cli.options import (
+    Background,
+    BatchSize,
+    Force,
+    JsonTo,
+    MixedPrecision,
+    Resume,
+    Seed,
+    TrainingThreads,
+    existing,
+    known_data,
+)
 from vitc.cli.output import Output
 from vitc.cli.run_progress import going_on, shown, written
 
@@ -52,9 +63,7 @@ def pretrain(
     ] = False,
     background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 100,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images a step, of all processes.")
-    ] = 64,
+    batch_size: BatchSize = 64,
     views: Annotated[
         int | None, typer.Option("--views", min=1, help="Of an image in a step; dmjd 2, mae 1.")
     ] = None,
@@ -125,15 +134,8 @@ def pretrain(
         ),
     ] = 10,
     mixed_precision: MixedPrecision = "no",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", min=1, help="By default all cores, or one for networks as narrow as micro."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
-    ] = False,
+    threads: TrainingThreads = None,
+    resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,
     json_to: JsonTo = None,

@@ -10,13 +10,16 @@ import typer
 from vitc import names
 from vitc.cli.options import (
     Background,
+    BatchSize,
     Force,
     ImageSize,
     JsonTo,
     Merge,
     MixedPrecision,
     Norm,
+    Resume,
     Seed,
+    TrainingThreads,
     existing,
     known_data,
 )
@@ -59,9 +62,7 @@ def train(
     ] = "digits",
     background: Background = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")] = 40,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images a step, of all processes.")
-    ] = 64,
+    batch_size: BatchSize = 64,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
     ] = 5e-3,
@@ -95,12 +96,7 @@ def train(
         float, typer.Option("--cutmix", min=0, help="Alpha of CutMix; 1 is usual, 0 is none.")
     ] = 0.0,
     mixed_precision: MixedPrecision = "no",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", min=1, help="By default all cores, or one for networks as narrow as micro."
-        ),
-    ] = None,
+    threads: TrainingThreads = None,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="Blocks.")] = None,
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
@@ -183,9 +179,7 @@ def train(
             "default; 0 freezes it.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a run stopped; --epochs may be more.")
-    ] = False,
+    resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,
     json_to: JsonTo = None,

@@ -25,7 +25,7 @@ from vitc.models.described import (
 )
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
-__all__ = ["Preprocessing"]
+__all__ = ["SMALL_PICTURES", "Preprocessing"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -192,3 +192,7 @@ class Preprocessing:
             VitcError: If a field is unknown or out of range.
         """
         return cls(**known_fields(cls, values, "preprocessing"))
+
+
+SMALL_PICTURES: Final = Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""Of presets of 32 px: pixels from -1 to 1."""

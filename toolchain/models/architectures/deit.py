@@ -23,7 +23,7 @@ from vitc.models.architectures.entry import Architecture, Shapes, norm_of
 from vitc.models.architectures.float_deit import DeiTTwinConfig
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
 __all__ = ["DEIT", "ModelConfig"]
 
@@ -256,7 +256,7 @@ _MICRO = Preset(
         si=True,
         si_hidden=17,
     ),
-    preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    preprocessing=SMALL_PICTURES,
     summary="width 64, 32 px, 17 tokens, SI: trains on digits in minutes on a CPU",
 )
 
@@ -273,7 +273,7 @@ _MINI = Preset(
         si=True,
         si_hidden=65,
     ),
-    preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    preprocessing=SMALL_PICTURES,
     summary="width 128, 6 blocks, 32 px, 65 tokens, SI: small photos such as CIFAR-10",
 )
 

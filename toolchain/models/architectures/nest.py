@@ -21,7 +21,7 @@ from vitc.models.architectures.staged import (
     staged_sizes,
 )
 from vitc.models.config import Preset
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
 __all__ = ["NEST", "NestConfig"]
 
@@ -155,7 +155,7 @@ NEST: Final = Architecture(
                 classes=10,
                 si=True,
             ),
-            Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            SMALL_PICTURES,
             "NesT width 64/128, 32 px, 64/16 tokens, SI: trains on digits in minutes",
         ),
     ),

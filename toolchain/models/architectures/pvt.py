@@ -22,7 +22,7 @@ from vitc.models.architectures.staged import (
     staged_sizes,
 )
 from vitc.models.config import Preset
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
 __all__ = ["PVT", "PVTConfig"]
 
@@ -184,7 +184,7 @@ PVT: Final = Architecture(
                 classes=10,
                 si=True,
             ),
-            Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            SMALL_PICTURES,
             "PVT width 32/64/128, 32 px, 256/64/17 tokens, SI: trains on digits in minutes",
         ),
     ),

@@ -23,7 +23,7 @@ from vitc.models.architectures.staged import (
 )
 from vitc.models.config import Preset
 from vitc.models.described import LARGEST, shown
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
 __all__ = ["SWIN", "SwinConfig"]
 
@@ -179,7 +179,7 @@ SWIN: Final = Architecture(
                 classes=10,
                 si=True,
             ),
-            Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            SMALL_PICTURES,
             "Swin width 64/128, 32 px, 64/16 tokens, SI: trains on digits in minutes",
         ),
     ),
