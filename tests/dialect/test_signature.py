@@ -22,6 +22,7 @@ BATCHED = [
     vector
     for vector in VECTORS
     if len(vector.inputs[0].shape) > 2
+    and vector.operator != "MaxSimHamming"
     and all(len(array.shape) < 3 for array in vector.inputs[1:2] if vector.operator == "Binarize")
 ]
 
@@ -36,6 +37,17 @@ def test_an_open_batch_stays_open(vector) -> None:
     ]
     made = call_type(vector.operator, vector.attributes, opened)
     assert made.shape == ("batch", *vector.output.shape[1:])
+
+
+@pytest.mark.parametrize("lead", [(), (3,), ("texts", 2)])
+def test_an_open_number_of_documents_stays_open_and_comes_first(lead) -> None:
+    query, documents = (TensorType("uint8", shape) for shape in ((*lead, 5, 3), ("n", 4, 3)))
+    made = call_type("MaxSimHamming", {"k": 20}, [query, documents])
+    assert (made.dtype, made.shape) == ("int32", ("n", *lead))
+    assert call_type("MaxSimHamming", {"k": 20}, [query, TensorType()]).shape == (None, *lead)
+    for wrong in ((3,), ("n", 4, 2), (4, 3), ("n", 1, 4, 3)):
+        with pytest.raises(VitcError):
+            call_type("MaxSimHamming", {"k": 20}, [query, TensorType("uint8", wrong)])
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)

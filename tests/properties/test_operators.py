@@ -14,6 +14,8 @@ from tests.properties import numbers
 from vitc.dialect import OPS
 from vitc.dialect.packing import pack_bits, unpack_bits
 from vitc.dialect.vectors import TestVector as Vector
+from vitc.models.retrieval.scores import sign_interaction
+from vitc.retrieval.scan import interactions
 
 OWN = torch.ops.vitc
 sizes = st.integers(1, 70)
@@ -73,6 +75,19 @@ def test_binary_linear(rng, lead, tokens, k, outputs):
     x, weight = bits(rng, *lead, tokens, k), bits(rng, outputs, k)
     found = run("BinaryLinear", (pack_bits(x), pack_bits(weight)), {"k": k})
     assert np.array_equal(OWN.binary_linear(tensor(x), tensor(weight)).numpy(), found)
+
+
+@shared.examples(30)
+@given(numbers.rngs(), st.integers(0, 6), few, few, few, sizes)
+def test_late_interaction_of_packed_vectors(rng, documents, b, texts, a, k):
+    images, words = bits(rng, documents, b, k), bits(rng, texts, a, k)
+    images[:1, -1] = words[0, 0]
+    found = run("MaxSimHamming", (pack_bits(words), pack_bits(images)), {"k": k})
+    assert np.array_equal(sign_interaction(tensor(images), tensor(words)).numpy(), found)
+    for i in range(texts):
+        one = run("MaxSimHamming", (pack_bits(words[i]), pack_bits(images)), {"k": k})
+        assert np.array_equal(one, found[:, i])
+        assert np.array_equal(one, interactions(pack_bits(words[i]), pack_bits(images), k))
 
 
 @shared.examples(40)

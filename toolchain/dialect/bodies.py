@@ -158,6 +158,37 @@ def BinaryScores(query: UINT8, key: UINT8, k: int) -> INT32:
 
 
 @_dialect
+def MaxSimHamming(query: UINT8, documents: UINT8, k: int) -> INT32:
+    width = op.Reshape(op.Constant(value_int=k), op.Constant(value_ints=[1]))
+    rows = op.Concat(op.Constant(value_ints=[-1]), width, axis=0)
+    query_int8 = op.Cast(op.Reshape(UnpackBits(query, k=k), rows), to=_INT8)
+    one = op.Cast(op.Constant(value_int=1), to=_INT8)
+    signs = op.Transpose(op.Sub(op.Add(query_int8, query_int8), one), perm=[1, 0])
+    column_sums = op.ReduceSum(op.Cast(signs, to=_INT32), op.Constant(value_ints=[0]), keepdims=0)
+    # There may be no documents, so no size is left to be -1.
+    vectors = op.Mul(op.Shape(documents, start=0, end=1), op.Shape(documents, start=1, end=2))
+    octets = op.Mul(op.Shape(documents, start=2, end=3), op.Constant(value_ints=[8]))
+    document_rows = op.Concat(vectors, octets, axis=0)
+    bits = op.Gather(op.Constant(value=_BITS_OF_BYTE), op.Cast(documents, to=_INT32))
+    padded = op.Reshape(bits, document_rows, allowzero=1)
+    whole = op.Slice(padded, op.Constant(value_ints=[0]), width, op.Constant(value_ints=[1]))
+    dot = op.MatMulInteger(whole, signs)
+    products = op.Sub(dot, op.Sub(column_sums, dot))
+    lead = op.Shape(query, start=0, end=-1)
+    by_document = op.Concat(op.Shape(documents, start=0, end=2), lead, axis=0)
+    best = op.ReduceMax(
+        op.Reshape(products, by_document, allowzero=1), op.Constant(value_ints=[1]), keepdims=0
+    )
+    # ONNX Runtime 1.31 drops no axis of a sum over nothing.
+    sums = op.ReduceSum(best, op.Constant(value_ints=[-1]))
+    texts = op.Shape(query, start=0, end=-2)
+    scores = op.Reshape(
+        sums, op.Concat(op.Shape(documents, start=0, end=1), texts, axis=0), allowzero=1
+    )
+    return scores
+
+
+@_dialect
 def SoftmaxMask(p: FLOAT, ratio: float) -> UINT8:
     best = op.ReduceMax(p, op.Constant(value_ints=[-1]))
     least = op.Mul(op.CastLike(op.Constant(value_float=ratio), p), best)
@@ -232,6 +263,7 @@ _BODIES: tuple[Any, ...] = (
     BinaryLinearThreshold,
     BinaryLinearResidual,
     BinaryScores,
+    MaxSimHamming,
     SoftmaxMask,
     RowBestMask,
     BiasedBestMask,

@@ -71,6 +71,11 @@ OPS: dict[str, DialectOp] = {
             "query [..,N,P(K)], key [..,M,P(K)] -> int32 [..,N,M]: K - 2 popcount(XOR).",
         ),
         DialectOp(
+            "MaxSimHamming", ("query", "documents"), "scores", _K,
+            "query [..,A,P(K)], documents [N,B,P(K)] -> int32 [N,..]: the sum over a of the "
+            "largest K - 2 popcount(query[..,a] XOR documents[n,b]) over b.",
+        ),
+        DialectOp(
             "SoftmaxMask", ("p",), "mask", (("ratio", "float"),),
             "p float [..,N] -> bits: p >= ratio * rowmax.",
         ),

@@ -48,6 +48,14 @@ def _sign_product(left: Array, right: Array, *, k: int) -> Array:
     return (np.int32(k) - 2 * _popcount(rows ^ columns)).astype(np.int32)
 
 
+def _max_sim(query: Array, documents: Array, *, k: int) -> Array:
+    total = np.zeros((len(documents), *query.shape[:-2]), np.int32)
+    for place in np.ndindex(query.shape[:-1]):
+        nearest = _popcount(documents ^ query[place]).min(axis=-1)
+        total[:, *place[:-1]] += np.int32(k) - 2 * nearest
+    return total
+
+
 def _of_rows(groups: Array, width: int) -> Array:
     return np.repeat(groups, width // groups.shape[1], axis=1)
 
@@ -119,6 +127,7 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "BinaryLinearThreshold": _linear_threshold,
     "BinaryLinearResidual": _linear_residual,
     "BinaryScores": _sign_product,
+    "MaxSimHamming": _max_sim,
     "SoftmaxMask": _softmax_mask,
     "RowBestMask": _row_best_mask,
     "BiasedBestMask": _biased_best_mask,

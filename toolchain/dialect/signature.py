@@ -74,6 +74,7 @@ _SIGNATURES: Final[dict[str, _Signature]] = {
         ("float32", ".. N O"), *_LINEAR, _ROWS, _ROWS, ("float32", "1|N 1"), ("float32", ".. N O")
     ),
     "BinaryScores": _signature(("int32", ".. N M"), ("uint8", ".. N P"), ("uint8", ".. M P")),
+    "MaxSimHamming": _signature(("int32", "N .."), ("uint8", ".. A P"), ("uint8", "N B P")),
     "SoftmaxMask": _signature(("uint8", ".. N"), ("float32", ".. N")),
     "RowBestMask": _signature(("uint8", ".. N"), ("int32", ".. N")),
     "BiasedBestMask": _signature(
@@ -184,6 +185,8 @@ class _Axes:
 
     def _fits(self, size: Size, letter: str) -> bool:
         if not isinstance(size, int):
+            if size is not None:
+                self._sizes.setdefault(letter, size)
             return True
         if letter.startswith("1|") and size == 1:
             return True
@@ -203,6 +206,8 @@ class _Axes:
         """Shape of the result: leading axes and what no letter tells as in the first input."""
         if sizes is None:
             return None
+        if pattern[-1] == "..":
+            return (*map(self._sizes.get, pattern[:-1]), *sizes[: len(sizes) - len(first) + 1])
         letters = pattern[1:]
         lead = sizes[: len(sizes) - len(letters)]
         inner = sizes[len(sizes) - len(letters) :]

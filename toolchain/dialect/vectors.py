@@ -160,6 +160,7 @@ def _cases(
         case = "x".join(map(str, (*lead, n, m, k)))
         query, key = pack_bits(_bits(rng, *lead, n, k)), pack_bits(_bits(rng, *lead, m, k))
         yield "BinaryScores", case, (query, key), {"k": k}
+    yield from _max_sim_cases(rng)
     for lead, n, k, d in (((), 3, 17, 5), ((2, 3), 17, 17, 32), ((1,), 4, 197, 8)):
         case = "x".join(map(str, (*lead, n, k, d)))
         mask, value = pack_bits(_bits(rng, *lead, n, k)), pack_bits(_bits(rng, *lead, d, k))
@@ -188,6 +189,22 @@ def _cases(
         (integers, per_row[1:2].reshape(()), per_column[1:2].reshape(())),
         {},
     )
+
+
+def _max_sim_cases(
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, tuple[Array, ...], dict[str, Any]]]:
+    """No, one and several documents; one text and several; equal vectors; tails of bits."""
+    for lead, a, n, b, k in (
+        ((), 1, 7, 1, 64), ((), 3, 5, 4, 17), ((), 2, 1, 3, 197), ((), 2, 0, 3, 40),
+        ((3,), 1, 6, 1, 7), ((2,), 5, 4, 3, 80), ((1,), 2, 0, 1, 8),
+    ):  # fmt: skip
+        documents = _bits(rng, n, b, k)
+        query = _bits(rng, *lead, a, k)
+        documents[:1, 0] = query.reshape(-1, k)[0]
+        documents[-1:, -1] = 1 - query.reshape(-1, k)[-1]
+        case = "x".join(map(str, (*lead, a, n, b, k)))
+        yield "MaxSimHamming", case, (pack_bits(query), pack_bits(documents)), {"k": k}
 
 
 def _biased_cases(
