@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -10,7 +12,46 @@ from torch import Tensor
 
 from vitc.models.processes import counted
 
-__all__ = ["attention_mask", "quantized", "scaled", "sign"]
+__all__ = ["Window", "attention_mask", "quantized", "scaled", "sign", "signs"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a gradient passes: ``|x| < limit``.
+
+    Attributes:
+        limit: Positive.
+        closed: Whether it also passes where ``|x| == limit``.
+    """
+
+    limit: float = 1.0
+    closed: bool = False
+
+    def beyond(self, dtype: torch.dtype) -> float:
+        """The least absolute value at which nothing passes any more."""
+        return _after(self.limit, dtype) if self.closed else self.limit
+
+
+@cache
+def _after(limit: float, dtype: torch.dtype) -> float:
+    """The next larger number."""
+    ends = torch.tensor((limit, math.inf), dtype=dtype)
+    return torch.nextafter(ends[0], ends[1]).item()
+
+
+class _Windowed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, window: Window) -> Tensor:
+        ctx.window = window
+        ctx.save_for_backward(x)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        # One pass over memory, where a comparison, its floats and their product are three.
+        end = ctx.window.beyond(x.dtype)
+        return torch.ops.aten.hardtanh_backward(grads[0], x, -end, end), None, None
 
 
 class _Quantized(torch.autograd.Function):
@@ -58,29 +99,40 @@ class _Mask(torch.autograd.Function):
         return grads[0], None
 
 
-def quantized(x: Tensor, value: Tensor, slope: Tensor | None = None) -> Tensor:
+def quantized(x: Tensor, value: Tensor, slope: Tensor | Window | None = None) -> Tensor:
     """`value` forward; backward its gradient goes to `x`.
 
     Args:
         x: Float tensor of any shape.
         value: What stands for it, of the same shape; no gradient goes this way.
-        slope: What the gradient is multiplied by, such as 0 where `x` is beyond a clamp; None
-            for 1.
+        slope: What the gradient is multiplied by, or where it passes; None for everywhere.
     """
+    if isinstance(slope, Window):
+        return cast(Tensor, _Windowed.apply(x, value.detach(), slope))  # type: ignore[no-untyped-call]
     return cast(Tensor, _Quantized.apply(x, value.detach(), slope))  # type: ignore[no-untyped-call]
 
 
-def sign(x: Tensor, slope: Tensor | None = None, scale: Tensor | float = 1.0) -> Tensor:
+@torch.no_grad()
+def signs(x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """``scale * sgn(x)`` with sgn(0) = +1, without gradients.
+
+    Args:
+        x: Float tensor of any shape.
+        scale: Not negative, a number or what broadcasts to `x`.
+    """
+    # -0 has a sign bit as well, and loses it here.
+    return torch.copysign(torch.as_tensor(scale, dtype=x.dtype), x + 0.0)
+
+
+def sign(x: Tensor, slope: Tensor | Window | None = None, scale: Tensor | float = 1.0) -> Tensor:
     """``scale * sgn(x)`` with sgn(0) = +1.
 
     Args:
         x: Float tensor of any shape.
         slope: As in `quantized`; the gradient is that of the scaled sign.
-        scale: A constant here.
+        scale: A constant here, not negative.
     """
-    with torch.no_grad():
-        value = ((x >= 0).to(x.dtype) * 2 - 1) * scale
-    return quantized(x, value, slope)
+    return quantized(x, signs(x, scale), slope)
 
 
 def scaled(x: Tensor, alpha: Tensor, value: Tensor, slope: Tensor | None, share: Tensor) -> Tensor:

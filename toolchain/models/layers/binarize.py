@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vitc.models import ops, straight_through
+from vitc.models import ops
 from vitc.models.layers.named import Named
+from vitc.models.straight_through import Window, sign
 from vitc.models.taps import tap
 
 __all__ = ["Binarize"]
@@ -26,5 +27,5 @@ class Binarize(Named):
     def forward(self, x: Tensor) -> Tensor:
         """Signs of `x` [B, ..]: bits (uint8, 1 for +1) in eval mode, floats in training."""
         if self.training:
-            return tap(self.name, straight_through.sign(x, x.abs() < self.window), "bits")
+            return tap(self.name, sign(x, Window(self.window)), "bits")
         return tap(self.name, ops.binarize(x), "bits")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vitc.models import straight_through
 from vitc.models.schemes.scheme import Scheme
+from vitc.models.straight_through import Window
 
 if TYPE_CHECKING:
     from vitc.models.binary_linear import BinaryLinear
@@ -40,20 +41,20 @@ class BiBERT(Scheme):
     def inputs(self, linear: BinaryLinear, x: Tensor) -> Tensor:
         """Signs; the gradient passes where |x| <= 1."""
         del linear
-        return straight_through.sign(x, x.abs() <= 1)
+        return straight_through.sign(x, Window(closed=True))
 
     def product(self, linear: BinaryLinear, values: Tensor) -> Tensor:
         """The gradient of the scaled sign goes to the centred weight where that is in [-1, 1]."""
         weight = linear.matrix
         centred = self.centre(weight, linear.parts)
         scale = weight.detach().abs().mean(dim=-1, keepdim=True)
-        binary = straight_through.sign(centred, centred.abs() <= 1, scale)
+        binary = straight_through.sign(centred, Window(closed=True), scale)
         return F.linear(values, binary, linear.bias)
 
     def attended(self, attention: BinaryAttention, x: Tensor, which: str) -> Tensor:
         """Signs; the gradient passes where |x| < 1."""
         del attention, which
-        return straight_through.sign(x, x.abs() < 1)
+        return straight_through.sign(x, Window())
 
 
 BIBERT = BiBERT()

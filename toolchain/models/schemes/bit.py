@@ -63,7 +63,7 @@ def elastic_sign(owner: nn.Module, name: str, x: Tensor) -> Tensor:
     alpha = owner.get_parameter(name)
     with torch.no_grad():
         clip = alpha.clamp(min=_LEAST)
-        signs = (x >= 0).to(x.dtype) * 2 - 1
+        signs = straight_through.signs(x)
         inside = x.abs() <= clip
     return straight_through.scaled(x, alpha, clip * signs, inside, signs)
 
@@ -131,8 +131,8 @@ class BiT(Scheme):
         """Gradients pass the sign, and none goes through scale or mean."""
         weight, parts = linear.matrix, linear.parts
         with torch.no_grad():
-            signs = (self.centre(weight, parts) >= 0).to(weight.dtype) * 2 - 1
-            binary = signs * self._means(weight, parts)[:, None]
+            means = self._means(weight, parts)[:, None]
+            binary = straight_through.signs(self.centre(weight, parts), means)
         return F.linear(values, straight_through.quantized(weight, binary), linear.bias)
 
     def values(self, linear: BinaryLinear, bits: Tensor) -> Tensor:
