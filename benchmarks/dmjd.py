@@ -11,22 +11,19 @@ archive of one, of which `--images` and `--test-images` of each class are taken.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
-import tarfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
+from kept import begin, kept, spread, taken, trained
 from markdown import replace_section, table
 
 from vitc.devices.machine import machine
 from vitc.models import build_network, save
 from vitc.models.architectures import twin_preset
-from vitc.training import TrainOptions, train
 from vitc.training.dmjd.options import PretrainOptions
 from vitc.training.dmjd.run import pretrain
 from vitc.training.options import EpochReport
@@ -83,14 +80,7 @@ class Bench:
 
     def kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A result, made only once."""
-        file = self.arguments.work / f"{name}.json"
-        if not file.is_file():
-            print(f"{name} ..", flush=True)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(make(), indent=1))
-            part.replace(file)
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
+        return kept(self.arguments.work, name, make)
 
     def pretrained(self, key: str, seed: int) -> tuple[Path, dict[str, Any]]:
         """A twin, and its snapshots with the seconds that each took."""
@@ -185,24 +175,15 @@ class Bench:
 
     def trained(self, name: str, seed: int, **changes: Any) -> float:
         """Test accuracy of a network that was trained with labels."""
-        out = self.arguments.work / f"{name}-{seed}.safetensors"
-        last = out.with_suffix(".last.pt")
-
-        def make() -> dict[str, Any]:
-            options = TrainOptions(
-                out=out,
-                data=str(self.data),
-                preset=self.arguments.preset,
-                epochs=self.arguments.train_epochs,
-                seed=seed,
-                threads=self.arguments.threads,
-                resume=last.is_file(),
-                force=not last.is_file(),
-                **changes,
-            )
-            return {"accuracy": train(options).test_accuracy}
-
-        accuracy: float = self.kept(f"{name}-{seed}.train", make)["accuracy"]
+        accuracy: float = trained(
+            self.arguments.work / f"{name}-{seed}.safetensors",
+            data=str(self.data),
+            preset=self.arguments.preset,
+            epochs=self.arguments.train_epochs,
+            seed=seed,
+            threads=self.arguments.threads,
+            **changes,
+        )["accuracy"]
         return accuracy
 
     def seed(self, seed: int) -> dict[str, Any]:
@@ -248,43 +229,6 @@ class Bench:
             "student": student,
             "dense": dense,
         }
-
-
-def taken(source: Path, folder: Path, images: int | None, tests: int | None) -> Path:
-    """A folder, or that of an archive, extracted once.
-
-    Args:
-        source: A folder or an archive.
-        folder: Where an archive is extracted.
-        images: Of each class folder of train/, of an archive.
-        tests: Of each other one.
-    """
-    if source.is_dir():
-        return source
-    if not folder.is_dir():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        counts: Counter[PurePosixPath] = Counter()
-        with tarfile.open(source) as archive:
-            for member in archive:
-                place = PurePosixPath(member.name)
-                most = images if "train" in place.parts else tests
-                if member.isfile():
-                    counts[place.parent] += 1
-                if member.isdir() or most is None or counts[place.parent] <= most:
-                    archive.extract(member, part, filter="data")
-        part.replace(folder)
-    inside = [entry for entry in folder.iterdir() if entry.is_dir()]
-    return inside[0] if len(inside) == 1 else folder
-
-
-def spread(values: Iterable[float | None], *, scale: float = 100, unit: str = " %") -> str:
-    """A mean, with the least and the largest of the seeds."""
-    known = [scale * value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean = statistics.fmean(known)
-    return f"{mean:.1f}{unit} ({min(known):.1f} to {max(known):.1f})"
 
 
 def reached(curve: Sequence[tuple[float, float]], wanted: float) -> float | None:
@@ -417,12 +361,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--write", type=Path, help="document whose section is replaced")
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    asked = {k: str(v) for k, v in vars(arguments).items() if k not in ("write", "seeds", "work")}
-    state = arguments.work / "asked.json"
-    if state.is_file() and json.loads(state.read_text()) != asked:
-        raise SystemExit(f"{arguments.work} was made with other options: {state.read_text()}")
-    state.write_text(json.dumps(asked))
+    begin(arguments, ("write", "seeds"))
     bench = Bench(
         arguments,
         taken(arguments.data, arguments.work / "data", arguments.images, arguments.test_images),

@@ -148,9 +148,9 @@ class Classification(Objective[TrainResult]):
         """Which share of the learning rate a parameter has: less in earlier layers, if asked."""
         return layer_scale(name, self.config.blocks, self.fine.layer_decay)
 
-    def rate(self, step: int, steps: int, total: int) -> float:
-        """Warm-up, and half a cosine to 0."""
-        warmup = self.options.warmup_epochs * steps
+    def rate(self, step: int, steps: int, total: int) -> float:  # noqa: ARG002
+        """Warm-up, of a stage its share of the run's, and half a cosine to 0."""
+        warmup = self.options.warmup_epochs * total / self.options.epochs
         rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
