@@ -107,9 +107,10 @@ def test_options_of_the_command_reach_the_run(vitc, folders, tmp_path, monkeypat
     twin = ("--full-precision", "--preset", "micro-pvt")
     vitc(*arguments(folders, tmp_path / "t.safetensors", *twin))
     assert (given[1].full_precision, given[1].preset) == (True, "micro-pvt")
-    sized = ("--norm", "layer", "--merge", "binary", "--image-size", "32x64")
+    sized = ("--norm", "layer", "--merge", "binary", "--image-size", "32x64", "--mlp-ratio", 3)
     vitc(*arguments(folders, tmp_path / "s.safetensors", "--preset", "micro-nest", *sized))
     assert (given[2].norm, given[2].merge, given[2].image_size) == ("layer", "binary", (32, 64))
+    assert given[2].mlp_ratio == 3
 
 
 def test_an_interrupted_run_names_the_command_that_goes_on_with_it(

@@ -15,8 +15,8 @@ from vitc.training import TrainOptions, train
 RUNS: dict[str, dict[str, Any]] = {
     "micro-swin": {"image_size": (16, 32), "norm": "layer", "scheme": "recu", "merge": "binary"},
     "micro-pvt": {"image_size": (16, 24), "scheme": "bit", "merge": "binary"},
-    "micro-nest": {"image_size": (24, 16), "norm": "layer", "merge": "binary"},
-    "micro": {"image_size": (16, 24), "norm": "layer"},
+    "micro-nest": {"image_size": (24, 16), "merge": "binary", "mlp_ratio": 3},
+    "micro": {"image_size": (16, 24), "norm": "layer", "mlp_ratio": 1},
 }
 
 
@@ -59,6 +59,19 @@ def _fresh(options: TrainOptions) -> dict[str, torch.Tensor]:
 
     torch.manual_seed(options.seed)
     return {name: t.clone() for name, t in Classification(options, str).model.state_dict().items()}
+
+
+def test_a_twin_may_have_the_mlp_of_its_student(class_folders: Path, tmp_path: Path) -> None:
+    options = TrainOptions(
+        out=tmp_path / "m.safetensors",
+        data=str(class_folders),
+        full_precision=True,
+        mlp_ratio=2,
+        depth=1,
+    )
+    hidden = {key: len(value) for key, value in _fresh(options).items() if key.endswith("1.bias")}
+    width = PRESETS["micro"].config.width
+    assert hidden["blocks.0.mlp.fc1.bias"] == 2 * width
 
 
 @pytest.mark.parametrize("option", ["norm", "merge"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vitc import names
-from vitc.cli.options import Force, ImageSize, Merge, Norm, Seed
+from vitc.cli.options import Force, ImageSize, Merge, MLPRatio, Norm, Seed
 from vitc.cli.output import Output
 from vitc.outputs import check_file
 
@@ -24,9 +24,7 @@ def new(
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
     ] = None,
-    mlp_ratio: Annotated[
-        int | None, typer.Option("--mlp-ratio", min=1, help="Hidden over input width of the MLP.")
-    ] = None,
+    mlp_ratio: MLPRatio = None,
     image_size: ImageSize = None,
     classes: Annotated[int | None, typer.Option("--classes", min=1, help="Logits.")] = None,
     depth: Annotated[

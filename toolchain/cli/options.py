@@ -22,6 +22,7 @@ __all__ = [
     "Force",
     "ImageSize",
     "JsonTo",
+    "MLPRatio",
     "Merge",
     "MixedPrecision",
     "Norm",
@@ -171,6 +172,9 @@ Norm: TypeAlias = Annotated[
         help="Norms of the stream: per token over the batch, or over channels.",
         callback=names.optional(names.NORMS),
     ),
+]
+MLPRatio: TypeAlias = Annotated[
+    int | None, typer.Option("--mlp-ratio", min=1, help="Hidden over input width of the MLP.")
 ]
 Merge: TypeAlias = Annotated[
     str | None,

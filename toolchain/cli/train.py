@@ -16,6 +16,7 @@ from vitc.cli.options import (
     JsonTo,
     Merge,
     MixedPrecision,
+    MLPRatio,
     Norm,
     Resume,
     Seed,
@@ -101,6 +102,7 @@ def train(
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
     ] = None,
+    mlp_ratio: MLPRatio = None,
     scheme: Annotated[
         str,
         typer.Option(
@@ -203,6 +205,7 @@ def train(
         preset=preset,
         depth=depth,
         si=si,
+        mlp_ratio=mlp_ratio,
         scheme=scheme,
         elastic=elastic,
         norm=norm,

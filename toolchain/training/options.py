@@ -106,6 +106,7 @@ class TrainOptions(RunOptions):
         preset: Network to train, with the number of classes of the data.
         depth: Blocks, if not the preset's.
         si: Whether to have the spatial interaction branch, if not as the preset.
+        mlp_ratio: Hidden over input width of the MLP, if not as the preset; twins have 4.
         scheme: Binarization scheme, a key of `vitc.models.schemes.SCHEMES`.
         elastic: Whether attention masks are the scheme's own (BiT's).
         norm: ``batch`` or ``layer``, if not as the preset.
@@ -150,6 +151,7 @@ class TrainOptions(RunOptions):
     preset: str = "micro"
     depth: int | None = None
     si: bool | None = None
+    mlp_ratio: int | None = None
     scheme: str = "bibert"
     elastic: bool = False
     norm: str | None = None
@@ -195,6 +197,8 @@ class TrainOptions(RunOptions):
                 f"crop_scale is {self.crop_scale[0]} to {self.crop_scale[1]}.",
                 "Give the smallest and the largest share, in (0, 1].",
             )
+        if self.mlp_ratio is not None:
+            self._check_positive("mlp_ratio")
         if self.full_precision:
             self._refuse_bits()
         self._check_fine_tuning()

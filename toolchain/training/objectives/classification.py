@@ -272,13 +272,17 @@ class Classification(Objective[TrainResult]):
 def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
     if options.full_precision:
         return config.replace(
-            image_size=options.image_size, classes=len(data.labels), depth=options.depth
+            image_size=options.image_size,
+            classes=len(data.labels),
+            depth=options.depth,
+            mlp_ratio=options.mlp_ratio,
         )
     sized = config.replace(
         image_size=options.image_size,
         classes=len(data.labels),
         depth=options.depth,
         si=options.si,
+        mlp_ratio=options.mlp_ratio,
         weight_bits=options.weight_bits,
         norm=options.norm,
         merge=options.merge,
