@@ -19,7 +19,7 @@ from vitc.bench import BenchOptions, bench, inspect
 from vitc.devices.instructions import count_instructions
 from vitc.errors import VitcError
 from vitc.runtime import Artefact
-from vitc.runtime.arrays import probe_inputs
+from vitc.runtime.arrays import PROBE_EXTENT, probe_inputs
 from vitc.runtime.port import Port
 
 EXAMPLE = {"stream": torch.zeros(2, 5, 40), "other": torch.zeros(2, 5, 40)}
@@ -128,8 +128,19 @@ def test_random_inputs_respect_the_limit_of_an_index() -> None:
     assert [made[port.name].shape for port in ports] == [(4, 50), (4, 50), (2,)]
     assert set(np.unique(made["words"])) == set(range(7))
     assert set(np.unique(made["bits"])) == {0, 1}
-    with pytest.raises(VitcError, match=r"n\] has a length of its own"):
-        probe_inputs((Port("codes", "float32", (3, None)),), 1, 0)
+
+
+def test_random_rows_of_packed_bits_have_no_spare_bits_and_the_extent_is_that_of_all() -> None:
+    ports = (
+        Port("query", "uint8", (2, 3), per_image=False),
+        Port("documents", "uint8", (None, 2, 3), per_image=False),
+        Port("codes", "float32", (None, 3)),
+    )
+    made = probe_inputs(ports, 4, 0, n=50, widths={"query": 21, "documents": 21})
+    assert [made[port.name].shape for port in ports] == [(2, 3), (50, 2, 3), (4, 50, 3)]
+    assert made["documents"][..., 2].max() == 31
+    assert made["documents"][..., :2].max() > 250
+    assert probe_inputs(ports, 1, 0)["codes"].shape == (1, PROBE_EXTENT, 3)
 
 
 def test_a_classifier_with_a_configuration_keeps_its_twin() -> None:

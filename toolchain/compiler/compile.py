@@ -17,7 +17,7 @@ from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.fingerprint import compiler_fingerprint
 from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
 from vitc.compiler.pipeline import Dump, make_plan
-from vitc.compiler.plan import Buffer, Plan, Port, Step, plan_workspace
+from vitc.compiler.plan import ALIGNMENT, Buffer, Plan, Port, Step, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
@@ -241,7 +241,7 @@ class _Making:
             passes=(*facts.passes, f"choose_kernels({asked.machine.isa})"),
             target=TargetFacts.of(asked.machine),
             batch=asked.batch,
-            workspace_bytes=max(plan.workspace for plan in self.program.values()),
+            workspace_bytes=max(ALIGNMENT, *(plan.workspace for plan in self.program.values())),
             sizes={
                 "library": (self.built / LIBRARY).stat().st_size,
                 "weights": len(self._weights.data),

@@ -18,7 +18,7 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.copy_rows import copy_rows_kernel
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.signs import signs_kernel
-from vitc.targets.layouts import Floats, Signs
+from vitc.targets.layouts import Floats, Layout, Signs
 from vitc.targets.layouts.views import simplified
 from vitc.targets.packing import ROW_PADDING, Axis
 from vitc.targets.tiles import Tile
@@ -47,16 +47,23 @@ def emit(
     """
     emission = Emission(graph, isa, tiles or {})
     for op, choice in choices.items():
-        emission.hold(op.output, choice.form, choice.rule.build(op, choice.form, emission))
+        made = choice.rule.build(op, choice.form, emission)
+        if isinstance(made, Port):
+            continue
+        emission.hold(op.output, choice.form, made)
         for form in choice.others:
-            emission.hold_too(op.output, form, choice.rule.build(op, form, emission))
-    outputs = tuple(emission.given(name, use) for name, use in graph.outputs.items())
+            again = choice.rule.build(op, form, emission)
+            assert isinstance(again, Buffer)  # noqa: S101 - ports are written once
+            emission.hold_too(op.output, form, again)
+    outputs = tuple(
+        emission.given(name, use) for name, use in graph.outputs.items() if not use.value.port
+    )
     ports = tuple(emission.port(value) for value in graph.inputs)
     return Plan(emission.steps(outputs), ports, outputs, emission.identities)
 
 
 _DTYPES: Mapping[Kind, str] = {
-    "bits": "uint8", "int": "int32", "float": "float32", "index": "int32"
+    "bits": "uint8", "int": "int32", "float": "float32", "index": "int32", "packed": "uint8"
 }  # fmt: skip
 
 
@@ -233,6 +240,31 @@ class Emission:
         """Append the step that writes an operator's value, and return its buffer."""
         return self._append(kernel, operands, self._buffer(op, form), cost)
 
+    def step_over(
+        self, op: Op, over: Port, kernel: Kernel, operands: Sequence[Operand], cost: Cost
+    ) -> Port:
+        """Append the step that writes an operator's value to its port, and return that.
+
+        Args:
+            op: The operator.
+            over: The port whose extent is the number of tasks.
+            kernel: What it calls.
+            operands: What that reads.
+            cost: Of one row of the extent.
+        """
+        port = op.output.port
+        assert port is not None  # noqa: S101 - as `read` makes what is over the extent of a run
+        self._items.append(
+            Step(kernel, tuple(operands), (port,), op.layer, port.name, cost, over=over)
+        )
+        return port
+
+    def beside(
+        self, kernel: Kernel, operands: Sequence[Operand], layout: Layout, name: str
+    ) -> Buffer:
+        """Append a step that writes something that is no value of the graph."""
+        return self._append(kernel, operands, Buffer(self._name(name), layout), Cost())
+
     def _buffer(self, op: Op, form: Form) -> Buffer:
         """A buffer for an operator's value."""
         value = op.output
@@ -260,7 +292,7 @@ class Emission:
 
 
 def _port(value: Value) -> Port:
-    return Port(value.name, _DTYPES[value.kind], value.shape, limit=value.limit)
+    return value.port or Port(value.name, _DTYPES[value.kind], value.shape, limit=value.limit)
 
 
 def _identity(stem: str, key: tuple[Any, ...]) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vitc.compiler.order import Order
 from vitc.dialect.ops import DOMAIN
 from vitc.errors import VitcError
+from vitc.runtime.port import Port
 from vitc.targets.layouts.views import View
 
 __all__ = [
@@ -36,8 +37,9 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-Kind = Literal["bits", "int", "float", "index"]
-"""Bits are {0, 1}; a bit stands for a sign, or for itself in a mask. An index picks rows."""
+Kind = Literal["bits", "int", "float", "index", "packed"]
+"""Bits are {0, 1}; a bit stands for a sign, or for itself in a mask. An index picks rows. Packed
+bits are the bytes of a port of the whole run."""
 
 
 EPSILON = 1e-5
@@ -62,6 +64,8 @@ class Value:
         limit: Of an input that is an index: how many rows there are to pick from.
         shown: What in the file it is where it has no tap, with the views to that; None for what
             has its name, and empty for nothing.
+        port: Of what belongs to the whole run, not to an image: `shape` is then that of the port,
+            without the extent of the run, which comes first.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Value:
     taps: list[tuple[str, tuple[View, ...]]] = field(default_factory=list)
     limit: int | None = None
     shown: tuple[tuple[str, tuple[View, ...]], ...] | None = None
+    port: Port | None = None
 
     @property
     def rows(self) -> int:

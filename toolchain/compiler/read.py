@@ -19,7 +19,10 @@ import onnx_ir as ir
 from vitc.compiler.graph import VIEW, Array, Graph, Input, Kind, Op, Use, Value
 from vitc.dialect.metadata import LAYER_KEY
 from vitc.dialect.ops import DOMAIN
+from vitc.dialect.packing import packed_width
 from vitc.errors import VitcError
+from vitc.onnx_files.ports import run_ports
+from vitc.runtime.port import EXTENT, Port
 from vitc.targets.layouts.views import View, viewed_shape
 
 __all__ = ["read"]
@@ -28,12 +31,15 @@ _INPUTS: Mapping[ir.DataType, Kind] = {
     ir.DataType.FLOAT: "float",
     ir.DataType.INT32: "int",
     ir.DataType.INT64: "int",
+    ir.DataType.UINT8: "packed",
 }
 
 _MOST_ELEMENTS = 1 << 28
 """Of a value; scores have as many, which never are in memory at once."""
 _MOST_LISTED = 1 << 26
 """Of a value that is viewed, or a constant that is computed: their elements are listed here."""
+
+_SCAN = (DOMAIN, "MaxSimHamming")
 
 _HINT = "Export the model again with `vitc export --format packed`."
 _PICKED = "its rows are picked by something else than an input of integers"
@@ -55,7 +61,8 @@ def read(model: ir.Model, taps: Collection[str]) -> Graph:
         VitcError: If an operator is unknown, or its sizes contradict each other.
     """
     reader = _Reader(frozenset(taps))
-    inputs = [reader.input(value) for value in model.graph.inputs]
+    own = run_ports(model)
+    inputs = [reader.input(value, own.get(str(value.name))) for value in model.graph.inputs]
     for node in model.graph:
         reader.node(node)
     outputs = {str(value.name): reader.output(value) for value in model.graph.outputs}
@@ -72,16 +79,19 @@ class _Reader:
         self._viewed: dict[Value, Value] = {}
         self._inputs: list[Value] = []
 
-    def input(self, value: ir.Value) -> Value:
+    def input(self, value: ir.Value, port: Port | None) -> Value:
         name = str(value.name)
         sizes = [] if value.shape is None else list(value.shape)[1:]
+        if port is not None:
+            sizes = [size for size in port.shape if size is not None]
         if not sizes or not all(isinstance(size, int) for size in sizes):
             raise VitcError(f"The input {name} has no fixed size.", _HINT)
         kind = _INPUTS.get(value.dtype) if value.dtype is not None else None
         if kind is None:
             found = "nothing" if value.dtype is None else value.dtype.name
             raise VitcError(f"The input {name} holds {found}, wanted floats or integers.", _HINT)
-        known = Value(name, kind, tuple(int(size) for size in sizes))  # type: ignore[arg-type]
+        shape = tuple(int(size) for size in sizes)  # type: ignore[arg-type]
+        known = Value(name, kind, shape, port=port)
         self._known[value] = known
         self._inputs.append(known)
         return known
@@ -128,6 +138,10 @@ class _Reader:
             raise call.refused(f"its result of {list(shape)} is of no sensible size")
         name = str(node.outputs[0].name)
         output = Value(name, kind, shape, [(name, ())] if name in self.taps else [])
+        if _type(node) == _SCAN:
+            output.port = Port(name, "int32", (None, *shape), per_image=False)
+        elif any(isinstance(operand, Value) and operand.port for operand in call.operands):
+            raise call.refused("it reads what belongs to the whole run, not to an image")
         if op_kind == VIEW and isinstance(call.operands[0], Value):
             self._viewed[output] = call.operands[0]
         if op_kind == "Gather":
@@ -547,6 +561,23 @@ def _scores(call: _Call) -> tuple[Kind, Shape]:
     return "int", (*queries[:-1], keys[-2])
 
 
+def _max_sim(call: _Call) -> tuple[Kind, Shape]:
+    ports = [operand.port for operand in call.operands if isinstance(operand, Value)]
+    extents = [port.extent for port in ports if port is not None]
+    if len(ports) != len(call.operands) or extents != [False, True]:
+        raise call.refused(
+            f"its documents are no input [{EXTENT}, vectors, bytes], or its query is no input of "
+            "fixed sizes"
+        )
+    *texts, _, width = call.shape(0)
+    wanted = packed_width(call.attributes["k"])
+    if not width == call.shape(1)[-1] == wanted or len(texts) > 1 or len(call.shape(1)) != 2:
+        raise call.refused(
+            f"queries of {list(call.shape(0))} bytes meet documents of {list(call.shape(1))}"
+        )
+    return "int", tuple(texts)
+
+
 def _biased_mask(call: _Call) -> tuple[Kind, Shape]:
     scores, bias, excluded = call.shape(0), call.constant(1).shape, call.constant(2).shape
     windows = scores[-4] if len(scores) > 3 else 1
@@ -625,6 +656,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     (DOMAIN, "ElasticMask"): _bits,
     (DOMAIN, "IntegerThreshold"): _bits,
     (DOMAIN, "MaskSignMatMul"): _mask_product,
+    _SCAN: _max_sim,
     (DOMAIN, "RowBestMask"): _bits,
     (DOMAIN, "SumThreshold"): _bits,
 }

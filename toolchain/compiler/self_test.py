@@ -20,6 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitc.onnx_files import run_with_taps, session
+from vitc.onnx_files.ports import packed_widths
 from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.manifest import EntryFacts
 from vitc.runtime.port import Port
@@ -67,7 +68,7 @@ def write_self_test(folder: Path, model: ir.Model, entry: EntryFacts) -> None:
     """
     opened = session(model, [port.name for port in entry.outputs], confined=True)
     best = np.inf
-    for given in _candidates(entry):
+    for given in _candidates(entry, model):
         expected = _run(opened, entry, given)
         moved = max(
             float(np.abs(value - expected[name]).max())
@@ -98,8 +99,9 @@ def settle_self_test(folder: Path, entry: EntryFacts, run: Run) -> Arrays | None
     from vitc.onnx_files import load_onnx
 
     names = [port.name for port in entry.outputs]
-    opened = session(load_onnx(folder / "model.onnx")[0], names, confined=True)
-    for other in _candidates(entry):
+    model = load_onnx(folder / "model.onnx")[0]
+    opened = session(model, names, confined=True)
+    for other in _candidates(entry, model):
         expected = _run(opened, entry, other)
         if agrees(run(other), expected):
             _write(folder, entry, other, expected)
@@ -129,9 +131,10 @@ def _run(opened: ConfinedSession, entry: EntryFacts, given: Arrays) -> dict[str,
     return {port.name: made[port.name].astype(port.dtype) for port in entry.outputs}
 
 
-def _candidates(entry: EntryFacts) -> Iterator[dict[str, Array]]:
+def _candidates(entry: EntryFacts, model: ir.Model) -> Iterator[dict[str, Array]]:
+    widths = packed_widths(model)
     for seed in range(_CANDIDATES):
-        yield probe_inputs(entry.inputs, 1, seed)
+        yield probe_inputs(entry.inputs, 1, seed, widths=widths)
 
 
 def _disturbed(given: Arrays) -> Iterator[dict[str, Array]]:

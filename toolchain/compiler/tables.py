@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.compiler.places import runs_of
-from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Operand, Plan, Port
+from vitc.compiler.plan import ALIGNMENT, Buffer, Constant, Operand, Plan, Port, Step
 from vitc.errors import VitcError
 from vitc.runtime.port import DTYPES, classifier
 from vitc.targets.isa import ISAS
@@ -20,6 +20,8 @@ __all__ = ["Weights", "collect_weights", "write_tables"]
 
 _MOST_PORTS = 64
 """VITC_MAX_PORTS of vitc_model.h."""
+_MOST_OFFSET = 1 << 30
+"""Bytes of a port that a kernel is given at once, whose offsets are of 32 bits."""
 
 WEIGHTS_ASSEMBLY = """\
         .section .rodata.vitc_weights,"a"
@@ -160,11 +162,35 @@ class _Entry:
 
     def _step(self, index: int) -> str:
         step = self.plan.steps[index]
+        if step.over is not None:
+            return self._step_over(index, step)
         arguments = [self._place(operand) for operand in (*step.operands, *step.outputs)]
         call = ",\n      ".join([*arguments, "begin, end"])
         return (
             f"static void step_{self.number}_{index}(const vitc_frame *frame, int32_t begin, "
             f"int32_t end) {{\n  {step.kernel.symbol}(\n      {call});\n}}"
+        )
+
+    def _step_over(self, index: int, step: Step) -> str:
+        """A step over the extent, in parts whose offsets a kernel can hold in 32 bits."""
+        operands = (*step.operands, *step.outputs)
+        rows = [
+            operand.values * operand.itemsize
+            if isinstance(operand, Port) and operand.shape[:1] == (None,)
+            else 0
+            for operand in operands
+        ]
+        most = max(1, _MOST_OFFSET // max(1, *rows))
+        arguments = [
+            self._place(operand) + (f" + (size_t)at * {row}" if row else "")
+            for operand, row in zip(operands, rows, strict=True)
+        ]
+        call = ",\n        ".join([*arguments, "0, next - at"])
+        return (
+            f"static void step_{self.number}_{index}(const vitc_frame *frame, int32_t begin, "
+            f"int32_t end) {{\n  for (int32_t at = begin, next; at < end; at = next) {{\n"
+            f"    next = end - at > {most} ? at + {most} : end;\n"
+            f"    {step.kernel.symbol}(\n        {call});\n  }}\n}}"
         )
 
     def _place(self, operand: Operand) -> str:

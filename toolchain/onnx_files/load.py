@@ -50,7 +50,12 @@ __all__ = ["ModelFacts", "is_inlined", "load_onnx", "read_facts"]
 
 _EXPORT = "Write it with `vitc export CKPT --out M.onnx`."
 _STANDARD = ("", "ai.onnx")
-_INPUT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+_INPUT_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT8,
+)
 _UNBOUNDED = frozenset({"Loop", "Scan", "SequenceMap"})
 """What can run for ever on no input at all."""
 
@@ -324,7 +329,7 @@ def _check_input(file: Path, image: onnx.ValueInfoProto) -> None:
     if not fits:
         raise VitcError(
             f"{file}: the input {image.name} is no batch of at most {LARGEST_IMAGE} values each, "
-            "of fp32 or integers.",
+            "of fp32, integers or bytes.",
             _EXPORT,
         )
 

@@ -7,10 +7,11 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vitc.dialect.ops import DOMAIN
 from vitc.errors import VitcError
-from vitc.runtime.port import Port
+from vitc.runtime.port import EXTENT, Port
 
-__all__ = ["input_ports", "output_ports"]
+__all__ = ["input_ports", "output_ports", "packed_widths", "run_ports"]
 
 _DTYPES: Final = {
     ir.DataType.FLOAT: "float32",
@@ -34,7 +35,8 @@ def input_ports(model: ir.Model) -> tuple[Port, ...]:
     Raises:
         VitcError: If an input is of another type, or its size depends on more than the images.
     """
-    return tuple(_port(value) for value in model.graph.inputs)
+    own = run_ports(model)
+    return tuple(own.get(str(value.name)) or _port(value) for value in model.graph.inputs)
 
 
 def output_ports(model: ir.Model) -> tuple[Port, ...]:
@@ -43,7 +45,60 @@ def output_ports(model: ir.Model) -> tuple[Port, ...]:
     Raises:
         VitcError: If an output is of another type, or its size depends on more than the images.
     """
-    return tuple(_port(value) for value in model.graph.outputs)
+    own = run_ports(model)
+    return tuple(own.get(str(value.name)) or _port(value) for value in model.graph.outputs)
+
+
+def run_ports(model: ir.Model) -> dict[str, Port]:
+    """Inputs and outputs that belong to the whole run, by their names.
+
+    Those are the ones with an axis called `EXTENT`, which comes first, and, where an input has it,
+    those without an open axis.
+
+    Raises:
+        VitcError: If one is of another type, or another of its axes is open.
+    """
+    graph = model.graph
+    if not any(_open(value)[:1] == [EXTENT] for value in graph.inputs):
+        return {}
+    found = {}
+    for value in (*graph.inputs, *graph.outputs):
+        if EXTENT in _open(value) or not _open(value):
+            found[str(value.name)] = _run_port(value)
+    return found
+
+
+def packed_widths(model: ir.Model) -> dict[str, int]:
+    """How many bits the last axis of each input holds that a scan reads packed."""
+    return {
+        str(value.name): node.attributes["k"].as_int()
+        for node in model.graph
+        if (node.domain, node.op_type) == (DOMAIN, "MaxSimHamming")
+        for value in node.inputs
+        if value is not None and value.is_graph_input()
+    }
+
+
+def _open(value: ir.Value) -> list[str]:
+    """Names of the axes that are not of fixed size."""
+    return (
+        []
+        if value.shape is None
+        else [str(size.value) for size in value.shape if not isinstance(size, int)]
+    )
+
+
+def _run_port(value: ir.Value) -> Port:
+    dtype = None if value.dtype is None else _DTYPES.get(value.dtype)
+    sizes = [] if value.shape is None else list(value.shape)
+    shape = tuple(size if isinstance(size, int) else None for size in sizes)
+    if dtype is None or not shape or None in shape[1:]:
+        raise VitcError(
+            f"The port {value.name} is {value.dtype} {sizes}, wanted floats, integers or bits, "
+            f"the axis {EXTENT} first and all other sizes fixed.",
+            "Give it such an axis.",
+        )
+    return Port(str(value.name), dtype, shape, per_image=False)
 
 
 def _port(value: ir.Value) -> Port:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from vitc.errors import VitcError
 from vitc.runtime.images import as_images, plain_array
 from vitc.runtime.port import Port
 
-__all__ = ["Bound", "as_port_array", "bind_inputs", "filled", "probe_inputs"]
+__all__ = ["PROBE_EXTENT", "Bound", "as_port_array", "bind_inputs", "filled", "probe_inputs"]
 
 Array = npt.NDArray[np.generic]
 
@@ -19,6 +20,8 @@ _KINDS = {"float32": "fV", "int32": "iu", "uint8": "iub"}
 _IMAGE_AXES = 3
 _INTEGERS = 16
 """Below which integers of no known range are probed."""
+PROBE_EXTENT = 41
+"""Rows of a port of the extent of a run that are probed: no tile divides them."""
 
 
 class Bound(dict[str, Array]):
@@ -151,22 +154,32 @@ def as_port_array(given: object, port: Port, name: str) -> Array:
     return np.ascontiguousarray(array, port.dtype)
 
 
-def probe_inputs(ports: tuple[Port, ...], images: int, seed: int) -> dict[str, Array]:
+def probe_inputs(
+    ports: tuple[Port, ...],
+    images: int,
+    seed: int,
+    *,
+    n: int = PROBE_EXTENT,
+    widths: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Array]:
     """Deterministic random arrays that fit input ports: floats N(0, 1), integers in their limits.
 
-    Raises:
-        VitcError: If a port has an extent, whose length nobody said.
+    Args:
+        ports: The inputs.
+        images: How many, where a port is of each image.
+        seed: Of the numbers.
+        n: Extent of the run, where a port has it.
+        widths: Of ports of packed bits, how many bits their last axis holds; bytes of other ports
+            are 0 or 1.
     """
-    for port in ports:
-        if port.extent:
-            raise VitcError(
-                f"The input {port} has a length of its own in each run, so there is no random one.",
-                "Give arrays of a length to `vitc.open(DIR).load().run`.",
-            )
     rng = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for port in ports:
-        shape = port.sizes(images)
+        shape = port.sizes(images, n)
+        if port.name in widths:
+            bits = rng.integers(0, 2, (*shape[:-1], widths[port.name]), dtype=np.uint8)
+            made[port.name] = np.packbits(bits, axis=-1, bitorder="little")
+            continue
         if port.dtype == "float32":
             made[port.name] = rng.standard_normal(shape, dtype=np.float32)
         else:

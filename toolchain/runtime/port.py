@@ -10,11 +10,16 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["DTYPES", "MOST_AXES", "Port", "classifier"]
+__all__ = ["DTYPES", "EXTENT", "MOST_AXES", "Port", "classifier"]
 
 DTYPES: Final = ("float32", "int32", "uint8")
 """What a port holds, numbered as `vitc_dtype` of vitc_model.h: floats, integers and indices, bits
 that are {0, 1} or packed."""
+
+EXTENT: Final = "n"
+"""Name, in an ONNX file, of an axis whose length each run chooses. Where an input has it, inputs of
+fixed sizes belong to the whole run as well; elsewhere the first axis of every input is that of
+images."""
 
 MOST_AXES: Final = 8
 _MOST: Final = 1 << 31

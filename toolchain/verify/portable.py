@@ -23,6 +23,7 @@ from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
 from vitc.onnx_files import load_onnx
 from vitc.onnx_files.confined import ConfinedSession
+from vitc.onnx_files.ports import packed_widths
 from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
 from vitc.runtime.manifest import EntryFacts
@@ -62,13 +63,15 @@ def check_against_onnx(
         VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
     entry = artefact.manifest.entries[0]
-    given = _probes(entry, images, seed)
-    if also is not None:
+    loaded = load_onnx(artefact.onnx)[0]
+    given = _probes(entry, images, seed, packed_widths(loaded))
+    count = images
+    if also is not None and all(port.per_image for port in entry.inputs):
         given = {name: np.concatenate([part, also[name]]) for name, part in given.items()}
-    count = images if also is None else images + len(next(iter(also.values())))
+        count += len(next(iter(also.values())))
     done = device.run(artefact, given, RunRequest(trace=True))
     trace = {**(done.trace or {}), **done.outputs}
-    model = ir.to_proto(load_onnx(artefact.onnx)[0])
+    model = ir.to_proto(loaded)
     expected = _run(forced(model, trace), given, trace)
     layers = tuple(
         _compare(name, expected[name], trace[name])
@@ -98,12 +101,14 @@ def check_against_onnx(
     )
 
 
-def _probes(entry: EntryFacts, images: int, seed: int) -> dict[str, NDArray[Any]]:
+def _probes(
+    entry: EntryFacts, images: int, seed: int, widths: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
     if entry.classifier is not None:
         (channels, height, width), _ = entry.classifier
         if channels == _COLOURS and height == width:
             return {entry.inputs[0].name: probe_images(images, height, seed=seed)}
-    return probe_inputs(entry.inputs, images, seed)
+    return probe_inputs(entry.inputs, images, seed, widths=widths)
 
 
 def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:

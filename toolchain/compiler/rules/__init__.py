@@ -26,6 +26,7 @@ from vitc.compiler.rules.layer_norm import LayerNorm
 from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
+from vitc.compiler.rules.max_sim import MaxSim
 from vitc.compiler.rules.patch_embedding import PatchEmbedding
 from vitc.compiler.rules.rule import Rule
 from vitc.dialect.ops import DOMAIN
@@ -46,5 +47,6 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     (DOMAIN, "Binarize"): Binarize(),
     (DOMAIN, "BinaryLinearResidual"): LinearResidual(),
     (DOMAIN, "BinaryLinearThreshold"): LinearThreshold(),
+    (DOMAIN, "MaxSimHamming"): MaxSim(),
 }
 """By domain and type of an operator."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Op, Use
-from vitc.compiler.plan import Buffer
+from vitc.compiler.plan import Buffer, Port
 from vitc.targets.isa import Isa
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
-        """Append its steps, and return the buffer of its value.
+    def build(self, op: Op, form: Form, emission: Emission) -> Buffer | Port:
+        """Append its steps, and return the buffer of its value, or the port that it is written to.
 
         Raises:
             VitcError: If no kernel does what it does.
