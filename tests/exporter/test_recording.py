@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vitc.errors import VitcError
 from vitc.exporter.capture import capture
+from vitc.exporter.recording import PerImage, record
 from vitc.exporter.taps import name_taps
 from vitc.models.taps import tap
 from vitc.onnx_files import session
@@ -47,6 +48,11 @@ def windows(x):
     return x.reshape(-1, 2, x.shape[-1])
 
 
+def _without_autocast(x):
+    with torch.autocast(x.device.type, enabled=False):
+        return x.to(torch.float32) * 2
+
+
 WORKS = {
     "in place, on a tensor of its own": lambda m, x: F.relu_(x + 1).add_(m.mean),
     "in place, on a view that is all that is left": lambda m, x: (x * 2).transpose(1, 2).sub_(1),
@@ -62,6 +68,11 @@ WORKS = {
     "a matrix": lambda m, x: F.linear(x.flatten(1)[:, :6], m.weight, m.weight[:, 0]),
     "a norm without weights": lambda m, x: F.layer_norm(x, (6,)),
     "gelu": lambda m, x: F.gelu(x) - F.gelu(x, approximate="tanh"),
+    "a tensor where its input is": lambda m, x: x + torch.ones(4, 1, device=x.device).to(x.device),
+    "what is computed by place": lambda m, x: _without_autocast(x) + m.mean,
+    "another view of its own tensor": lambda m, x: (x + 1).unsqueeze_(1).squeeze_(1).add_(1),
+    "parts of weights": lambda m, x: F.linear(x, m.weight[1:, :]) * m.weight[1:, 0].add(1),
+    "numbers of a constant": lambda m, x: x * torch.tensor(3.0).item() + float(torch.tensor(2)),
     "shapes for each image": lambda m, x: x.new_ones(x.shape[0], 1, 1).expand(-1, 4, 6) + x,
 }  # fmt: skip
 
@@ -79,6 +90,10 @@ def test_the_graph_computes_what_the_network_computes(name):
 
 REFUSED = {
     "data of its input": (lambda m, x: x[:, : int(x.sum())], "depends on the data of its input"),
+    "classes": (lambda m, x: F.one_hot(x[:, 0].long()), "depends on the data of its input"),
+    "a mask": (lambda m, x: x[x > 0], "depends on the data of its input"),
+    "where it is not zero": (lambda m, x: x.nonzero(), "depends on the data of its input"),
+    "an array of numpy": (lambda m, x: x + torch.from_numpy(x.numpy()), "could not be traced"),
     "branches on data": (lambda m, x: x if x.sum() > 0 else -x, "depends on the data of its input"),
     "the number of images": (lambda m, x: x / x.shape[0], "the number of images as a number"),
     "a slice as long": (lambda m, x: x[:, : x.shape[0]], "the number of images as a number"),
@@ -101,6 +116,17 @@ def test_what_no_graph_can_hold_is_refused_in_a_sentence(name):
     forward, words = REFUSED[name]
     with pytest.raises(VitcError, match=words):
         capture(Written(forward).eval(), torch.zeros(2, 4, 6))
+
+
+HALVED = torch.library.Library("vitc_tests", "DEF")
+HALVED.define("halved(Tensor x) -> Tensor")
+HALVED.impl("halved", lambda x: torch.from_numpy(x.numpy()[:, :, ::2].copy()), "CPU")
+
+
+def test_an_operator_that_does_not_say_its_shape_shows_it():
+    model = Written(lambda m, x: torch.ops.vitc_tests.halved(x + 1) * 2)
+    recording = record(model.eval(), torch.zeros(2, 4, 6))
+    assert recording.outputs["logits"].shape == (PerImage(1), 4, 3)
 
 
 def test_an_operator_without_a_form_in_onnx_is_named():

@@ -18,16 +18,11 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vitc.errors import VitcError
+from vitc.exporter.dataless import Dataless, Shapes, storage
 from vitc.models.taps import marking
 
 __all__ = ["Call", "PerImage", "Recording", "Size", "Value", "named_outputs", "record"]
@@ -125,11 +120,16 @@ class _Notebook(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[_Noted] = []
+        self._shapes = Shapes()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True, the default, imports the compiler of torch
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = self._shapes(func, args, kwargs or {})
         self.calls.append(_Noted(func, tuple(args), dict(kwargs or {}), result))
         return result
 
@@ -154,19 +154,14 @@ def record(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Recording:
 def _run(model: nn.Module, examples: Iterable[Tensor], batch: int) -> _Run:
     notebook = _Notebook()
     try:
-        with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True), marking():
-            inputs = [
-                torch.zeros(batch, *one.shape[1:], dtype=one.dtype, device=one.device)
-                for one in examples
-            ]
-            with notebook:
-                result = model(*inputs)
+        inputs: list[Tensor] = [
+            Dataless(torch.empty(batch, *one.shape[1:], dtype=one.dtype, device="meta"))
+            for one in examples
+        ]
+        with torch.inference_mode(), marking(), notebook:
+            result = model(*inputs)
     except VitcError:
         raise
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise VitcError(
-            f"The model could not be traced: {error.func} depends on the data of its input.", _HINT
-        ) from error
     except Exception as error:  # whatever its own code raises
         first = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise VitcError(f"The model could not be traced: {first}", _HINT) from error
@@ -279,7 +274,7 @@ class _Link:
                     "Write that step without changing a tensor in place.",
                 )
         if values[0] is None:
-            if isinstance(pair[0], FakeTensor):
+            if isinstance(pair[0], Dataless):
                 raise VitcError("The model reads a tensor that no operator made.", _HINT)
             constant = Value(tuple(pair[0].shape), pair[0].dtype, data=pair[0].detach().clone())
             self._bind(pair, constant)
@@ -298,7 +293,7 @@ class _Link:
             self._known[id(tensor)] = value
             self._stale.pop(id(tensor), None)
             self._kept.append(tensor)  # or another tensor could get its number
-            sharing = self._sharing.setdefault(tensor.untyped_storage()._cdata, [])
+            sharing = self._sharing.setdefault(storage(tensor), [])
             if id(tensor) not in sharing:
                 sharing.append(id(tensor))
 
@@ -310,7 +305,7 @@ class _Link:
                 f"The model changes its own parameters or constants while it runs ({operator}).",
                 "A network in inference form leaves them as they are.",
             )
-        for shared in self._sharing[changed.untyped_storage()._cdata]:
+        for shared in self._sharing[storage(changed)]:
             self._stale[shared] = str(operator)
 
 

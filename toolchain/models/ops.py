@@ -4,10 +4,15 @@ All act on unpacked bits: uint8 {0, 1}, where 1 stands for +1 (or for 1 in a mas
 as float32 products of {-1, 0, +1}, which is exact as long as fewer than 2**24 terms are added; that
 stays true under reduced-precision matmul modes, because such operands fit any of them.
 
-Importing this module registers the ops; the exporter records them as single calls.
+Importing this module registers the ops; the exporter records them as single calls. They have no
+gradients. They are registered with the dispatcher itself: what `torch.library.custom_op` puts
+around a kernel costs more than most of these, and importing the compiler of torch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -25,42 +30,59 @@ __all__ = [
     "tap",
 ]
 
+_Library: Any = torch.library.Library
+_LIBRARY: Final = _Library("vitc", "DEF")  # operators live as long as it does
+
+
+def _operator(kernel: Callable[..., Tensor]) -> Any:
+    """Register a kernel as the operator of its name; that takes its place."""
+    name = kernel.__name__
+    _LIBRARY.define(name + torch.library.infer_schema(kernel, mutates_args=()))
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    return getattr(torch.ops.vitc, name).default
+
+
+def _shape_of(operator: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Register what says the shape of an operator's result, on tensors without data."""
+    shape_of: Any = torch.library.register_fake(f"vitc::{operator}")
+    return lambda kernel: shape_of(kernel)
+
 
 def _signs(bits: Tensor) -> Tensor:
     return bits.to(torch.float32) * 2 - 1
 
 
-@torch.library.custom_op("vitc::binarize", mutates_args=())
+@_operator
 def binarize(x: Tensor) -> Tensor:
     """Bits of the signs of `x`, any shape: 1 where x >= 0, so sgn(0) = +1."""
     return (x >= 0).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::binary_linear", mutates_args=())
+@_operator
 def binary_linear(bits: Tensor, weight: Tensor) -> Tensor:
     """Sign products: bits [.., K] and weight bits [O, K] to int32 [.., O]."""
     return (_signs(bits) @ _signs(weight).mT).to(torch.int32)
 
 
-@torch.library.custom_op("vitc::binary_scores", mutates_args=())
+@_operator
 def binary_scores(q: Tensor, k: Tensor) -> Tensor:
     """Sign products of two activations: q and k bits [.., N, d] to int32 [.., N, N]."""
     return (_signs(q) @ _signs(k).mT).to(torch.int32)
 
 
-@torch.library.custom_op("vitc::softmax_mask", mutates_args=())
+@_operator
 def softmax_mask(p: Tensor, ratio: float) -> Tensor:
     """Mask bits of probabilities [.., N]: 1 where p >= ratio * (largest p of the row)."""
     return (p >= ratio * p.amax(dim=-1, keepdim=True)).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::row_best_mask", mutates_args=())
+@_operator
 def row_best_mask(scores: Tensor, slack: int) -> Tensor:
     """Mask bits of integer scores [.., N]: 1 where score >= (largest of the row) - 2 * slack."""
     return (scores >= scores.amax(dim=-1, keepdim=True) - 2 * slack).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::biased_best_mask", mutates_args=())
+@_operator
 def biased_best_mask(scores: Tensor, bias: Tensor, excluded: Tensor, cut: float) -> Tensor:
     """Mask bits of scores int32 [.., G, h, N, M] with a bias, decided in fp32 wherever it runs.
 
@@ -78,7 +100,7 @@ def biased_best_mask(scores: Tensor, bias: Tensor, excluded: Tensor, cut: float)
     return (t >= least).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::elastic_mask", mutates_args=())
+@_operator
 def elastic_mask(scores: Tensor, terms: Tensor, least: Tensor) -> Tensor:
     """Mask bits of integer scores [.., N] by two tables int64 [S].
 
@@ -88,69 +110,69 @@ def elastic_mask(scores: Tensor, terms: Tensor, least: Tensor) -> Tensor:
     return (least[above] > terms[above].sum(dim=-1, keepdim=True)).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::sum_threshold", mutates_args=())
+@_operator
 def sum_threshold(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Bits of integers: 1 where x >= first + second, one addition and one comparison in fp32."""
     return (x.float() >= first.float() + second.float()).to(torch.uint8)
 
 
-@torch.library.custom_op("vitc::mask_sign_matmul", mutates_args=())
+@_operator
 def mask_sign_matmul(mask: Tensor, v: Tensor) -> Tensor:
     """Mask {0, 1} [.., N, N] times the signs of bits v [.., N, d], int32 [.., N, d]."""
     return (mask.to(torch.float32) @ _signs(v)).to(torch.int32)
 
 
-@torch.library.custom_op("vitc::tap", mutates_args=())
+@_operator
 def tap(x: Tensor, name: str) -> Tensor:  # noqa: ARG001  (the name is for the exporter)
     """Identity that carries the name of a value into an exported file."""
     return x.clone()
 
 
-@binarize.register_fake
+@_shape_of("binarize")
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.uint8)
 
 
-@binary_linear.register_fake
+@_shape_of("binary_linear")
 def _(bits: Tensor, weight: Tensor) -> Tensor:
     return bits.new_empty((*bits.shape[:-1], weight.shape[0]), dtype=torch.int32)
 
 
-@binary_scores.register_fake
+@_shape_of("binary_scores")
 def _(q: Tensor, k: Tensor) -> Tensor:
     return q.new_empty((*q.shape[:-1], k.shape[-2]), dtype=torch.int32)
 
 
-@softmax_mask.register_fake
+@_shape_of("softmax_mask")
 def _(p: Tensor, ratio: float) -> Tensor:  # noqa: ARG001
     return torch.empty_like(p, dtype=torch.uint8)
 
 
-@row_best_mask.register_fake
+@_shape_of("row_best_mask")
 def _(scores: Tensor, slack: int) -> Tensor:  # noqa: ARG001
     return torch.empty_like(scores, dtype=torch.uint8)
 
 
-@biased_best_mask.register_fake
+@_shape_of("biased_best_mask")
 def _(scores: Tensor, bias: Tensor, excluded: Tensor, cut: float) -> Tensor:  # noqa: ARG001
     return torch.empty_like(scores, dtype=torch.uint8)
 
 
-@elastic_mask.register_fake
+@_shape_of("elastic_mask")
 def _(scores: Tensor, terms: Tensor, least: Tensor) -> Tensor:  # noqa: ARG001
     return torch.empty_like(scores, dtype=torch.uint8)
 
 
-@sum_threshold.register_fake
+@_shape_of("sum_threshold")
 def _(x: Tensor, first: Tensor, second: Tensor) -> Tensor:  # noqa: ARG001
     return torch.empty_like(x, dtype=torch.uint8)
 
 
-@mask_sign_matmul.register_fake
+@_shape_of("mask_sign_matmul")
 def _(mask: Tensor, v: Tensor) -> Tensor:
     return mask.new_empty((*mask.shape[:-1], v.shape[-1]), dtype=torch.int32)
 
 
-@tap.register_fake
+@_shape_of("tap")
 def _(x: Tensor, name: str) -> Tensor:  # noqa: ARG001
     return torch.empty_like(x)

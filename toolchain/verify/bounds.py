@@ -16,6 +16,9 @@ A sum may be taken in any order, by any engine, so a partial sum counts as the l
 order meets: of n terms whose absolute values add up to T, ``(T + |y|) / 2``.
 
 Integers are exact, and so is a mask, which is decided by integers in every stage.
+
+Most errors are those of values whose signs are taken, and are wanted only where a bit differs. So
+an error is worked out when it is asked for.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,22 +53,57 @@ _TINY: Final = 2.0**-126
 _aten, _own = torch.ops.aten, torch.ops.vitc
 
 
+class _Error:
+    """The error of one tensor, worked out when it is asked for.
+
+    Args:
+        work: Works it out, once those that it is made of are known.
+        made_of: Those.
+    """
+
+    def __init__(self, work: Callable[[], Tensor], made_of: Sequence[_Error]) -> None:
+        self._work: Callable[[], Tensor] | None = work
+        self._made_of = made_of
+        self._value: Tensor | None = None
+
+    def value(self) -> Tensor:
+        """The error; a chain of many does without recursion."""
+        waiting = [self]
+        while waiting:
+            last = waiting[-1]
+            unknown = [error for error in last._made_of if error._value is None]
+            waiting += unknown
+            if unknown:
+                continue
+            waiting.pop()
+            if last._work is not None:
+                last._value, last._work, last._made_of = last._work(), None, ()
+        if self._value is None:
+            raise RuntimeError("an error that nothing works out")
+        return self._value
+
+
 @dataclass(frozen=True, eq=False)
 class Origin:
     """Where bits come from.
 
     Attributes:
         pre: The values whose signs were taken, in the shape of the bits.
-        rms: Their error; None if they are exact.
     """
 
     pre: Tensor
-    rms: Tensor | None
+    _error: Callable[[], Tensor] | None
+
+    @property
+    def rms(self) -> Tensor | None:
+        """Error of `pre`; None if it is exact."""
+        return None if self._error is None else self._error()
 
     @property
     def bound(self) -> Tensor | None:
         """Largest error of `pre`; None if it is exact."""
-        return None if self.rms is None else self.rms * LAMBDA
+        rms = self.rms
+        return None if rms is None else rms * LAMBDA
 
 
 class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -75,10 +115,15 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._rms: Any = WeakIdKeyDictionary()
+        self._errors: Any = WeakIdKeyDictionary()
         self._origins: Any = WeakIdKeyDictionary()
         self._paused = False
+        self._waiting = 0
         self._tap = ""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True, the default, imports the compiler of torch
 
     @contextmanager
     def paused(self, tap: str) -> Iterator[None]:
@@ -91,8 +136,8 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def rms(self, value: Tensor) -> Tensor | None:
         """Root-mean-square error of each element; None if the tensor is exact."""
-        found: Tensor | None = self._rms.get(value)
-        return found
+        error: _Error | None = self._errors.get(value)
+        return None if error is None else self._worked_out(error)
 
     def bound(self, value: Tensor) -> Tensor | None:
         """Largest error of each element; None if the tensor is exact."""
@@ -110,11 +155,13 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keywords = kwargs or {}
         if self._paused:
             return func(*args, **keywords)
+        if func._schema.is_mutable:
+            self._settle()
         leaves = [leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor)]
         result = func(*args, **keywords)
         results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
         if func is _own.binarize.default:
-            self._origins[result] = Origin(args[0], self.rms(args[0]))
+            self._origins[result] = self._origin(args[0], self._errors.get(args[0]))
         elif func in _VIEWS:
             self._views(func, args, keywords, results)
         elif func is not _own.softmax_mask.default and not self._is_exact(func, leaves, results):
@@ -124,12 +171,47 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     f"There is no rule for the rounding of {func} {self._place()}.",
                     "Add one to toolchain/verify/bounds.py.",
                 )
-            self._rms[results[0]] = rule(self, results[0], *args, **keywords)
+            if rule is _cast and not results[0].is_floating_point():
+                raise VitcError(
+                    f"There is no rule for the rounding of floats that become {results[0].dtype}.",
+                    "Binarize them, or leave them floats.",
+                )
+            made = results[0].detach()  # the tensor itself would keep its own error alive
+            self._await(
+                results[0],
+                partial(rule, self, made, *args, **keywords),
+                [self._errors[leaf] for leaf in leaves if leaf in self._errors],
+            )
         return result
+
+    def _await(
+        self, value: Tensor, work: Callable[[], Tensor], made_of: Sequence[_Error]
+    ) -> None:
+        self._errors[value] = _Error(work, made_of)
+        self._waiting += value.nbytes
+        if self._waiting > _WAITING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Work out what waits, and so let go of the values that it waits with."""
+        for error in reversed(list(self._errors.values())):
+            self._worked_out(error)
+        self._waiting = 0
+
+    @torch.no_grad()
+    def _worked_out(self, error: _Error) -> Tensor:
+        before, self._paused = self._paused, True
+        try:
+            return error.value()
+        finally:
+            self._paused = before
+
+    def _origin(self, pre: Tensor, error: _Error | None) -> Origin:
+        return Origin(pre, None if error is None else partial(self._worked_out, error))
 
     def _is_exact(self, func: Any, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
         """Whether an operator rounds nothing and has nothing that was rounded."""
-        if any(tensor in self._rms for tensor in inputs):
+        if any(tensor in self._errors for tensor in inputs):
             return False
         floats = [tensor for tensor in results if tensor.is_floating_point()]
         return not floats or not inputs or func in _EXACT
@@ -138,19 +220,56 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What moves values moves their errors, and the values that bits come from."""
         source = args[0]
         parts = list(source) if isinstance(source, list | tuple) else [source]
-        if any(part in self._rms for part in parts):
-            errors = [_or_zero(self.rms(part), part) for part in parts]
-            for made, rms in zip(results, _moved(func, errors, args, keywords), strict=True):
-                self._rms[made] = rms
+        if any(part in self._errors for part in parts):
+            made_of = [self._errors[part] for part in parts if part in self._errors]
+            moved = _Moved(self, func, parts, args, keywords)
+            for index, made in enumerate(results):
+                self._await(made, partial(moved, index), made_of)
         elif all(part in self._origins for part in parts):
             origins: list[Origin] = [self._origins[part] for part in parts]
             pre = _moved(func, [each.pre for each in origins], args, keywords)
-            moved = _moved(func, [_or_zero(each.rms, each.pre) for each in origins], args, keywords)
-            for made, own, error in zip(results, pre, moved, strict=True):
-                self._origins[made] = Origin(own, error)
+            late = _MovedOrigins(func, origins, args, keywords)
+            for index, (made, own) in enumerate(zip(results, pre, strict=True)):
+                self._origins[made] = Origin(own, partial(late, index))
 
     def _place(self) -> str:
         return f"behind the tap {self._tap}" if self._tap else "before the first tap"
+
+
+_WAITING: Final = 2**28
+"""Bytes of values that may wait for their errors."""
+
+
+class _Moved:
+    """The errors of what an operator moved; it moves all of them when one is asked for."""
+
+    def __init__(
+        self, errors: RoundingErrors, func: Any, parts: Sequence[Tensor], args: Any, keywords: Any
+    ) -> None:
+        self._given = errors, func, parts, args, keywords
+        self._made: list[Tensor] = []
+
+    def __call__(self, index: int) -> Tensor:
+        if not self._made:
+            errors, func, parts, args, keywords = self._given
+            given = [_or_zero(errors.rms(part), part) for part in parts]
+            self._made = _moved(func, given, args, keywords)
+        return self._made[index]
+
+
+class _MovedOrigins:
+    """Likewise of values that bits come from."""
+
+    def __init__(self, func: Any, origins: Sequence[Origin], args: Any, keywords: Any) -> None:
+        self._given = func, origins, args, keywords
+        self._made: list[Tensor] = []
+
+    def __call__(self, index: int) -> Tensor:
+        if not self._made:
+            func, origins, args, keywords = self._given
+            given = [_or_zero(each.rms, each.pre) for each in origins]
+            self._made = _moved(func, given, args, keywords)
+        return self._made[index]
 
 
 def _or_zero(rms: Tensor | None, like: Tensor) -> Tensor:
@@ -169,16 +288,19 @@ Rule = Callable[..., Tensor]
 
 
 def _rounding(value: Tensor) -> Tensor:
-    return value.abs() * _UNIT + _TINY
+    return value.abs().mul_(_UNIT).add_(_TINY)
 
 
 def _hypot(*errors: Tensor | float | None) -> Tensor:
-    total: Any = 0.0
-    for error in errors:
-        if error is not None:
-            total = total + error**2
-    root: Tensor = torch.sqrt(total)
-    return root
+    tensors = sorted(
+        (error for error in errors if isinstance(error, Tensor)), key=Tensor.numel, reverse=True
+    )
+    total = tensors[0].square()
+    for error in tensors[1:]:
+        broadcast = np.broadcast_shapes(total.shape, error.shape) != total.shape
+        total = torch.addcmul(total, error, error) if broadcast else total.addcmul_(error, error)
+    numbers = sum(error**2 for error in errors if isinstance(error, float))
+    return (total.add_(numbers) if numbers else total).sqrt_()
 
 
 def _absolute(value: Any) -> Any:
@@ -195,7 +317,8 @@ def _times(rms: Tensor | None, factor: Any) -> Tensor | None:
 
 def _summation(terms: int, absolute: Tensor, result: Tensor) -> Tensor:
     """What adding up rounds; `absolute` is the sum of the terms' absolute values."""
-    return (absolute + result.abs()) * (0.5 * _UNIT * math.sqrt(terms)) + _TINY * terms
+    size = 0.5 * _UNIT * math.sqrt(terms)
+    return (result.abs() + absolute).mul_(size).add_(_TINY * terms)
 
 
 def _plus(sign: int) -> Rule:
@@ -447,12 +570,7 @@ def _power(errors: RoundingErrors, y: Tensor, x: Tensor, exponent: float) -> Ten
     return _hypot(_times(errors.rms(x), slope), _rounding(y) * (4 + abs(exponent)))
 
 
-def _cast(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    if not y.is_floating_point():
-        raise VitcError(
-            f"There is no rule for the rounding of floats that become {y.dtype}.",
-            "Binarize them, or leave them floats.",
-        )
+def _cast(errors: RoundingErrors, _y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return _or_zero(errors.rms(x), x)
 
 

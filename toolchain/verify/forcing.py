@@ -156,14 +156,13 @@ class Reference:
             theirs = _as_bits(theirs)
             origin = errors.origin(event.value)
             if origin is not None:
-                limit = _limit(origin.bound, origin.pre)
-                places = torch.nonzero(theirs.long() != event.value.long()).tolist()
-                found = {
-                    place: Flip(float(origin.pre[place]), float(limit[place]))
-                    for place in map(tuple, places)
-                }
-                if found:
-                    flips[event.name] = found
+                places = torch.nonzero(theirs != event.value).tolist()
+                if places:
+                    limit = _limit(origin.bound, origin.pre)
+                    flips[event.name] = {
+                        place: Flip(float(origin.pre[place]), float(limit[place]))
+                        for place in map(tuple, places)
+                    }
             return theirs
 
         self._follow(inputs, errors, follow)
