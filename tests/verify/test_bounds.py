@@ -16,6 +16,7 @@ from vitc.models import ModelConfig, random_model
 from vitc.models.binary_linear import BinaryLinear, freeze
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import TapEvent, binarize, observe, tap
+from vitc.verify import bounds
 from vitc.verify.bounds import LAMBDA, RoundingErrors
 from vitc.verify.forcing import Reference, TapComparison
 from vitc.verify.report import LayerReport
@@ -237,3 +238,80 @@ def test_sums_in_any_order_stay_within_the_bound_and_not_far_below(terms, order)
     ratio = np.abs(single - exact.numpy().ravel()) / bound.numpy().ravel()
     assert ratio.max() < 1
     assert ratio.max() > 0.5 / (LAMBDA * math.sqrt(terms))
+
+
+def test_errors_that_wait_are_those_that_are_worked_out_at_once(monkeypatch):
+    model, images = random_model(CONFIG, 6), images_of(6)
+    trace = traced(freeze(model), images)
+    late = Reference(model).drift(images.numpy(), trace)
+    monkeypatch.setattr(bounds, "_WAITING", 0)
+    early = Reference(model).drift(images.numpy(), trace)
+    assert len(late.floats) >= 8
+    for name, (own, limit) in late.floats.items():
+        assert torch.equal(own, early.floats[name][0])
+        assert torch.equal(limit, early.floats[name][1])
+
+
+def test_an_error_is_that_of_the_values_before_they_are_changed_in_place():
+    with torch.no_grad(), RoundingErrors() as errors:
+        scale = torch.full((3,), 4.0, dtype=torch.float64)
+        x = torch.ones(3, dtype=torch.float64) / 3
+        where = torch.tensor([1, 1, 0])
+        y = torch.where(where.bool(), x * scale, x)
+        before = torch.where(where.bool(), 4.0, 1.0) * 2.0**-24 / 3
+        where.zero_()
+        bound = errors.bound(y)
+    assert bound is not None
+    assert (bound >= LAMBDA * before).all()
+    assert (bound <= 2 * LAMBDA * before).all()
+
+
+def test_a_chain_of_thousands_of_operators_needs_no_recursion():
+    with torch.no_grad(), RoundingErrors() as errors:
+        x = torch.ones(2, dtype=torch.float64) / 3
+        for _ in range(5000):
+            x = x * 1.0
+        bound = errors.bound(x)
+    assert bound is not None
+    assert float(bound[0]) == pytest.approx(LAMBDA * 2.0**-24 / 3 * math.sqrt(5001), rel=1e-3)
+
+
+class Counted(Reference):
+    """Counts the images that it runs in float64."""
+
+    ran = 0
+
+    def _run(self, inputs):
+        self.ran += len(inputs["input"])
+        return super()._run(inputs)
+
+
+def test_only_images_on_which_another_candidate_has_other_bits_are_followed_again():
+    model, images = random_model(CONFIG, 8), images_of(8, 4)
+    trace = traced(freeze(model), images)
+    name = "blocks.1.mlp.input"
+    other = {**trace, name: trace[name].copy()}
+    other[name][2, 1, 5] ^= 1
+    other[name][3, 0, 0] ^= 1
+    lacking = {key: value for key, value in other.items() if "mask" not in key}
+    reference, inputs = Counted(model), {"input": images.numpy()}
+    for candidate, runs in ((trace, 4), (trace, 0), (lacking, 2), (other, 0), (trace, 2)):
+        reference.ran = 0
+        own, alone = reference.drift(inputs, candidate), Reference(model).drift(inputs, candidate)
+        assert reference.ran == runs
+        assert own.flips.keys() == alone.flips.keys()
+        assert all(own.flips[key].keys() == flips.keys() for key, flips in alone.flips.items())
+        for key, (value, limit) in alone.floats.items():
+            torch.testing.assert_close(own.floats[key][0], value, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(own.floats[key][1], limit, rtol=1e-9, atol=0)
+
+
+def test_outputs_are_those_of_what_was_given_now():
+    model, images = random_model(CONFIG, 9), images_of(9).numpy()
+    reference = Counted(model)
+    one = reference.outputs({"input": images})["logits"].value
+    assert reference.outputs({"input": images.copy()})["logits"].value is one
+    assert reference.ran == 3
+    images[1] += 1
+    assert (reference.outputs({"input": images})["logits"].value[1] != one[1]).any()
+    assert reference.ran == 6

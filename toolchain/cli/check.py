@@ -80,6 +80,9 @@ def check(
     """
     output = Output(json_to, force=force)
     report_file = None if report_to is None else claimed(report_to, force=force)
+    from vitc.onnx_files.confined import start
+
+    start()  # ONNX Runtime, while PyTorch is imported
     from vitc.models.picture import parse_colour
     from vitc.verify import CheckOptions
     from vitc.verify import check as check_candidate

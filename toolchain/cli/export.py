@@ -62,6 +62,10 @@ def export(
     if form and scheme and form != scheme:
         raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
     check_file(out, force=force)
+    if not no_check:
+        from vitc.onnx_files.confined import start
+
+        start()  # ONNX Runtime, while PyTorch is imported
     from vitc.api import ExportOptions
     from vitc.api import export as export_file
     from vitc.models.checkpoint import load

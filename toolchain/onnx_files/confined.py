@@ -3,7 +3,7 @@
 A file of a few bytes can ask for terabytes or for years, and what a graph costs cannot be told from
 its text: shapes are computed as it runs. So it runs where memory and processor time are limited,
 by the operating system; a crash of the runtime is an error like any other, too. One process serves
-all sessions, so only the first one waits for it to start.
+all sessions, so only the first one waits for it to start, and not even that one after `start`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vitc.errors import VitcError
 from vitc.onnx_files import confined_worker
 from vitc.onnx_files.confined_worker import receive, send
 
-__all__ = ["ConfinedSession"]
+__all__ = ["ConfinedSession", "start"]
 
 Array = npt.NDArray[Any]
 
@@ -127,6 +127,11 @@ def _worker() -> _Worker:
     if _shared is None or not _shared.alive:
         _shared = _Worker()
     return _shared
+
+
+def start() -> None:
+    """Let the process start while something else is done, such as importing PyTorch."""
+    _worker()
 
 
 class ConfinedSession:

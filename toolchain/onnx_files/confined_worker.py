@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 __all__ = ["receive", "send"]
 
@@ -80,6 +79,8 @@ def _answer(
         if any(getattr(value, "dtype", np.dtype(object)).kind not in "biuf" for value in outputs):
             raise TypeError("only arrays of numbers are passed on")
         return {}, outputs
+    import onnxruntime  # on the other side this file is imported for its messages alone
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = header["threads"]
     options.inter_op_num_threads = 1
@@ -114,6 +115,8 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    import onnxruntime  # noqa: F401  (before memory is limited, and while nobody waits)
+
     own = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed is no reply
     with os.fdopen(own, "wb") as out:

@@ -133,7 +133,7 @@ def _check(
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
         images = _images(model, input_ports(loaded[0]), chosen, note)
-        report = _check_onnx(path, loaded, source, images, say)
+        report = _check_onnx(path, loaded, source, Reference(model), images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False)
@@ -143,6 +143,7 @@ def _check(
     device = parse_device(chosen.device)
     device.supports(artefact)
     images = _images(model, artefact.manifest.entries[0].inputs, chosen, note)
+    reference = Reference(model)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
@@ -153,7 +154,8 @@ def _check(
             library, found = compare_with_rebuilt(artefact, say)
             faults += found
         say("checking the artefact's ONNX file")
-        inner = _check_onnx(artefact.onnx, load_onnx(artefact.onnx), source, _few(images), say)
+        loaded = load_onnx(artefact.onnx)
+        inner = _check_onnx(artefact.onnx, loaded, source, reference, _few(images), say)
     elif artefact.onnx.name not in changed:
         faults.append(
             f"there is no {artefact.onnx.name}, so nothing says what it was compiled from"
@@ -162,7 +164,7 @@ def _check(
     try:
         report = compare(
             ArtefactCandidate(artefact, device, chosen.threads),
-            Reference(model),
+            reference,
             images,
             faults=faults,
             same_when_traced=True,
@@ -214,6 +216,7 @@ def _check_onnx(
     path: Path,
     found: tuple[ir.Model, ModelFacts],
     source: nn.Module | Traced,
+    reference: Reference,
     images: Images,
     say: Callable[[str], None],
 ) -> CheckReport:
@@ -240,7 +243,7 @@ def _check_onnx(
     ]
     try:
         return compare(
-            OnnxCandidate(path, loaded), Reference(model), images, parameters=parameters, say=say
+            OnnxCandidate(path, loaded), reference, images, parameters=parameters, say=say
         )
     except VitcError as error:
         if not parameters:
