@@ -20,6 +20,7 @@ __all__ = [
     "DATA",
     "DEVICES",
     "FORMATS",
+    "INTERPOLATIONS",
     "MASKINGS",
     "MERGES",
     "NORMS",
@@ -114,6 +115,9 @@ NORMS: Final = Names("norm", ("batch", "layer"))
 
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""
+
+INTERPOLATIONS: Final = Names("interpolation", ("bicubic", "bilinear", "nearest"))
+"""How pictures are resized (`vitc.models.preprocessing`)."""
 
 PRETRAININGS: Final = Names("method", ("dmjd", "mae"))
 """Keys of `vitc.training.dmjd.options.METHODS`."""

@@ -32,7 +32,15 @@ def compiled_layer() -> dict[str, Tensor]:
     return {name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in STATE.items()}
 
 
-ASSUMED = "no preprocessing is stated: that of ImageNet is assumed, 32 px of 36"
+ASSUMED = (
+    "no binarization scheme is stated: --scheme bibert is assumed",
+    "no bits of weights are stated: --weight-bits 1 is assumed",
+    "no labels are stated: classes are numbers, unless --labels names them",
+    (
+        "no preprocessing is stated: that of ImageNet is assumed, --resize 36 --crop 32 "
+        "--interpolation bicubic --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+    ),
+)
 COUNTERS = {"total_ops": torch.zeros(1), "blocks.0.attn.total_params": torch.zeros(1)}
 FIELD = {
     "plain": STATE,
@@ -75,7 +83,7 @@ def test_prefixes_in_safetensors_are_taken_off_and_said(tmp_path: Path) -> None:
     model = load(tmp_path / "m.safetensors")
     assert model.config == MODEL.config
     assert model.load_report is not None
-    assert model.load_report.notes == ("the prefix backbone. was taken off", ASSUMED)
+    assert model.load_report.notes == ("the prefix backbone. was taken off", *ASSUMED)
 
 
 def test_what_was_taken_and_what_was_left_is_said(tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_what_was_taken_and_what_was_left_is_said(tmp_path: Path) -> None:
         "model was taken",
         "the file also has ema, which was left",
         "total_ops, total_params were left",
-        ASSUMED,
+        *ASSUMED,
     )
 
 
@@ -104,10 +112,12 @@ def test_averages_are_taken_on_request_only(tmp_path: Path, content: Any) -> Non
     assert torch.equal(load(path, ema=True).head.bias, STATE["head.bias"] + 1)
 
 
-def test_a_file_of_averages_alone_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(VitcError, match="has no state_dict; it holds ema") as caught:
-        load(saved(tmp_path, {"ema": STATE}))
-    assert "--ema" in caught.value.hint
+def test_averages_are_taken_where_there_is_nothing_else_and_said(tmp_path: Path) -> None:
+    for content in ({"model_ema": STATE, "epoch": 3}, prefixed("ema.module."), {"ema": STATE}):
+        model = load(saved(tmp_path, content))
+        assert torch.equal(model.head.bias, STATE["head.bias"])
+        assert model.load_report is not None
+        assert "ema" in model.load_report.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ def check(
             callback=existing("checkpoint", "Name the one that it was exported from."),
         ),
     ],
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Of CKPT the averaged weights, as in the export.")
+    ] = False,
     data: Data = None,
     background: Background = None,
     images: Annotated[
@@ -96,6 +99,7 @@ def check(
         threads=threads,
         allow_external_data=allow_external_data,
         rebuild=rebuild,
+        ema=ema,
     )
     with output.working(f"reading {candidate}") as say:
         report = check_candidate(candidate, reference, options, say=say, note=output.note)

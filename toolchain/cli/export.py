@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vitc import names
-from vitc.cli.options import Checkpoint, Force, SkipCheck
+from vitc.cli.options import Checkpoint, Force, SkipCheck, bits, colours, existing, pixels
 from vitc.cli.output import Output, megabytes
 from vitc.outputs import check_file
 
@@ -17,6 +17,12 @@ __all__ = ["export"]
 
 def _known_format(name: str | None) -> str | None:
     return name and names.FORMATS.check(name)
+
+
+def _format_or_scheme(name: str | None) -> str | None:
+    if name is None or name in names.FORMATS.known:
+        return name
+    return names.SCHEMES.check(name)
 
 
 def export(
@@ -32,8 +38,67 @@ def export(
             callback=_known_format,
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes: one a line, or JSON.",
+            callback=existing("file of labels", "Write one name a line."),
+        ),
+    ] = None,
+    resize: Annotated[
+        Any,
+        typer.Option(
+            "--resize",
+            metavar="H|HxW",
+            parser=pixels,
+            help="Shorter side of a picture before its crop.",
+        ),
+    ] = None,
+    crop: Annotated[
+        Any,
+        typer.Option(
+            "--crop",
+            metavar="H|HxW",
+            parser=pixels,
+            help="Centre of it, which the network sees.",
+        ),
+    ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            "--interpolation",
+            metavar="bicubic|bilinear|nearest",
+            help="Filter of the resizing.",
+            callback=names.optional(names.INTERPOLATIONS),
+        ),
+    ] = None,
+    mean: Annotated[
+        Any,
+        typer.Option("--mean", metavar="R,G,B", parser=colours, help="Subtracted from [0, 1]."),
+    ] = None,
+    std: Annotated[
+        Any, typer.Option("--std", metavar="R,G,B", parser=colours, help="Divided by.")
+    ] = None,
+    weight_bits: Annotated[
+        Any,
+        typer.Option(
+            "--weight-bits",
+            metavar="1|32",
+            parser=bits,
+            help="32 for a checkpoint of the 32W1A step, which looks the same.",
+        ),
+    ] = None,
     scheme: Annotated[
-        str | None, typer.Option("--scheme", hidden=True, callback=_known_format)
+        str | None,
+        typer.Option(
+            "--scheme",
+            metavar="bibert|recu|bit",
+            # The formats are what the option once named.
+            help="How signs were made, if the file does not say.",
+            callback=_format_or_scheme,
+        ),
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,
     allow_float: Annotated[
@@ -57,10 +122,14 @@ def export(
 ) -> None:
     """Export a checkpoint to an ONNX file that any ONNX Runtime runs.
 
-    The file is compared layer by layer with the checkpoint before it gets its name.
+    The file is compared layer by layer with the checkpoint before it gets its name. What a
+    checkpoint of another program does not say, such as labels and preprocessing, is assumed, and
+    shown as options, unless you state it.
     """
-    if form and scheme and form != scheme:
-        raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
+    if scheme in names.FORMATS.known:
+        if form and form != scheme:
+            raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
+        form, scheme = scheme, None
     check_file(out, force=force)
     if not no_check:
         from vitc.onnx_files.confined import start
@@ -69,17 +138,26 @@ def export(
     from vitc.api import ExportOptions
     from vitc.api import export as export_file
     from vitc.models.checkpoint import load
+    from vitc.models.stated import Stated, read_labels
 
     output = Output()
     options = ExportOptions(
-        form=form or scheme or names.FORMATS.known[0],
+        form=form or names.FORMATS.known[0],
         check=not no_check,
         allow_float=tuple(allow_float or ()),
         force=force,
         inline=inline,
     )
+    stated = Stated(
+        labels=None if labels is None else read_labels(labels),
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+    )
     with output.working(f"reading {checkpoint}") as say:
-        model = load(checkpoint, ema=ema)
+        model = load(checkpoint, ema=ema, scheme=scheme, weight_bits=weight_bits, stated=stated)
         done = export_file(model, out, options, say=say)
     for note in () if model.load_report is None else model.load_report.notes:
         output.note(f"{checkpoint}: {note}")

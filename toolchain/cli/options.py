@@ -34,6 +34,8 @@ __all__ = [
     "SkipCheck",
     "Threads",
     "TrainingThreads",
+    "bits",
+    "colours",
     "existing",
     "known_data",
     "pixels",
@@ -78,6 +80,27 @@ def pixels(text: str) -> int | tuple[int, int]:
             f"{text!r} is no size in pixels, wanted H or HxW, such as 192x256."
         )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def colours(text: str) -> tuple[float, float, float]:
+    """``R,G,B``, or one number for all three."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise typer.BadParameter(
+            f"{text!r} is no number for each colour, wanted R,G,B, such as 0.485,0.456,0.406."
+        )
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
+
+
+def bits(text: str) -> int:
+    """``1`` or ``32``."""
+    if text not in ("1", "32"):
+        raise typer.BadParameter(f"Weights have 1 or 32 bits, found {text!r}.")
+    return int(text)
 
 
 def _known_device(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -25,11 +26,12 @@ from vitc.models.architectures import config_from_dict, config_from_shapes
 from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear, binary_modules
 from vitc.models.build import build_network
 from vitc.models.config import NetworkConfig
-from vitc.models.described import MOST_BLOCKS, sides_text
+from vitc.models.described import MOST_BLOCKS
 from vitc.models.fitting import fill
 from vitc.models.network import LoadReport, Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.schemes import scheme as known_scheme
+from vitc.models.stated import Stated
 from vitc.models.tensor_files import METADATA_KEY, Contents, json_object, read_contents, whole
 from vitc.outputs import FileOutput, claim_file, explained
 
@@ -45,6 +47,7 @@ def load(
     ema: bool = False,
     scheme: str | None = None,
     weight_bits: Literal[1, 32] | None = None,
+    stated: Stated | None = None,
 ) -> Network:
     """Read a checkpoint into a model in eval mode.
 
@@ -55,10 +58,11 @@ def load(
             bibert).
         weight_bits: 32 if the file is from the 32W1A step, whose names and shapes are the same
             (default: what the file says, else 1).
+        stated: Labels and preprocessing, before those of the file.
 
     Returns:
         The model, with `config`, `preprocessing`, `labels`, `history`, `source_path`,
-        `source_sha256` and `load_report` set.
+        `source_sha256` and `load_report` set. The report says what was assumed.
 
     Raises:
         VitcError: If the file is missing, damaged, not a checkpoint of this network, or holds
@@ -66,24 +70,45 @@ def load(
     """
     file = Path(path)
     with whole(file):
-        return _load(file, ema, scheme, weight_bits)
+        return _load(file, ema, scheme, weight_bits, stated or Stated())
 
 
-def _load(file: Path, ema: bool, scheme: str | None, weight_bits: Literal[1, 32] | None) -> Network:
+def _load(
+    file: Path,
+    ema: bool,
+    scheme: str | None,
+    weight_bits: Literal[1, 32] | None,
+    stated: Stated,
+) -> Network:
     contents = read_contents(file, ema=ema)
     config = _configuration(file, contents, scheme, weight_bits)
     described = contents.described
-    preprocessing = None
-    if "preprocessing" in described:
-        preprocessing = Preprocessing.from_dict(json_object(file, described["preprocessing"]))
+    own = "preprocessing" in described
+    usual = (
+        Preprocessing.from_dict(json_object(file, described["preprocessing"]))
+        if own
+        else Preprocessing.for_image_size(config.image_size)
+    )
+    preprocessing = stated.preprocessing(usual)
+    labels = _labels(file, described.get("labels")) if stated.labels is None else stated.labels
+    if stated.labels is not None and len(stated.labels) != config.classes:
+        raise VitcError(
+            f"{len(stated.labels)} labels are stated, and {file} has {config.classes} classes.",
+            "Name every class once, in the order of the logits.",
+        )
     with torch.device("meta"):
-        model = build_network(config, preprocessing, _labels(file, described.get("labels")))
+        model = build_network(config, preprocessing, labels)
     fill(file, model, contents.tensors, _FITS)
     model.history = json_object(file, described.get("history") or {})
     model.source_path = file
     model.source_sha256 = file_sha256(file)
-    assumed = () if preprocessing is not None else (_assumed(model.preprocessing),)
-    model.load_report = _report(model, (*contents.notes, *assumed))
+    described_itself = "config" in described
+    notes = list(contents.notes)
+    if not described_itself:
+        notes += _assumed(config, scheme, weight_bits, labels)
+    if not own and (rest := stated.assumed(preprocessing)):
+        notes.append(rest)
+    model.load_report = _report(model, tuple(notes), described_itself)
     return model
 
 
@@ -154,7 +179,7 @@ def _configuration(
     return config if weight_bits is None else replace(config, weight_bits=weight_bits)
 
 
-def _labels(file: Path, value: object) -> list[str] | None:
+def _labels(file: Path, value: object) -> Sequence[str] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
@@ -162,7 +187,7 @@ def _labels(file: Path, value: object) -> list[str] | None:
     return value
 
 
-def _report(model: Network, notes: tuple[str, ...]) -> LoadReport:
+def _report(model: Network, notes: tuple[str, ...], described: bool) -> LoadReport:
     zeros: dict[str, int] = {}
     weights = 0
     for name, module in binary_modules(model).items():
@@ -171,12 +196,23 @@ def _report(model: Network, notes: tuple[str, ...]) -> LoadReport:
             count = int((module.centred() == 0).sum())
             if count:
                 zeros[name] = count
-    return LoadReport(zeros, weights, notes)
+    return LoadReport(zeros, weights, notes, described)
 
 
-def _assumed(preprocessing: Preprocessing) -> str:
-    crop, resize = sides_text(preprocessing.crop), sides_text(preprocessing.resize)
-    return f"no preprocessing is stated: that of ImageNet is assumed, {crop} px of {resize}"
+def _assumed(
+    config: NetworkConfig,
+    scheme: str | None,
+    weight_bits: int | None,
+    labels: Sequence[str] | None,
+) -> list[str]:
+    """What a state dict does not say, and nobody did."""
+    own = config.weight_bits
+    notes = {
+        f"no binarization scheme is stated: --scheme {config.scheme} is assumed": scheme,
+        f"no bits of weights are stated: --weight-bits {own} is assumed": weight_bits,
+        "no labels are stated: classes are numbers, unless --labels names them": labels,
+    }
+    return [note for note, stated in notes.items() if stated is None]
 
 
 def file_sha256(file: Path) -> str:

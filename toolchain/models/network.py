@@ -31,11 +31,13 @@ class LoadReport:
             count as +1; torch.sign would have made them 0). Layers without any are left out.
         weights: Number of binary weights.
         notes: Sentences for people, such as which state dict was taken.
+        described: Whether the file says what the network is; else its shapes say what they can.
     """
 
     zero_weights: dict[str, int]
     weights: int
     notes: tuple[str, ...] = ()
+    described: bool = True
 
 
 class Network(nn.Module):

@@ -70,7 +70,10 @@ def find_state_dict(
         for place, value in found.items()
         if any(_averaged(f"{place}.{prefix}") == ema for prefix in _prefixes(value, known))
     }
-    if not chosen and not ema and not found and isinstance(content, Mapping):
+    if not chosen and not ema:
+        # Averages alone: whoever saved them keeps no other weights.
+        chosen = found
+    if not chosen and not ema and isinstance(content, Mapping):
         # Tensors of another network, which are reported when their shapes are looked at.
         inner = content.get(_USUAL, content)
         chosen = {_USUAL if inner is not content else "": inner}
@@ -82,11 +85,7 @@ def find_state_dict(
         held = _listing(content) if isinstance(content, Mapping) else ""
         raise VitcError(
             f"has no {_USUAL}{'_ema' if ema else ''}; it holds {held or type(content).__name__}.",
-            "Load it without the EMA option."
-            if ema
-            else "Load it with the EMA option (`--ema`)."
-            if found
-            else "Name a checkpoint of the network.",
+            "Load it without the EMA option." if ema else "Name a checkpoint of the network.",
         )
     ((place, taken),) = chosen.items()
     strangers = [str(name) for name, value in taken.items() if not isinstance(value, Tensor)]

@@ -23,6 +23,7 @@ from vitc.models.checkpoint import load
 from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
+from vitc.models.stated import Stated
 from vitc.onnx_files import compare_graphs, is_inlined, load_onnx
 from vitc.onnx_files.ports import input_ports
 from vitc.runtime.artefact import Artefact
@@ -60,6 +61,7 @@ class CheckOptions:
         threads: Threads of the artefact.
         allow_external_data: Whether an ONNX file keeps data in other files of its folder.
         rebuild: Whether an artefact's ONNX file is compiled again, to compare every byte.
+        ema: Whether the candidate has the averaged weights of the reference.
     """
 
     data: str | None = None
@@ -70,6 +72,7 @@ class CheckOptions:
     threads: int = 1
     allow_external_data: bool = False
     rebuild: bool = True
+    ema: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.threads < 1:
@@ -110,10 +113,42 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    source = reference if isinstance(reference, nn.Module | Traced) else load(reference)
+    source = (
+        reference
+        if isinstance(reference, nn.Module | Traced)
+        else _read_reference(Path(reference), Path(candidate), chosen)
+    )
     report, made_from = _check(Path(candidate), source, chosen, say, note)
     stated = getattr(_module(source), "source_sha256", None)
     return replace(report, made_from=made_from or None, reference_sha256=stated)
+
+
+def _read_reference(file: Path, candidate: Path, chosen: CheckOptions) -> Network:
+    """Load a checkpoint; what its file does not say is as the candidate says.
+
+    That was stated when the candidate was exported: `vitc export --labels`, ..
+    """
+    plain = load(file, ema=chosen.ema)
+    if plain.load_report is None or plain.load_report.described:
+        return plain
+    try:
+        found = (
+            Description.of_artefact(Artefact.open(candidate, verify=False))
+            if candidate.is_dir()
+            else Description.of_onnx(
+                candidate,
+                load_onnx(candidate, allow_external_data=chosen.allow_external_data)[1],
+            )
+        )
+    except VitcError:
+        return plain  # what the candidate lacks is said where it is checked
+    return load(
+        file,
+        ema=chosen.ema,
+        scheme=found.config.scheme,
+        weight_bits=1 if found.config.weight_bits == 1 else 32,
+        stated=Stated.of(found.preprocessing, found.labels),
+    )
 
 
 def _check(
