@@ -42,7 +42,7 @@ $(USERLAND)/python3: tests/devices/userland.sh constraints.txt | $(READY)
 lint: $(READY)
 	ruff check .
 
-# mypy reads the package as it is installed; the editable one is out of its sight.
+# mypy reads the package as it is installed, not the checkout.
 types: $(READY)
 	rm -rf build/types
 	python -m pip install --quiet --no-deps --no-build-isolation --target build/types . || \

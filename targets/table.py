@@ -49,6 +49,9 @@ class Target:
     machine: tuple[str, ...]
     flushes_denormals: bool = False
 
+    def __repr__(self) -> str:
+        return f"Target({self.name}: {self.description})"
+
     @property
     def not_emulated(self) -> list[str]:
         """CPU features that qemu has no translation for."""

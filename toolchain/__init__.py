@@ -4,12 +4,15 @@
 
     vitc.save(vitc.new("deit-small"), "m.safetensors")
     vitc.export("m.safetensors", "m.onnx")
-    artefact = vitc.compile("m.onnx", "native", vitc.CompileOptions(target="native"))
-    logits = artefact(images)                       # float32 [B, 3, 224, 224], normalised
-    report = vitc.check("native", "m.safetensors")  # report.equal, report.first_difference
-    vitc.bench("native").ratio                      # against its full-precision twin
+    artefact = vitc.compile("m.onnx", "here", target="native")
+    logits = artefact(artefact.preprocess("x.jpg")) # or any float32 [B, 3, 224, 224], normalised
+    vitc.predict("here", "x.jpg").top(0, 5)         # labels and probabilities
+    report = vitc.check("here", "m.safetensors")    # report.equal, report.first_difference
+    vitc.bench("here").ratio                        # against its full-precision twin
 
-Every name is imported when it is first used, so importing vitc is cheap.
+A path is a string or a `Path` everywhere. Layers for networks of your own are in `vitc.nn`, the
+table of targets in `vitc.targets`. Every name is imported when it is first used, so importing vitc
+is cheap.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from vitc import nn as nn
+    from vitc import targets as targets
     from vitc.api import CompileOptions as CompileOptions
     from vitc.api import ExportOptions as ExportOptions
     from vitc.api import compile as compile  # noqa: A004
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
     from vitc.bench.measure import BenchOptions as BenchOptions
     from vitc.bench.measure import BenchReport as BenchReport
     from vitc.bench.measure import bench as bench
+    from vitc.bench.tuning import TuneOptions as TuneOptions
+    from vitc.bench.tuning import TuneReport as TuneReport
+    from vitc.bench.tuning import tune as tune
     from vitc.devices.prediction import Prediction as Prediction
     from vitc.devices.prediction import PredictOptions as PredictOptions
     from vitc.devices.prediction import predict as predict
@@ -39,7 +47,9 @@ if TYPE_CHECKING:
     from vitc.models.checkpoint import load as load
     from vitc.models.checkpoint import save as save
     from vitc.models.network import Network as Network
+    from vitc.models.preprocessing import Preprocessing as Preprocessing
     from vitc.models.sibivit import SIBiViT as SIBiViT
+    from vitc.models.stated import Stated as Stated
     from vitc.models.twins.loading import load_twin as load_twin
     from vitc.runtime.artefact import Artefact as Artefact
     from vitc.training import TrainOptions as TrainOptions
@@ -68,9 +78,13 @@ _HOMES: Final = {
     "Network": "vitc.models.network",
     "PredictOptions": "vitc.devices.prediction",
     "Prediction": "vitc.devices.prediction",
+    "Preprocessing": "vitc.models.preprocessing",
     "SIBiViT": "vitc.models.sibivit",
+    "Stated": "vitc.models.stated",
     "TrainOptions": "vitc.training",
     "TrainResult": "vitc.training",
+    "TuneOptions": "vitc.bench.tuning",
+    "TuneReport": "vitc.bench.tuning",
     "VitcError": "vitc.errors",
     "bench": "vitc.bench.measure",
     "check": "vitc.verify",
@@ -84,9 +98,16 @@ _HOMES: Final = {
     "predict": "vitc.devices.prediction",
     "save": "vitc.models.checkpoint",
     "train": "vitc.training",
+    "tune": "vitc.bench.tuning",
 }
+_MODULES: Final = ("nn", "targets")
 
 __all__ = sorted(_HOMES)
+
+
+def home_of(name: str) -> str:
+    """The module that a public name comes from."""
+    return _HOMES[name]
 
 
 def __getattr__(name: str) -> Any:
@@ -94,12 +115,12 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vitc")
-    if name == "nn":
-        return import_module("vitc.nn")
+    if name in _MODULES:
+        return import_module(f"vitc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitc' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES, "__version__"]
+    return [*globals(), *_HOMES, *_MODULES, "__version__"]

@@ -181,14 +181,20 @@ def compile(  # noqa: A001 - named like the command
     out: str | os.PathLike[str],
     options: CompileOptions | None = None,
     *,
+    target: str | None = None,
+    batch: int | None = None,
+    force: bool | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
     """Compile a packed ONNX file to an artefact folder.
 
     Args:
         onnx_file: What `export` wrote.
-        out: The folder to make; an existing artefact is kept unless `options.force`.
-        options: Target, batch and check.
+        out: The folder to make; an existing artefact is kept unless `force`.
+        options: Everything about it; the next three go before it.
+        target: A key of `vitc.targets.TARGETS`, or ``native``, which is the default.
+        batch: Images the library takes at once.
+        force: Whether an existing artefact is replaced.
         say: Told what is being done.
 
     Returns:
@@ -204,7 +210,9 @@ def compile(  # noqa: A001 - named like the command
     from vitc.verify.portable import check_against_onnx
     from vitc.verify.report import CheckFailedError
 
-    chosen = options or CompileOptions()
+    named = {"target": target, "batch": batch, "force": force}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    chosen = replace(options or CompileOptions(), **given)
 
     def check(artefact: Artefact) -> dict[str, Any] | str:
         device: Device = LocalDevice() if not artefact.missing_features() else QemuDevice()

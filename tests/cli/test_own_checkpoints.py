@@ -93,7 +93,7 @@ def test_what_a_checkpoint_of_vitc_states_is_not_said_to_be_assumed(vitc, built,
         (("--crop", "28"), "crops to 28 px but the network takes 32 px"),
         (("--resize", "30"), "crop of 32 does not fit a shorter side of 30"),
         (("--std", "0"), "std must be positive"),
-        (("--scheme", "recu2"), "no binarization scheme 'recu2'"),
+        (("--scheme", "recu2"), "no scheme 'recu2': did you mean recu"),
         (("--interpolation", "cubic"), "did you mean bicubic"),
     ],
 )

@@ -58,6 +58,10 @@ class Inspection:
     scheme_parameters: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        size = f"{len(self.account.layers)} layers, {sum(self.files.values())} bytes"
+        return f"Inspection({self.path}: {self.kind}, {size})"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {

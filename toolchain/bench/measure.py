@@ -32,6 +32,10 @@ _EMULATED_RUNS: Final = 3
 _WIDE_SPREAD: Final = 0.10
 
 
+_NO_BASELINE: Final = "none"
+"""As the command line says None."""
+
+
 @dataclass(frozen=True)
 class BenchOptions:
     """How to measure.
@@ -70,6 +74,8 @@ class BenchOptions:
             )
         if self.estimate is not None:
             find_processor(self.estimate)
+        if self.baseline == _NO_BASELINE:
+            object.__setattr__(self, "baseline", None)
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,13 @@ class BenchReport:
     profile: Profile | None = None
     estimate: Estimate | None = None
     pinned: bool = False
+
+    def __repr__(self) -> str:
+        against = ""
+        if self.baseline is not None:
+            against = f", {self.ratio:.3g} times as fast as {self.baseline[0]}"
+        what = f"{self.artefact}, {self.latency.median:.4g} ms on {self.device}"
+        return f"BenchReport({what}, {self.threads} threads{against})"
 
     @property
     def ratio(self) -> float | None:

@@ -102,6 +102,10 @@ class TuneReport:
     after: Latency | None
     replaced: bool
 
+    def __repr__(self) -> str:
+        done = "replaced" if self.replaced else "kept as it was"
+        return f"TuneReport({self.artefact} on {self.cpu}: {len(self.kernels)} kernels, {done})"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
 

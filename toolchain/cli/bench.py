@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_NONE = "none"
-
 
 def _known_baseline(name: str | None) -> str | None:
     return name and names.BASELINES.check(name)
@@ -80,7 +78,7 @@ def bench(
     options = BenchOptions(
         threads=threads,
         device=device,
-        baseline=None if baseline == _NONE else baseline or USUAL,
+        baseline=baseline or USUAL,
         runs=runs,
         warmup=warmup,
         profile=profile,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -19,10 +19,8 @@ def _known_format(name: str | None) -> str | None:
     return name and names.FORMATS.check(name)
 
 
-def _format_or_scheme(name: str | None) -> str | None:
-    if name is None or name in names.FORMATS.known:
-        return name
-    return names.SCHEMES.check(name)
+_SCHEMES: Final = names.Names("scheme", (*names.SCHEMES.known, *names.FORMATS.known))
+"""Of binarization; formats are what the option once named."""
 
 
 def export(
@@ -95,9 +93,8 @@ def export(
         typer.Option(
             "--scheme",
             metavar="bibert|recu|bit",
-            # The formats are what the option once named.
             help="How signs were made, if the file does not say.",
-            callback=_format_or_scheme,
+            callback=names.optional(_SCHEMES),
         ),
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,

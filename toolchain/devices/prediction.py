@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ __all__ = [
     "write_logits",
 ]
 
+Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
 _BYTES: Final = 32 << 20
 """Of images that a process is started for: the start takes 10 ms."""
 
@@ -41,6 +43,9 @@ _ONNX_BYTES: Final = 8 << 20
 """Of images in one run of ONNX Runtime, which keeps the activations of all of them."""
 
 _MOST_IMAGES: Final = 4096
+
+_SHOWN: Final = 3
+"""Images in the short form of a prediction."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Prediction:
     logits: NDArray[np.float32]
     labels: tuple[str, ...] | None
     threads: int = 1
+
+    def __repr__(self) -> str:
+        best = (f"{name}: {self.top(i, 1)[0].label}" for i, name in enumerate(self.names[:_SHOWN]))
+        more = f", {len(self.names) - _SHOWN} more" if len(self.names) > _SHOWN else ""
+        return f"Prediction({', '.join(best)}{more})"
 
     def top(self, index: int, count: int) -> list[Ranked]:
         """The classes of input `index` with the largest logits, best first."""
@@ -136,14 +146,14 @@ class PredictionStream:
 
 
 def stream(
-    model: str | os.PathLike[str], inputs: Sequence[Path], options: PredictOptions | None = None
+    model: str | os.PathLike[str], inputs: Inputs, options: PredictOptions | None = None
 ) -> PredictionStream:
     """Run a network on images or on one array, a part at a time.
 
     Args:
         model: An artefact folder, or an exported ``.onnx`` file, which runs in ONNX Runtime.
-        inputs: Image files and folders of them, or one ``.npy`` [B, 3, H, W] float32, already
-            normalised.
+        inputs: An image file, a folder of them, several of both, or one ``.npy`` [B, 3, H, W]
+            float32, already normalised.
         options: Threads and device.
 
     Raises:
@@ -151,7 +161,9 @@ def stream(
     """
     chosen = options or PredictOptions()
     path = Path(model)
-    if chosen.background is not None and any(entry.suffix == ".npy" for entry in inputs):
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    paths = [Path(entry) for entry in given]
+    if chosen.background is not None and any(entry.suffix == ".npy" for entry in paths):
         raise VitcError(
             "A background is for pictures, and an array is none.", "Leave --background away."
         )
@@ -189,7 +201,7 @@ def stream(
             return run_with_taps(opened, pixels)["logits"], threads
 
     shown = description.preprocessing.on(chosen.background)
-    read = read_inputs(inputs, description.config, shown)
+    read = read_inputs(paths, description.config, shown)
     count = max(1, room // (math.prod(description.config.input_shape) * 4))
     size = min(_MOST_IMAGES, step * max(1, count // step))
 
@@ -203,7 +215,7 @@ def stream(
 
 
 def predict(
-    model: str | os.PathLike[str], inputs: Sequence[Path], options: PredictOptions | None = None
+    model: str | os.PathLike[str], inputs: Inputs, options: PredictOptions | None = None
 ) -> Prediction:
     """Run a network on images or on one array; all logits at once.
 

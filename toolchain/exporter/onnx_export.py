@@ -83,6 +83,10 @@ class ExportResult:
     passes: tuple[PassReport, ...]
     float_layers: dict[str, str]
 
+    def __repr__(self) -> str:
+        size = f"{self.binary_operators} binary operators, {self.file_bytes} bytes"
+        return f"ExportResult({str(self.path)!r}, {self.form}: {size})"
+
 
 @dataclass(frozen=True, eq=False)
 class Traced:

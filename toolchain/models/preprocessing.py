@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ from vitc.models.described import (
 )
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
-__all__ = ["SMALL_PICTURES", "Preprocessing"]
+__all__ = ["SMALL_PICTURES", "Picture", "Preprocessing", "is_picture"]
+
+Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
+"""What becomes an input: a file, an image, or pixels [H, W, 3]."""
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -117,18 +120,28 @@ class Preprocessing:
         """The same with another background; this one if it is None."""
         return self if background is None else dataclasses.replace(self, background=background)
 
-    def apply(self, image: Image.Image) -> NDArray[np.float32]:
+    def apply(self, image: Picture) -> NDArray[np.float32]:
         """Make upright RGB, resize the shorter side, crop the centre, scale to [0, 1], normalise.
 
         Args:
-            image: Any image of Pillow whose pixels have a range, see `vitc.models.picture`.
+            image: Any image of Pillow whose pixels have a range, see `vitc.models.picture`; pixels
+                uint8 [H, W, 3] or [H, W]; or the path of a file.
 
         Returns:
             float32 [3, H, W] of the crop.
 
         Raises:
-            VitcError: As `crop_centre`.
+            VitcError: As `crop_centre` and `read`, or if it is no picture.
         """
+        if isinstance(image, str | os.PathLike):
+            return self.normalise(self.read(image))
+        if isinstance(image, np.ndarray):
+            image = _image_of(image)
+        if not isinstance(image, Image.Image):
+            raise VitcError(
+                f"A {type(image).__name__} is no picture.",
+                "Give a path, an image of Pillow, or uint8 [H, W, 3].",
+            )
         return self.normalise(np.asarray(self.crop_centre(image)))
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -192,6 +205,24 @@ class Preprocessing:
             VitcError: If a field is unknown or out of range.
         """
         return cls(**known_fields(cls, values, "preprocessing"))
+
+
+def is_picture(given: object) -> bool:
+    """Whether it is one picture rather than several."""
+    if isinstance(given, np.ndarray):
+        return given.ndim < 4
+    return isinstance(given, str | os.PathLike | Image.Image) or not isinstance(given, Iterable)
+
+
+def _image_of(pixels: NDArray[Any]) -> Image.Image:
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or not pixels.size:
+        shape = " x ".join(map(str, pixels.shape)) or "no dimensions"
+        raise VitcError(
+            f"The picture is an array of {pixels.dtype}, {shape}; wanted uint8 of H x W x 3.",
+            "Colours come last and go from 0 to 255.",
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 SMALL_PICTURES: Final = Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

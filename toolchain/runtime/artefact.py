@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from vitc.runtime.sealed_library import SealedLibrary
 from vitc.runtime.trace import decode_trace
 from vitc.targets.table import TARGETS, Target, host_features
 from vitc.targets.tiles import Tile
+
+if TYPE_CHECKING:
+    from vitc.models.preprocessing import Picture, Preprocessing
 
 __all__ = ["FORMAT", "MANIFEST", "Artefact", "file_sha256", "own_files"]
 
@@ -139,6 +143,49 @@ class Artefact:
             return not inside or file_sha256(self.path / name) != digest
         except (OSError, ValueError):  # unreadable, or no name that a file can have
             return True
+
+    def __repr__(self) -> str:
+        facts = self.manifest
+        ports = "; ".join(map(str, facts.entries[0].ports))
+        return f"Artefact({str(self.path)!r}, {facts.target.name}, batch {facts.batch}: {ports})"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become inputs.
+
+        Raises:
+            VitcError: If the network does not say.
+        """
+        from vitc.models.preprocessing import Preprocessing
+
+        if not self.manifest.preprocessing:
+            raise VitcError(
+                f"{self.path} does not say how pictures become its input.",
+                "Give it arrays, float32 and normalised.",
+            )
+        return Preprocessing.from_dict(self.manifest.preprocessing)
+
+    def preprocess(self, pictures: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
+        """Make of pictures what the network takes: upright RGB, resized, cropped, normalised.
+
+        Args:
+            pictures: A path, an image of Pillow, or pixels uint8 [H, W, 3] or [H, W]; or several.
+
+        Returns:
+            float32 [number, 3, height, width]: of one picture too, since that is what is run.
+
+        Raises:
+            VitcError: If one is no picture or is refused (docs/pictures.md), there is none, or the
+                network does not say how.
+        """
+        from vitc.models.preprocessing import is_picture
+
+        several: Any = [pictures] if is_picture(pictures) else pictures
+        given = list(several)
+        if not given:
+            raise VitcError("There is no picture to preprocess.", "Give one, or several.")
+        shown = self.preprocessing
+        return np.stack([shown.apply(picture) for picture in given])
 
     @property
     def library(self) -> Path:

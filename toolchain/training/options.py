@@ -356,3 +356,7 @@ class TrainResult:
     seconds: float
     curve: Path
     history_file: Path
+
+    def __repr__(self) -> str:
+        shares = f"{self.validation_accuracy:.2%} validation, {self.test_accuracy:.2%} test"
+        return f"TrainResult({str(self.checkpoint)!r}, epoch {self.best_epoch}: {shares})"

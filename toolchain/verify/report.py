@@ -204,6 +204,10 @@ class CheckReport:
     reference_sha256: str | None = None
     library: str | None = None
 
+    def __repr__(self) -> str:
+        compared = f"{len(self.layers)} layers, {self.images} images"
+        return f"CheckReport({self.verdict}; {compared}, {self.near_tie_count} near ties)"
+
     @property
     def max_logit_difference(self) -> float:
         """Largest difference of an output between candidate and float64 reference, end to end."""
