@@ -20,6 +20,7 @@ __all__ = [
     "DATA",
     "DEVICES",
     "FORMATS",
+    "GLYPHS",
     "INTERPOLATIONS",
     "MASKINGS",
     "MERGES",
@@ -30,6 +31,7 @@ __all__ = [
     "PRETRAININGS",
     "PROCESSORS",
     "RECIPES",
+    "RETRIEVAL_MODES",
     "SCHEMES",
     "Names",
     "absent",
@@ -104,6 +106,9 @@ PRECISIONS: Final = Names("mixed precision", ("no", "bf16"))
 RECIPES: Final = Names("recipe", ("joint", "decoupled"), "see docs/training.md")
 """Keys of `vitc.training.recipes.RECIPES`."""
 
+RETRIEVAL_MODES: Final = Names("mode", ("base", "inflate", "fast"), "see docs/retrieval.md")
+"""Keys of `vitc.models.retrieval.modes.MODES`."""
+
 SCHEMES: Final = Names("binarization scheme", ("bibert", "recu", "bit"))
 """Keys of `vitc.models.schemes.SCHEMES`."""
 
@@ -141,6 +146,10 @@ DEVICES: Final = Names("device", ("local", "qemu", "ssh://", "adb://", "rpc://")
 
 DATA: Final = "digits"
 """The data that come with vitc; other data are a folder."""
+
+
+GLYPHS: Final = "glyphs"
+"""The pictures with captions that come with vitc; others are a folder."""
 
 
 def optional(names: Names) -> Callable[[str | None], str | None]:

@@ -18,12 +18,15 @@ from vitc.cli.device import app as device
 from vitc.cli.doctor import doctor
 from vitc.cli.errors import guarded
 from vitc.cli.export import export
+from vitc.cli.index import app as index
 from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
 from vitc.cli.pretrain import pretrain
 from vitc.cli.probe import probe
+from vitc.cli.retrieve import app as retrieve
 from vitc.cli.run import run
+from vitc.cli.search import search
 from vitc.cli.signals import interruptible
 from vitc.cli.streams import prepare_streams, quiet_libraries
 from vitc.cli.targets import targets
@@ -87,6 +90,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "bench": bench,
     "tune": tune,
     "inspect": inspect,
+    "search": search,
     "targets": targets,
     "models": models,
     "doctor": doctor,
@@ -95,7 +99,8 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
 for _name, _command in _COMMANDS.items():
     # Whole: click cuts what it takes out of a docstring.
     app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(_command)
-app.add_typer(device)
+for _group in (retrieve, index, device):
+    app.add_typer(_group)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -23,12 +23,16 @@ def inputs_of(model: nn.Module, example: Example | None) -> list[Tensor]:
     """The inputs of a model in the order of its forward method.
 
     Args:
-        model: The model; without an example its ``config.input_shape`` says what it takes.
+        model: The model; without an example its `example` method, or ``config.input_shape``, says
+            what it takes.
         example: Inputs; by name as the forward method names them, a single one by any name.
 
     Raises:
         VitcError: If there is no example and no shape, or the names are not those of the model.
     """
+    stated: Callable[[int], Example] | None = getattr(model, "example", None)
+    if example is None and stated is not None:
+        example = stated(_PROBES)
     if example is None:
         shape = getattr(getattr(model, "config", None), "input_shape", None)
         if shape is None:

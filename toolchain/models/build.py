@@ -13,6 +13,7 @@ from vitc.models.backbones.swin import Swin
 from vitc.models.config import NetworkConfig
 from vitc.models.network import Network
 from vitc.models.preprocessing import Preprocessing
+from vitc.models.retrieval.network import Retrieval
 from vitc.models.sibivit import SIBiViT
 from vitc.models.twins.deit import DeiTTwin
 from vitc.models.twins.nest import NesTTwin
@@ -31,6 +32,7 @@ NETWORKS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "float-swin": SwinTwin,
         "float-pvt": PVTTwin,
         "float-nest": NesTTwin,
+        "retrieval": Retrieval,
     }
 )
 """The module of each architecture and of each full-precision twin, by its name in their tables."""

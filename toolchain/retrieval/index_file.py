@@ -12,6 +12,7 @@ written whole and gets its name then: no reader ever sees half of one.
 | `first` | the first vector of each image, uint8 [images, P(d)]: what a scan of all reads |
 | `tokens` | all vectors of each image, uint8 [images, n, P(d)]: what re-ranking reads |
 | `ids` | the names of the images, UTF-8, each ended by a zero byte |
+| `stamps` | bytes and time of each picture file, int64 [images, 2]: what has changed since |
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
@@ -45,6 +46,7 @@ _FAMILY: Final = b"VITCIDX"
 _ALIGNMENT: Final = 64
 _BLOCK: Final = 1 << 20
 _LONGEST_HEADER: Final = 1 << 26
+_STAMP: Final = 16
 _AGAIN: Final = "Build it again: `vitc index build`."
 
 
@@ -56,11 +58,15 @@ class IndexFacts:
         model: SHA-256 of the model that encoded the images, in hexadecimal.
         width: d, bits of a vector.
         tokens: n, vectors of an image.
+        made_by: Path of that model as the index was built; empty if it is not known.
+        photos: Folder that names are paths in; empty if it is not known.
     """
 
     model: str
     width: int
     tokens: int
+    made_by: str = ""
+    photos: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +76,12 @@ class Vectors:
     Attributes:
         ids: Their names, each once.
         tokens: Packed vectors, uint8 [images, n, P(d)]; the first of each is what a scan reads.
+        stamps: Bytes and time in ns of each picture file, int64 [images, 2]; None for zeros.
     """
 
     ids: Sequence[str]
     tokens: Packed
+    stamps: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ def write_index(output: FileOutput, facts: IndexFacts, vectors: Vectors) -> None
         "ids": memoryview(
             b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in vectors.ids)
         ),
+        "stamps": np.ascontiguousarray(_stamps(vectors), "<i8").reshape(-1).view(np.uint8).data,
     }
     header = _header(facts, len(vectors.ids), parts)
     with output.aside() as part, explained(output.named), part.open("wb") as file:
@@ -120,6 +129,17 @@ def write_index(output: FileOutput, facts: IndexFacts, vectors: Vectors) -> None
         for data in parts.values():
             _pad(file)
             file.write(data)
+
+
+def _stamps(vectors: Vectors) -> NDArray[np.int64]:
+    wanted = (len(vectors.ids), 2)
+    if vectors.stamps is None:
+        return np.zeros(wanted, np.int64)
+    if vectors.stamps.shape != wanted:
+        raise VitcError(
+            f"Stamps {list(vectors.stamps.shape)} were given for {len(vectors.ids)} images."
+        )
+    return vectors.stamps
 
 
 def _header(facts: IndexFacts, images: int, parts: Mapping[str, memoryview]) -> bytes:
@@ -154,7 +174,7 @@ class Index:
 
     def __init__(self, path: Path, data: mmap.mmap, stated: Mapping[str, Any], base: int) -> None:
         self.path = path
-        self.facts = IndexFacts(stated["model"], stated["width"], stated["tokens"])
+        self.facts = IndexFacts(**{field.name: stated[field.name] for field in fields(IndexFacts)})
         self.images: int = stated["images"]
         self._data = data
         self._base = base
@@ -188,14 +208,29 @@ class Index:
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
             data.close()
             raise VitcError(f"{file} is damaged: {error}.", _AGAIN) from None
-        if model is not None and model != found.facts.model:
-            found.close()
+        if model is not None:
+            try:
+                found.refuse_other(model)
+            except VitcError:
+                found.close()
+                raise
+        return found
+
+    def refuse_other(self, model: str) -> None:
+        """Hold a model against the one that the index is of.
+
+        Args:
+            model: Its SHA-256.
+
+        Raises:
+            VitcError: If it is another.
+        """
+        if model != self.facts.model:
             raise VitcError(
-                f"{file} was built with another model ({found.facts.model[:12]}, and this is "
+                f"{self.path} was built with another model ({self.facts.model[:12]}, and this is "
                 f"{model[:12]}): their vectors mean different things.",
                 "Search with that model, or build the index again with this one.",
             )
-        return found
 
     def _check_sizes(self) -> None:
         facts, bytes_of_one = self.facts, packed_width(self.facts.width)
@@ -205,6 +240,7 @@ class Index:
         wanted = {
             "first": self.images * bytes_of_one,
             "tokens": self.images * facts.tokens * bytes_of_one,
+            "stamps": self.images * _STAMP,
         }
         for name, section in self._sections.items():
             blocks = -(-section.size // _BLOCK)
@@ -283,7 +319,16 @@ class Index:
             VitcError: If something is damaged.
         """
         self.first()
-        return Vectors(self.ids, self.tokens())
+        return Vectors(self.ids, self.tokens(), self.stamps())
+
+    def stamps(self) -> NDArray[np.int64]:
+        """Bytes and time in ns of each picture file as it was encoded, int64 [images, 2].
+
+        Raises:
+            VitcError: If they are damaged.
+        """
+        rows = self._rows("stamps", 0, None, _STAMP)
+        return rows.view("<i8").astype(np.int64).reshape(-1, 2)
 
     def close(self) -> None:
         """Let the file go; arrays that were read from it keep it open."""

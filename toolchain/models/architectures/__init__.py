@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitc.models.architectures.entry import Architecture
 from vitc.models.architectures.table import (
     ARCHITECTURES,
+    PAIRS,
     PRESETS,
     TWINS,
     account,
@@ -18,6 +19,7 @@ from vitc.models.architectures.table import (
 
 __all__ = [
     "ARCHITECTURES",
+    "PAIRS",
     "PRESETS",
     "TWINS",
     "Architecture",

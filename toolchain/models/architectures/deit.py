@@ -25,7 +25,7 @@ from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
 from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
-__all__ = ["DEIT", "ModelConfig"]
+__all__ = ["DEIT", "ModelConfig", "deit_layers"]
 
 _MOST_VALUES: Final = 1 << 28
 """Tokens times width."""
@@ -183,19 +183,21 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
+def deit_layers(config: ModelConfig, codes: int = 0) -> Iterator[LayerAccount]:
+    """Its layers, with rows behind the tokens that the spatial branch leaves alone."""
     C, N, patch = config.width, config.tokens, 3 * config.patch_size**2
     embedding = C * patch + C + C + N * C
     yield in_fp32(
         "embedding", "embedding", parameters=embedding, fp_macs=(N - 1) * C * patch, why=PIXELS
     )
+    rows = N + codes
     binary = Binary(config.weight_bits, config.scheme)
     for i in range(config.depth):
         name = f"blocks.{i}"
         yield from attention(
             f"{name}.attn",
-            tokens=N,
-            group=N,
+            tokens=rows,
+            group=rows,
             width=C,
             heads=config.heads,
             binary=binary,
@@ -203,7 +205,7 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
         )
         yield from two_layer(
             f"{name}.mlp",
-            rows=N,
+            rows=rows,
             inputs=C,
             hidden=config.hidden,
             binary=binary,
@@ -213,7 +215,7 @@ def _layers(config: ModelConfig) -> Iterator[LayerAccount]:
             yield from spatial(
                 f"{name}.si", width=C, group=N, hidden=config.si_hidden, binary=binary
             )
-    yield from classifier(rows=N, width=C, classes=config.classes, norm=config.norm)
+    yield from classifier(rows=rows, width=C, classes=config.classes, norm=config.norm)
 
 
 def _twin(config: ModelConfig) -> DeiTTwinConfig:
@@ -289,6 +291,6 @@ DEIT: Final = Architecture(
     ),
     tensors=("head.weight", "patch_embed.proj.weight", "pos_embed"),
     sizes=_sizes,
-    layers=_layers,
+    layers=deit_layers,
     twin=_twin,
 )

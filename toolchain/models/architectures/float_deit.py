@@ -22,7 +22,7 @@ from vitc.models.architectures.twin import (
 )
 from vitc.models.described import numbered
 
-__all__ = ["FLOAT_DEIT", "DeiTTwinConfig"]
+__all__ = ["FLOAT_DEIT", "DeiTTwinConfig", "float_deit_layers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +142,15 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _layers(config: DeiTTwinConfig) -> Iterator[LayerAccount]:
+def float_deit_layers(config: DeiTTwinConfig, codes: int = 0) -> Iterator[LayerAccount]:
+    """Its layers, with rows behind the tokens."""
     C, N, patch = config.width, config.tokens, 3 * config.patch_size**2
     yield projection("patch_embed", "embedding", rows=config.patches, inputs=patch, outputs=C)
     added = C * (N + N - config.patches)
     yield values("embedding", "embedding", count=added)
     for i in range(config.depth):
-        yield from attention(f"blocks.{i}.attn", tokens=N, width=C, keys=N)
-        yield from mlp(f"blocks.{i}.mlp", tokens=N, width=C, hidden=config.hidden)
+        yield from attention(f"blocks.{i}.attn", tokens=N + codes, width=C, keys=N + codes)
+        yield from mlp(f"blocks.{i}.mlp", tokens=N + codes, width=C, hidden=config.hidden)
     yield from classifier(width=C, classes=config.classes, heads=1 + config.distilled_head)
 
 
@@ -159,6 +160,6 @@ FLOAT_DEIT: Final = Architecture(
     presets=(),
     tensors=("patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"),
     sizes=_sizes,
-    layers=_layers,
+    layers=float_deit_layers,
     twin=itself,
 )

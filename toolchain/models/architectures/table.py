@@ -18,12 +18,14 @@ from vitc.models.architectures.float_pvt import FLOAT_PVT
 from vitc.models.architectures.float_swin import FLOAT_SWIN
 from vitc.models.architectures.nest import NEST
 from vitc.models.architectures.pvt import PVT
+from vitc.models.architectures.retrieval import RETRIEVAL
 from vitc.models.architectures.swin import SWIN
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
 
 __all__ = [
     "ARCHITECTURES",
+    "PAIRS",
     "PRESETS",
     "TWINS",
     "account",
@@ -50,13 +52,17 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 )
 
 
+PAIRS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType({RETRIEVAL.name: RETRIEVAL})
+"""Networks of two towers. Their files say what they are."""
+
+
 def architecture(name: object) -> Architecture[Any]:
-    """Look up an architecture, or a full-precision twin.
+    """Look up an architecture, a full-precision twin, or a pair of towers.
 
     Raises:
         VitcError: If there is none of that name; the known ones are listed.
     """
-    known = {**ARCHITECTURES, **TWINS}
+    known = {**ARCHITECTURES, **TWINS, **PAIRS}
     if not isinstance(name, str) or name not in known:
         raise VitcError(f"Unknown architecture {shown(name)}; vitc knows {', '.join(known)}.")
     return known[name]

@@ -35,6 +35,7 @@ class Block(nn.Module):
         norm: Of a branch's input, ``batch`` or ``layer``.
         groups: Of tokens that attend; None where all of them do.
         si_groups: Of tokens that the spatial branch mixes; None where it mixes all.
+        codes: Of the `tokens`, the last so many, which the spatial branch leaves alone.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Block(nn.Module):
         norm: str = "batch",
         groups: Grouping | None = None,
         si_groups: Grouping | None = None,
+        codes: int = 0,
     ) -> None:
         super().__init__()
         self.name = name
+        self.mixed = tokens - codes if codes else None
         self.groups = groups
         self.si_groups = si_groups
         self.has_si = si_tokens > 0
@@ -88,6 +91,8 @@ class Block(nn.Module):
         out = tap(f"{self.name}.mlp.output", after + self.mlp(self.norm2(after)))
         if not self.has_si:
             return out
+        if self.mixed is not None:
+            return tap(f"{self.name}.si.output", self._mix_first(after, out, self.mixed))
         u = self.norm3(after.transpose(1, 2))
         if self.si_groups is None:
             out = out + self.learnablescaling * self.mlp2(u).transpose(1, 2)
@@ -95,3 +100,9 @@ class Block(nn.Module):
             spatial = self.mlp2(u, groups=self.si_groups).transpose(2, 3)
             out = self.si_groups.join(self.si_groups.split(out) + self.learnablescaling * spatial)
         return tap(f"{self.name}.si.output", out)
+
+    def _mix_first(self, after: Tensor, out: Tensor, count: int) -> Tensor:
+        """The spatial branch on the first tokens, the codes behind them as they are."""
+        u = self.norm3(after[:, :count].transpose(1, 2))
+        mixed = out[:, :count] + self.learnablescaling * self.mlp2(u).transpose(1, 2)
+        return torch.cat((mixed, out[:, count:]), dim=1)

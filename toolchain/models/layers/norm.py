@@ -29,6 +29,8 @@ class AxisNorm(nn.BatchNorm1d):
         variance = summed(centred.square().sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / max(count - 1, 1))
         normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if not self.affine:
+            return normal
         return normal * self.weight.view(shape) + self.bias.view(shape)
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.float_deit import DeiTTwinConfig
+from vitc.models.layers.codes import Codes
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
@@ -21,7 +22,7 @@ __all__ = ["DeiTTwin"]
 
 
 class DeiTTwin(Twin):
-    """The twin of DeiT; arguments are those of `Network`."""
+    """The twin of DeiT; arguments are those of `Network`, and `codes` as of `SIBiViT`."""
 
     config: DeiTTwinConfig
 
@@ -30,6 +31,8 @@ class DeiTTwin(Twin):
         config: DeiTTwinConfig,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
+        *,
+        codes: int = 0,
     ) -> None:
         super().__init__(config, preprocessing, labels)
         C = config.width
@@ -54,6 +57,7 @@ class DeiTTwin(Twin):
         if config.distilled_head:
             self.head_dist = nn.Linear(C, config.classes)
         self._begin()
+        self.codes = Codes(codes, C) if codes else None
 
     def embed(self, image: Tensor) -> Tensor:
         """Images [B, 3, H, W] to tokens [B, N, C].
@@ -66,14 +70,18 @@ class DeiTTwin(Twin):
         if self.config.distilled:
             before.append(self.dist_token)
         first = [token.expand(image.shape[0], -1, -1) for token in before]
-        return tap(
-            "embedding", torch.cat((*first, self.patch_embed(image)), dim=1) + self.pos_embed
-        )
+        x = torch.cat((*first, self.patch_embed(image)), dim=1) + self.pos_embed
+        return tap("embedding", x if self.codes is None else self.codes(x))
 
     def trunk(self, image: Tensor) -> Tensor:
         """See `Twin.trunk`."""
         tokens: Tensor = self.blocks(self.embed(image))
         return tokens
+
+    def stream(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to what the last norm gives for every row, [B, N, C]."""
+        rows: Tensor = self.norm(self.trunk(image))
+        return rows
 
     def on_map(self, tokens: Tensor) -> Tensor:
         """See `Twin.on_map`."""

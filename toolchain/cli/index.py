@@ -1,0 +1,87 @@
+"""`vitc index`: photos, encoded once, in one file that a search reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitc.cli.options import Force, JsonTo, Threads, existing
+from vitc.cli.output import Output, megabytes
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="index",
+    help="Encode photos once, for `vitc search`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `build` a command of its own."""
+
+
+@app.command(short_help="Make an index of a folder of photos, or bring one up to date.")
+def build(
+    photos: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="A folder, photos at any depth.",
+            callback=existing("folder", "Name a folder of photos."),
+        ),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            metavar="DIR|CKPT",
+            help="Towers: an artefact folder, or a checkpoint of `vitc retrieve`.",
+            callback=existing("model", "Train one with `vitc retrieve train`."),
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="PHOTOS.vidx", help="The index.")],
+    threads: Threads = 1,
+    force: Force = False,
+    json_to: JsonTo = None,
+) -> None:
+    """Encode all photos below a folder.
+
+    An index that is there is brought up to date: new and changed photos are encoded, those that are
+    gone are left out. An interrupted build goes on where it was.
+    """
+    output = Output(json_to, force=force)
+    from vitc.retrieval.building import build_index
+    from vitc.retrieval.encoder import open_encoder
+
+    with output.working(f"opening {model}") as say:
+        encoder = open_encoder(model, threads=threads)
+        done = build_index(
+            photos,
+            encoder,
+            out,
+            force=force,
+            progress=lambda count, of: say(f"encoding photo {count} of {of}"),
+            note=output.note,
+        )
+    pace = f", {done.added / done.seconds:.0f} a second" if done.added and done.seconds else ""
+    output.show(
+        f"{done.images} photos in {done.path} ({megabytes(done.index_bytes)}): {done.added} encoded"
+        f"{pace}, {done.kept} kept, {done.removed} removed, {len(done.broken)} unreadable"
+    )
+    output.result(
+        {
+            "index": str(done.path),
+            "images": done.images,
+            "added": done.added,
+            "kept": done.kept,
+            "removed": done.removed,
+            "broken": done.broken,
+            "seconds": done.seconds,
+            "index_bytes": done.index_bytes,
+        }
+    )

@@ -1,0 +1,125 @@
+"""Two towers that give vectors of one space: of an image, and of a text.
+
+The image tower is a binarized backbone (or its full-precision twin), whose head makes a vector of
+each row that meets a text; the text tower is in fp32, as it runs once a query. The paper shares one
+encoder over both sides; an image block that mixes the places of patches cannot be shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitc.models import ops
+from vitc.models.architectures.retrieval import RetrievalConfig
+from vitc.models.network import Network
+from vitc.models.preprocessing import Preprocessing
+from vitc.models.retrieval.modes import MODES
+from vitc.models.retrieval.spread import Spread
+from vitc.models.retrieval.text_tower import TextTower
+from vitc.models.sibivit import SIBiViT
+from vitc.models.taps import tap
+from vitc.models.twins.deit import DeiTTwin
+
+__all__ = ["IMAGE", "TEXT", "Retrieval"]
+
+IMAGE = "image"
+TEXT = "text"
+"""Names of the vectors that a run gives, and of the entries of an artefact."""
+
+_BACKBONES = {"sibivit": SIBiViT, "float-deit": DeiTTwin}
+
+
+class Retrieval(Network):
+    """Image and text tower; arguments are those of `Network`, without labels.
+
+    Raises:
+        VitcError: As `Network`.
+    """
+
+    config: RetrievalConfig
+
+    def __init__(
+        self,
+        config: RetrievalConfig,
+        preprocessing: Preprocessing | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(config, preprocessing, labels)
+        build: type = _BACKBONES[config.image.arch]
+        self.image: SIBiViT | DeiTTwin = build(
+            config.image, self.preprocessing, codes=config.codes
+        )
+        self.text = TextTower(config)
+        self.mode = MODES[config.mode]
+        self.image_spread = Spread(config.image_vectors, config.width)
+        self.text_spread = Spread(config.text_vectors, config.width)
+        nn.init.xavier_uniform_(self.image.head.weight)
+
+    def image_rows(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to what the vectors are the signs of, [B, b, d]."""
+        rows = self.image.stream(image)
+        config = self.config
+        if self.mode.first:
+            rows = rows[:, :1]
+        elif config.image_tokens > config.regions:
+            rows = self._chosen(rows)
+        return tap("image.vectors", self.image_spread(self.image.head(rows)))
+
+    def _chosen(self, rows: Tensor) -> Tensor:
+        """The first row, others at even distances, and all codes."""
+        count, kept = self.config.image_tokens, self.config.regions
+        places = [i * (count - 1) // max(kept - 1, 1) for i in range(kept)]
+        codes = range(count, count + self.config.codes)
+        return torch.cat([rows[:, place : place + 1] for place in (*places, *codes)], dim=1)
+
+    def text_rows(self, words: Tensor) -> Tensor:
+        """Ids int [B, n] to what the vectors are the signs of, [B, a, d]."""
+        rows = self.mode.kept(self.text(words))
+        return tap("text.vectors", self.text_spread(self.text.head(rows)))
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Rows to unit vectors; packed, those are signs over sqrt(d).
+
+        Gradients are those of the float unit vectors: signs are passed straight through.
+        """
+        unit = F.normalize(rows, dim=-1)
+        if not self.config.packed:
+            return unit
+        signs = (2.0 * (rows >= 0) - 1) / math.sqrt(self.config.width)
+        return unit + (signs - unit).detach()
+
+    def given(self, rows: Tensor) -> Tensor:
+        """Rows to what is given of them: bits, uint8 {0, 1}; unit vectors while it trains."""
+        if self.training:
+            return self.vectors(rows)
+        return ops.binarize(rows) if self.config.packed else F.normalize(rows, dim=-1)
+
+    def forward(self, pixels: Tensor, words: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """Both towers, each by itself.
+
+        Args:
+            pixels: Normalised images [B, 3, H, W].
+            words: Ids of word pieces, int [B, n].
+
+        Returns:
+            `image` [B, b, d] and `text` [B, a, d], as `given`.
+
+        Raises:
+            VitcError: If the images are not of the network's size.
+        """
+        return {
+            IMAGE: self.given(self.image_rows(pixels)),
+            TEXT: self.given(self.text_rows(words)),
+        }
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        """What the network is traced with."""
+        return {
+            "pixels": torch.zeros(count, *self.config.input_shape),
+            "words": torch.zeros(count, self.config.length, dtype=torch.int64),
+        }
