@@ -177,7 +177,7 @@ def export(
 
 
 def compile(  # noqa: A001 - named like the command
-    onnx_file: str | os.PathLike[str],
+    onnx_file: str | os.PathLike[str] | Mapping[str, str | Path | None],
     out: str | os.PathLike[str],
     options: CompileOptions | None = None,
     *,
@@ -189,7 +189,8 @@ def compile(  # noqa: A001 - named like the command
     """Compile a packed ONNX file to an artefact folder.
 
     Args:
-        onnx_file: What `export` wrote.
+        onnx_file: What `export` wrote; or several such files, each by the name of the entry that
+            it becomes, None for the scan of what the entries `image` and `text` give.
         out: The folder to make; an existing artefact is kept unless `force`.
         options: Everything about it; the next three go before it.
         target: A key of `vitc.targets.TARGETS`, or ``native``, which is the default.
@@ -221,29 +222,34 @@ def compile(  # noqa: A001 - named like the command
         except VitcError as error:
             return f"skipped: {error.message}"
         say(f"comparing the library with the ONNX file on {device.name}")
-        image = settle_self_test(
+        inputs = settle_self_test(
             artefact.path,
-            artefact.manifest.entries[0],
+            artefact.entry,
             lambda inputs: device.run(artefact, inputs, RunRequest()).outputs,
         )
-        report = check_against_onnx(artefact, device, images=_SHORT_CHECK_IMAGES, also=image)
-        if not report.equal:
-            raise CheckFailedError(report, f"The artefact {out}")
-        if image is None:
+        images, apart = 0, 0.0
+        for entry in artefact.manifest.entries:
+            part = artefact.at(entry.name)
+            also = inputs if entry.name == artefact.entry.name else None
+            report = check_against_onnx(part, device, images=_SHORT_CHECK_IMAGES, also=also)
+            if not report.equal:
+                raise CheckFailedError(report, _failed(artefact, entry.name, out))
+            images, apart = max(images, report.images), max(apart, report.max_logit_difference)
+        if inputs is None:
             say("no image is far enough from every threshold: the artefact has no self-test")
         else:
-            digests = device.run(artefact, image, RunRequest(digests=True)).digests
+            digests = device.run(artefact, inputs, RunRequest(digests=True)).digests
             (artefact.path / TAPS).write_text(digests or "", encoding="utf-8")
         return {
             "against": "model.onnx",
             "device": device.name,
-            "images": report.images,
+            "images": images,
             "equal": True,
-            "max_logit_difference": report.max_logit_difference,
+            "max_logit_difference": apart,
         }
 
     return compile_model(
-        Path(onnx_file),
+        onnx_file if isinstance(onnx_file, Mapping) else Path(onnx_file),
         chosen.target,
         Path(out),
         batch=chosen.batch,
@@ -254,6 +260,11 @@ def compile(  # noqa: A001 - named like the command
         tiles=chosen.tiles,
         progress=say,
     )
+
+
+def _failed(artefact: Artefact, entry: str, out: object) -> str:
+    single = len(artefact.manifest.entries) == 1
+    return f"The artefact {out}" if single else f"The entry {entry} of the artefact {out}"
 
 
 def open(path: str | os.PathLike[str]) -> Artefact:  # noqa: A001 - the public name

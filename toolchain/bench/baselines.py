@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from vitc import names
 from vitc.bench.twin import twin_model
+from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.models.architectures import config_from_dict
 from vitc.models.config import NetworkConfig
+from vitc.onnx_files.load_entry import load_entry
 from vitc.onnx_files.session import INPUT_DTYPES
 from vitc.places import scratch_folder
-from vitc.runtime.arrays import probe_inputs
+from vitc.runtime.arrays import TIMED_EXTENT, probe_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +87,7 @@ class Baseline:
         Raises:
             VitcError: If it is made from a configuration and the artefact states none.
         """
-        inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
+        inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0, n=TIMED_EXTENT)
         return BaselineSession(self.build(artefact), list(inputs.values()), threads)
 
 
@@ -123,7 +125,9 @@ def _quantized_twin(artefact: Artefact) -> bytes:
 
 
 def _own_file(artefact: Artefact) -> bytes:
-    return artefact.onnx.read_bytes()
+    model = load_entry(artefact.onnx, artefact.entry.name)
+    own: bytes = to_proto(model).SerializeToString()
+    return own
 
 
 def _own_network_in_int8(artefact: Artefact) -> bytes:
@@ -161,5 +165,6 @@ def baseline(name: str) -> Baseline:
 
 
 def usual_baseline(artefact: Artefact) -> Baseline:
-    """The full-precision twin; of a network without a configuration its own file."""
-    return BASELINES["onnxruntime" if artefact.manifest.config else "packed"]
+    """The full-precision twin of a classifier with a configuration; else its own file."""
+    twin = artefact.manifest.config and artefact.entry.classifier
+    return BASELINES["onnxruntime" if twin else "packed"]

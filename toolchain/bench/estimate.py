@@ -240,7 +240,7 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
     supports_estimate(target, processor)
     kernels = _kernels(artefact)
     assembly = emit_assembly(list(kernels.values()), target)
-    steps = artefact.manifest.steps
+    steps = artefact.entry.steps
     macs = step_macs(steps)
     loops: dict[Unit, dict[str, list[HotLoop]]] = {}
     found = []
@@ -274,11 +274,9 @@ def supports_estimate(target: Target, processor: str) -> None:
 
 
 def _kernels(artefact: Artefact) -> dict[str, Kernel]:
-    from vitc.compiler.pipeline import make_plan
-    from vitc.onnx_files import load_onnx, tap_names
+    from vitc.compiler.compile import make_program
 
-    model, _ = load_onnx(artefact.onnx)
-    plan = make_plan(model, artefact.target, tap_names(model), artefact.tiles)
+    plan = make_program(artefact.source, artefact.target, artefact.tiles)[artefact.entry.name]
     return {kernel.symbol: kernel for kernel in plan.kernels}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitc.bench.stored import Work, account_of_file, planned, work_of
+from vitc.bench.stored import account_of_file, planned, work_of
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.models.account import Account
@@ -39,6 +39,8 @@ class Inspection:
         inputs: What an exported file or an artefact takes.
         outputs: What it gives.
         kernels: For an artefact, layer to kernel.
+        entries: For an artefact of several, the ports of each entry, inputs first; `inputs` and
+            `outputs` are those of the first.
         scheme_parameters: For a checkpoint, what its scheme has learned beside weights and biases:
             end of the name to how many values there are, and the least and the largest.
         float_layers: For an exported file, binary layers that were allowed to be in float: to
@@ -55,6 +57,7 @@ class Inspection:
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     kernels: Mapping[str, str] = field(default_factory=dict)
+    entries: Mapping[str, tuple[Port, ...]] = field(default_factory=dict)
     scheme_parameters: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,6 +77,9 @@ class Inspection:
             "inputs": [port.to_dict() for port in self.inputs],
             "outputs": [port.to_dict() for port in self.outputs],
             "kernels": dict(self.kernels),
+            "entries": {
+                name: [port.to_dict() for port in ports] for name, ports in self.entries.items()
+            },
             "scheme_parameters": {
                 name: {"values": count, "least": least, "largest": largest}
                 for name, (count, least, largest) in self.scheme_parameters.items()
@@ -121,10 +127,13 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
 
 def _artefact(place: Path) -> Inspection:
     artefact = Artefact.open(place)
-    entry = artefact.manifest.entries[0]
+    entry = artefact.entry
+    several = len(artefact.manifest.entries) > 1
     found = Description.of_artefact(artefact) if artefact.manifest.config else None
     if found is None:
-        cost, kernels = _stored(artefact.onnx, work_of(artefact.manifest.steps))
+        parts = [_stored(artefact.at(each.name)) for each in artefact.manifest.entries]
+        cost = Account(tuple(layer for account, _ in parts for layer in account.layers))
+        kernels = {layer: kernel for _, made in parts for layer, kernel in made.items()}
     else:
         cost = account(found.config)
         kernels = _kernels(artefact, cost)
@@ -139,13 +148,15 @@ def _artefact(place: Path) -> Inspection:
         inputs=entry.inputs,
         outputs=entry.outputs,
         kernels=kernels,
+        entries={each.name: each.ports for each in artefact.manifest.entries} if several else {},
     )
 
 
-def _stored(file: Path, steps: list[Work]) -> tuple[Account, dict[str, str]]:
-    from vitc.onnx_files import load_onnx
+def _stored(artefact: Artefact) -> tuple[Account, dict[str, str]]:
+    from vitc.onnx_files.load_entry import load_entry
 
-    return account_of_file(load_onnx(file)[0], steps)
+    model = load_entry(artefact.onnx, artefact.entry.name)
+    return account_of_file(model, work_of(artefact.entry.steps))
 
 
 def _onnx_file(place: Path, allow_external_data: bool) -> Inspection:
@@ -189,7 +200,7 @@ def _learned(model: Network) -> dict[str, tuple[int, float, float]]:
 
 
 def _kernels(artefact: Artefact, cost: Account) -> dict[str, str]:
-    made_by = {step.tap: step.kernel for step in artefact.manifest.steps}
+    made_by = {step.tap: step.kernel for step in artefact.entry.steps}
     found = {
         layer.name: dict.fromkeys(made_by[tap] for tap in layer.taps if tap in made_by)
         for layer in cost.layers

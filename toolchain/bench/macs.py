@@ -25,6 +25,10 @@ class StepMacs:
     unit: str | None = None
 
 
-def step_macs(steps: Sequence[StepFacts]) -> list[StepMacs]:
-    """MACs of each step of a manifest."""
-    return [StepMacs(step.binary, step.fp, step.unit) for step in steps]
+def step_macs(steps: Sequence[StepFacts], n: int = 1) -> list[StepMacs]:
+    """MACs of each step of a manifest; of those over the extent of a run, for `n` rows of it."""
+    rows = [n if step.tasks is None else 1 for step in steps]
+    return [
+        StepMacs(count * step.binary, count * step.fp, step.unit)
+        for count, step in zip(rows, steps, strict=True)
+    ]

@@ -19,7 +19,7 @@ from vitc.devices.conditions import throttling
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
 from vitc.errors import VitcError
-from vitc.runtime.arrays import probe_inputs
+from vitc.runtime.arrays import TIMED_EXTENT, probe_inputs
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["USUAL", "BenchOptions", "BenchReport", "Latency", "bench"]
@@ -51,6 +51,7 @@ class BenchOptions:
         estimate: A key of `vitc.bench.estimate.PROCESSORS` whose time to model; None for none.
         pin: Whether to keep both sides on as many cores as threads, each thread of the artefact on
             a core of its own. Nothing is pinned on an emulator, nor over RPC.
+        entry: Name of the entry that is timed; None for the first.
     """
 
     threads: int = 1
@@ -61,6 +62,7 @@ class BenchOptions:
     profile: bool = False
     estimate: str | None = None
     pin: bool = True
+    entry: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.warmup < 0:
@@ -213,6 +215,7 @@ def bench(
     """
     chosen = options or BenchOptions()
     opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
+    opened = opened if chosen.entry is None else opened.at(chosen.entry)
     device = _device(chosen, opened)
     device.supports(opened)
     if chosen.estimate is not None:
@@ -307,7 +310,7 @@ def _time(
     *,
     pin: bool,
 ) -> DeviceRun:
-    inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
+    inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0, n=TIMED_EXTENT)
     warmup = 0 if device.emulated else options.warmup
     request = RunRequest(threads=threads, repeat=repeat, warmup=warmup, pin=pin)
     return device.run(artefact, inputs, request)

@@ -13,7 +13,7 @@ from vitc.bench.peaks import PeakLoops, Peaks
 from vitc.devices import Device, RpcDevice, RunRequest
 from vitc.devices.rpc import no_profile
 from vitc.errors import VitcError
-from vitc.runtime.arrays import probe_inputs
+from vitc.runtime.arrays import TIMED_EXTENT, probe_inputs
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -148,9 +148,9 @@ def profile(
         say("measuring the peaks")
         loops, rounds, runs = PeakLoops(artefact.target), _ROUNDS, _RUNS
         peaks = loops.measure()
-    inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
-    taps = [step.tap for step in artefact.manifest.steps]
-    macs = step_macs(artefact.manifest.steps)
+    inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0, n=TIMED_EXTENT)
+    taps = [step.tap for step in artefact.entry.steps]
+    macs = step_macs(artefact.entry.steps, TIMED_EXTENT)
     fastest = np.full(len(taps), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")

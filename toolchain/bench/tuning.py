@@ -183,7 +183,7 @@ def _tune(
     with output.scratch() as scratch:
         say("compiling with the choices")
         settings = api.CompileOptions(opened.target.name, opened.batch, tiles=tiles)
-        tuned = api.compile(opened.onnx, scratch / "tuned", settings, say=say)
+        tuned = api.compile(opened.source, scratch / "tuned", settings, say=say)
         say("timing the choices beside the artefact as it was")
         before, after = search.race((opened, tuned))
         replaced = after.median < before.median and after.min < before.min
@@ -200,9 +200,9 @@ class _Search:
     ) -> None:
         self._artefact, self._device, self._options, self._say = artefact, device, options, say
         self._isa = ISAS[artefact.target.isa]
-        self._inputs = probe_inputs(artefact.manifest.entries[0].inputs, artefact.batch, 0)
-        self.identities = kernel_identities(artefact.onnx, artefact.target)
-        self._calls = [step.kernel for step in artefact.manifest.steps]
+        self._inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0)
+        self.identities = kernel_identities(artefact.source, artefact.target)
+        self._calls = [step.kernel for step in artefact.entry.steps]
         facts = device.run(artefact, self._inputs, RunRequest()).facts
         self.cpu = str(facts.get("cpu") or "unknown")
         self._cache = TileCache.of(facts, artefact.target)
@@ -243,7 +243,7 @@ class _Search:
             for number, tile in enumerate(tiles, 1):
                 self._say(f"compiling with tile {number} of {len(tiles)}: {tile}")
                 built[tile] = compile_model(
-                    self._artefact.onnx,
+                    self._artefact.source,
                     self._artefact.target,
                     Path(scratch) / str(number),
                     batch=self._artefact.batch,

@@ -10,7 +10,7 @@ import typer
 from vitc import names
 from vitc.cli.claims import claimed
 from vitc.cli.durations import Unit, unit_of
-from vitc.cli.options import Artefact, DeviceName, Force, JsonTo, ReportTo, Threads
+from vitc.cli.options import Artefact, DeviceName, EntryName, Force, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output
 from vitc.cli.report import artefact_sizes, write_report
 from vitc.cli.tables import table
@@ -34,6 +34,7 @@ def _known_processor(name: str | None) -> str | None:
 
 def bench(
     artefact: Artefact,
+    entry: EntryName = None,
     threads: Threads = 1,
     device: DeviceName = "local",
     baseline: Annotated[
@@ -84,8 +85,9 @@ def bench(
         profile=profile,
         estimate=estimate,
         pin=pin,
+        entry=entry,
     )
-    if estimate is not None and _only_model(output, artefact, estimate, report_to):
+    if estimate is not None and _only_model(output, artefact, entry, estimate, report_to):
         return
     with output.working(f"timing {artefact}") as say:
         report = measure(artefact, options, say=say)
@@ -122,12 +124,14 @@ def bench(
         )
 
 
-def _only_model(output: Output, folder: Path, processor: str, report_to: Path | None) -> bool:
+def _only_model(
+    output: Output, folder: Path, entry: str | None, processor: str, report_to: Path | None
+) -> bool:
     """Model an artefact that nothing here can run; returns whether it is one."""
     from vitc import api
     from vitc.bench.estimate import estimate, only_modelled
 
-    artefact = api.open(folder)
+    artefact = api.open(folder).at(entry)
     if not only_modelled(artefact, processor):
         return False
     if report_to is not None:

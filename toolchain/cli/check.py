@@ -13,6 +13,7 @@ from vitc.cli.options import (
     Background,
     Data,
     DeviceName,
+    EntryName,
     Force,
     JsonTo,
     ReportTo,
@@ -58,6 +59,7 @@ def check(
     ] = False,
     data: Data = None,
     background: Background = None,
+    entry: EntryName = None,
     images: Annotated[
         int, typer.Option("--images", min=1, help="Images to compare layer by layer.")
     ] = 4,
@@ -100,6 +102,7 @@ def check(
         allow_external_data=allow_external_data,
         rebuild=rebuild,
         ema=ema,
+        entry=entry,
     )
     with output.working(f"reading {candidate}") as say:
         report = check_candidate(candidate, reference, options, say=say, note=output.note)

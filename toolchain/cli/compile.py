@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Force, OnnxFile, SkipCheck
+from vitc.cli.options import AllowExternalData, Force, SkipCheck, existing
 from vitc.cli.output import Output, megabytes
+from vitc.errors import VitcError
 from vitc.outputs import check_folder, prepare_folder
 
 __all__ = ["compile_"]
@@ -27,8 +28,38 @@ def _known_target(name: str) -> str:
     return name
 
 
+def _source(files: list[str]) -> Path | dict[str, Path | None]:
+    """What is compiled: one file, or the file of each entry."""
+    if len(files) == 1 and (Path(files[0]).exists() or "=" not in files[0]):
+        return _existing(Path(files[0]))
+    source: dict[str, Path | None] = {}
+    for given in files:
+        name, found, file = given.partition("=")
+        if not found and Path(given).exists():
+            raise VitcError(
+                f"{given} does not say which entry it is.",
+                "Write NAME=M.onnx for each file, or compile one alone.",
+            )
+        if name in source:
+            raise VitcError(f"The entry {name} is given twice.", "Name each entry once.")
+        source[name] = _existing(Path(file)) if found else None
+    return source
+
+
+def _existing(path: Path) -> Path:
+    existing("ONNX file", "Make one with `vitc export CKPT --out M.onnx`.")(path)
+    return path
+
+
 def compile_(
-    onnx_file: OnnxFile,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="M.onnx|ENTRY=M.onnx...",
+            help="Made by `vitc export`. Several are entries of one artefact, each with its name; "
+            "an entry without a file scores the vectors of the entries image and text.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
     target: Annotated[
         str,
@@ -58,6 +89,7 @@ def compile_(
     """
     from vitc.runtime.artefact import MANIFEST, own_files
 
+    source = _source(files)
     check_folder(out, marker=MANIFEST, force=force, parts=own_files)
     if dump_ir is not None:
         prepare_folder(dump_ir, force=force)
@@ -73,8 +105,8 @@ def compile_(
         allow_external_data=allow_external_data,
         check=not no_check,
     )
-    with output.working(f"compiling {onnx_file} for {target}") as say:
-        artefact = compile_file(onnx_file, out, options, say=say)
+    with output.working(f"compiling {' '.join(files)} for {target}") as say:
+        artefact = compile_file(source, out, options, say=say)
     library = megabytes(artefact.library.stat().st_size)
     output.note(f"wrote {artefact.path} ({library} library)")
     checked = artefact.manifest.check

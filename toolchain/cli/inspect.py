@@ -44,6 +44,9 @@ def inspect(
     found = inspect_path(path, allow_external_data=allow_external_data)
     cost = found.account
     output.show(table(("", ""), _facts(found)))
+    if found.entries:
+        named = [(name, str(port)) for name, ports in found.entries.items() for port in ports]
+        output.show(table(("entry", "port"), named))
     reasons = {why: str(n) for n, why in enumerate(dict.fromkeys(_reasons(cost)), 1)}
     rows = [
         (
@@ -89,11 +92,12 @@ def inspect(
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     config, shown = found.config, found.preprocessing
     if config is None or shown is None:
+        ports = () if found.entries else (*found.inputs, *found.outputs)
+        kinds = ["input"] * len(found.inputs) + ["output"] * len(found.outputs)
         return [
             (found.kind, found.path),
             ("network", "one without a configuration; parameters and bytes are those of its file"),
-            *(("input", str(port)) for port in found.inputs),
-            *(("output", str(port)) for port in found.outputs),
+            *((kind, str(port)) for kind, port in zip(kinds, ports, strict=False)),
         ]
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (shown.mean, shown.std))
     labels = found.labels

@@ -19,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Data",
     "DeviceName",
+    "EntryName",
     "Force",
     "ImageSize",
     "JsonTo",
@@ -26,7 +27,6 @@ __all__ = [
     "Merge",
     "MixedPrecision",
     "Norm",
-    "OnnxFile",
     "Pin",
     "ReportTo",
     "Resume",
@@ -145,12 +145,10 @@ MixedPrecision: TypeAlias = Annotated[
     ),
 ]
 
-OnnxFile: TypeAlias = Annotated[
-    Path,
-    typer.Argument(
-        metavar="M.onnx",
-        help="Made by `vitc export`.",
-        callback=existing("ONNX file", "Make one with `vitc export CKPT --out M.onnx`."),
+EntryName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--entry", metavar="NAME", help="Of several entries that an artefact has; or the first."
     ),
 ]
 JsonTo: TypeAlias = Annotated[

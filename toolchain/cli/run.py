@@ -14,6 +14,7 @@ from vitc.cli.options import (
     AllowExternalData,
     Background,
     DeviceName,
+    EntryName,
     Force,
     JsonTo,
     Pin,
@@ -61,6 +62,7 @@ def run(
             help="Write the logits; of a network with other outputs, all as .npz.",
         ),
     ] = None,
+    entry: EntryName = None,
     topk: Annotated[
         int | None,
         typer.Option(
@@ -87,7 +89,7 @@ def run(
     from vitc.devices.named import needs_names
     from vitc.devices.source import refuse_external_data
 
-    if needs_names(model):
+    if needs_names(model, entry):
         refuse_external_data(model, allow_external_data)
         for option, given in (("--topk", topk), ("--background", background)):
             if given is not None:
@@ -95,7 +97,9 @@ def run(
                     f"{option} is for a network that classifies pictures, and {model} is none.",
                     f"Leave {option} away.",
                 )
-        _run_named(model, inputs, logits_file, output, device=device, threads=threads, pin=pin)
+        _run_named(
+            model, inputs, logits_file, output, entry=entry, device=device, threads=threads, pin=pin
+        )
         return
     from vitc.devices.prediction import PredictOptions, stream, write_logits
     from vitc.models.picture import parse_colour
@@ -136,6 +140,7 @@ def _run_named(
     file: FileOutput | None,
     output: Output,
     *,
+    entry: str | None,
     device: str,
     threads: int,
     pin: bool,
@@ -147,7 +152,7 @@ def _run_named(
 
     with ExitStack() as stack:
         stack.enter_context(output.working(f"running {model}"))
-        done = run_named(model, inputs, device=device, threads=threads, pin=pin)
+        done = run_named(model, inputs, entry=entry, device=device, threads=threads, pin=pin)
         if done.threads is not None and done.threads < threads:
             output.note(_capped(threads, done.threads))
         if file is not None:

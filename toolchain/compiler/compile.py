@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import onnx_ir as ir
 
@@ -24,19 +26,23 @@ from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
 from vitc.onnx_files import ModelFacts, is_inlined, load_onnx, tap_names
+from vitc.onnx_files.entries import check_entry_name, entry_models, scan_of
 from vitc.outputs import FolderOutput, claim_folder, prepare_folder, write_file
 from vitc.runtime.artefact import MANIFEST, Artefact, file_sha256, own_files
 from vitc.runtime.manifest import EntryFacts, Manifest, StepFacts, TargetFacts, Written
 from vitc.targets import Target, find
 from vitc.targets.tiles import Tile
 
-__all__ = ["MAX_BATCH", "compile_model", "kernel_identities"]
+__all__ = ["MAX_BATCH", "Source", "compile_model", "kernel_identities", "make_program"]
 
 MAX_BATCH = 64
 HEADER = "vitc_model.h"
+SEARCH_HEADER = "vitc_search.h"
 ONNX = "model.onnx"
-ENTRY = "run"
-"""Name of the entry of a model that has one."""
+
+Source: TypeAlias = str | Path | Mapping[str, str | Path | None]
+"""A file, or a file for each entry; None for the scan of the entries `text` and `image`."""
+_QUERY, _DOCUMENTS = "text", "image"
 
 Progress = Callable[[str], None]
 Check = Callable[[Artefact], dict[str, Any] | str]
@@ -63,7 +69,7 @@ class _Dump:
 
 
 def compile_model(
-    onnx: str | Path,
+    onnx: Source,
     target: str | Target,
     out: str | Path,
     *,
@@ -81,7 +87,9 @@ def compile_model(
     nothing behind.
 
     Args:
-        onnx: File that `vitc export` wrote, format packed.
+        onnx: File that `vitc export` wrote, format packed; its entries are those of the artefact.
+            Or several such files, each the entry that it is named by; None stands for the scan of
+            what the entries `image` and `text` give.
         target: Name of a target, or a target.
         out: Folder to write.
         batch: Images of one run, 1 to 64.
@@ -103,13 +111,12 @@ def compile_model(
             some layer has no kernel.
     """
     machine = find(target) if isinstance(target, str) else target
-    source = Path(onnx)
     if not 1 <= batch <= MAX_BATCH:
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
     with claim_folder(out, marker=MANIFEST, force=force, parts=own_files) as output:
         dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
         request = _Request(
-            source, machine, batch, allow_external_data, check, tiles or {}, progress, dump
+            onnx, machine, batch, allow_external_data, check, tiles or {}, progress, dump
         )
         _compile(request, output)
     return Artefact.open(Path(out).absolute())
@@ -119,7 +126,7 @@ def compile_model(
 class _Request:
     """What `compile_model` was asked for."""
 
-    source: Path
+    source: Source
     machine: Target
     batch: int
     allow_external_data: bool
@@ -131,9 +138,9 @@ class _Request:
 
 def _compile(request: _Request, output: FolderOutput) -> None:
     request.progress("reading the graph")
-    model, facts = _read(request)
+    read = _read(request.source, allow_external_data=request.allow_external_data)
     with output.scratch() as scratch:
-        making = _Making(request, model, facts, scratch)
+        making = _Making(request, read, scratch)
         # The first runner of a target takes long: zig builds a C library for it.
         runner = linking_runner(making.work / "runner", making.built / RUNNER, request.machine)
         with runner as wait_for_runner:
@@ -148,9 +155,61 @@ def _compile(request: _Request, output: FolderOutput) -> None:
         output.publish(making.built)
 
 
-def _read(request: _Request) -> tuple[ir.Model, ModelFacts]:
-    source = request.source
-    model, facts = load_onnx(source, allow_external_data=request.allow_external_data)
+@dataclass(frozen=True)
+class _Read:
+    """What is compiled.
+
+    Attributes:
+        files: What the artefact keeps of it: graphs by the names of files.
+        entries: The graph of each entry.
+        facts: What the file of the first entry says about itself.
+        named: What errors call the file of each entry.
+    """
+
+    files: Mapping[str, ir.Model]
+    entries: Mapping[str, ir.Model]
+    facts: ModelFacts
+    named: Mapping[str, Path]
+
+
+def _read(source: Source, *, allow_external_data: bool = False) -> _Read:
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        model, facts = _read_file(path, allow_external_data=allow_external_data)
+        entries = entry_models(model, facts.entries)
+        return _Read({ONNX: model}, entries, facts, dict.fromkeys(entries, path))
+    if not source:
+        raise VitcError("There is no file to compile.", "Name one for each entry: NAME=M.onnx.")
+    read = {
+        check_entry_name(name): _read_file(Path(file), allow_external_data=allow_external_data)
+        for name, file in source.items()
+        if file is not None
+    }
+    for name, (_, facts) in read.items():
+        if facts.entries:
+            raise VitcError(
+                f"{source[name]} has entries of its own: {', '.join(facts.entries)}.",
+                "Compile it alone.",
+            )
+    entries = {}
+    for name, file in source.items():
+        if file is not None:
+            entries[name] = read[name][0]
+            continue
+        if not {_QUERY, _DOCUMENTS} <= read.keys():
+            raise VitcError(
+                f"The entry {name} has no file, so it scores what the entries {_DOCUMENTS} and "
+                f"{_QUERY} give, and there are {', '.join(read) or 'none'}.",
+                f"Name their files, as in {_DOCUMENTS}=A.onnx {_QUERY}=B.onnx {name}.",
+            )
+        entries[check_entry_name(name)] = scan_of(read[_QUERY][0], read[_DOCUMENTS][0])
+    facts = next(iter(read.values()))[1]
+    named = {name: Path(file or name) for name, file in source.items()}
+    return _Read({f"{name}.onnx": model for name, model in entries.items()}, entries, facts, named)
+
+
+def _read_file(source: Path, *, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
+    model, facts = load_onnx(source, allow_external_data=allow_external_data)
     if facts.form != "packed":
         raise VitcError(
             f"{source} was exported with format {facts.form}; only packed files are compiled.",
@@ -182,23 +241,21 @@ class _Making:
         program: Plans of the entries, after the first phase.
     """
 
-    def __init__(
-        self, request: _Request, model: ir.Model, facts: ModelFacts, scratch: Path
-    ) -> None:
+    def __init__(self, request: _Request, read: _Read, scratch: Path) -> None:
         self.built, self.work = scratch / "artefact", scratch / "work"
         self.program: dict[str, Plan] = {}
-        self._request, self._model, self._facts = request, model, facts
+        self._request, self._read = request, read
         self._weights = Weights(b"", {})
         for folder in (self.built, self.work):
             folder.mkdir()
-        # Not the file again, which may be another one by now.
-        (self.built / ONNX).write_bytes(to_proto(model).SerializeToString(deterministic=True))
+        # Not the files again, which may be others by now.
+        for name, model in read.files.items():
+            (self.built / name).write_bytes(to_proto(model).SerializeToString(deterministic=True))
 
     def plan(self) -> None:
         """Choose kernels."""
         asked = self._request
-        plan = _plan(asked.source, self._model, asked.machine, asked.tiles, asked.dump)
-        self.program[ENTRY] = plan
+        self.program = _program(self._read, asked.machine, asked.tiles, asked.dump)
 
     def place(self) -> None:
         """Give buffers their places in the workspace."""
@@ -218,16 +275,22 @@ class _Making:
         tables = write_tables(self.program, self._weights, asked.batch, asked.machine)
         asked.dump("tables", tables)
         library, kernels = self.built / LIBRARY, self.work / "kernels.o"
-        link_library(self.work, library, kernels, tables, self._weights.data, asked.machine)
-        shutil.copyfile(Path(__file__).parents[1] / "runtime" / HEADER, self.built / HEADER)
+        # What runs over the extent of a run is a scan.
+        steps = [step for plan in self.program.values() for step in plan.steps]
+        search = any(step.over is not None for step in steps)
+        weights = self._weights.data
+        link_library(self.work, library, kernels, tables, weights, asked.machine, search=search)
+        for header in (HEADER, SEARCH_HEADER) if search else (HEADER,):
+            shutil.copyfile(Path(__file__).parents[1] / "runtime" / header, self.built / header)
 
     def choose_self_test(self) -> None:
         """Write inputs and outputs that a device can verify the library with."""
-        write_self_test(self.built, self._model, self._entries()[0])
+        first = next(iter(self._read.entries.values()))
+        write_self_test(self.built, first, self._entries()[0])
 
     def manifest(self) -> Manifest:
         """What was made, without the check."""
-        asked, facts = self._request, self._facts
+        asked, facts = self._request, self._read.facts
         identities = [name for plan in self.program.values() for name in plan.identities.values()]
         return Manifest(
             vitc=version("vitc"),
@@ -246,7 +309,7 @@ class _Making:
                 "library": (self.built / LIBRARY).stat().st_size,
                 "weights": len(self._weights.data),
                 "runner": (self.built / RUNNER).stat().st_size,
-                "onnx": (self.built / ONNX).stat().st_size,
+                "onnx": sum((self.built / name).stat().st_size for name in self._read.files),
             },
             tiles={name: asked.tiles[name] for name in identities if name in asked.tiles},
             entries=self._entries(),
@@ -275,14 +338,57 @@ _PHASES: Final[tuple[tuple[str, Callable[[_Making], None]], ...]] = (
 )
 
 
-def kernel_identities(onnx: str | Path, target: Target) -> dict[str, str]:
+def kernel_identities(onnx: Source, target: Target) -> dict[str, str]:
     """What each kernel with register tiles does that `compile_model` would make, by its symbol.
 
     Raises:
         VitcError: As `compile_model`.
     """
-    model, _ = load_onnx(Path(onnx))
-    return _plan(Path(onnx), model, target, {}).identities
+    program = make_program(onnx, target)
+    return {symbol: what for plan in program.values() for symbol, what in plan.identities.items()}
+
+
+def make_program(
+    onnx: Source, target: Target, tiles: Mapping[str, Tile] = MappingProxyType({})
+) -> dict[str, Plan]:
+    """The plan of each entry that `compile_model` would make.
+
+    Raises:
+        VitcError: As `compile_model`.
+    """
+    return _program(_read(onnx), target, tiles)
+
+
+def _program(
+    read: _Read, machine: Target, tiles: Mapping[str, Tile], dump: Dump | None = None
+) -> dict[str, Plan]:
+    """A plan of each entry; kernels of the first have the names that they have alone."""
+    program: dict[str, Plan] = {}
+    for name, model in read.entries.items():
+        told = dump
+        if dump is not None and len(read.entries) > 1:
+            told = functools.partial(_told, dump, name)
+        plan = _plan(read.named[name], model, machine, tiles, told)
+        program[name] = _renamed(plan, name) if program else plan
+    return program
+
+
+def _told(dump: Dump, entry: str, phase: str, text: str) -> None:
+    dump(f"{entry}-{phase}", text)
+
+
+def _renamed(plan: Plan, entry: str) -> Plan:
+    """A plan whose kernels have symbols that no other entry's have."""
+
+    def own(symbol: str) -> str:
+        return f"vitc_{entry}__{symbol.removeprefix('vitc_')}"
+
+    steps = [
+        replace(step, kernel=replace(step.kernel, symbol=own(step.kernel.symbol)))
+        for step in plan.steps
+    ]
+    identities = {own(symbol): what for symbol, what in plan.identities.items()}
+    return replace(plan, steps=steps, identities=identities)
 
 
 def _plan(

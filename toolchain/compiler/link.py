@@ -133,7 +133,14 @@ def _failure(said: str) -> VitcError:
 
 
 def link_library(
-    folder: Path, out: Path, kernels: Path, tables: str, weights: bytes, target: Target
+    folder: Path,
+    out: Path,
+    kernels: Path,
+    tables: str,
+    weights: bytes,
+    target: Target,
+    *,
+    search: bool = False,
 ) -> None:
     """Link the standalone library.
 
@@ -144,6 +151,7 @@ def link_library(
         tables: C text of the tables.
         weights: Read-only data.
         target: Machine.
+        search: Whether it searches indices too (vitc_search.h).
     """
     (folder / "tables.c").write_text(tables)
     (folder / "weights.bin").write_bytes(weights)
@@ -151,6 +159,8 @@ def link_library(
     (folder / "exports.map").write_text(_EXPORTS)
     sources = runtime_sources()
     inputs = [str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"), "tables.c"]
+    if search:
+        inputs.append(str(sources / "vitc_search.c"))
     code = [*_STRICT, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", f"-I{sources}"]
     link = [
         "-shared",

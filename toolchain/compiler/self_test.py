@@ -96,10 +96,11 @@ def settle_self_test(folder: Path, entry: EntryFacts, run: Run) -> Arrays | None
     given = _read(folder, SELF_TEST, entry.inputs)
     if agrees(run(given), _read(folder, EXPECTED, entry.outputs)):
         return given
-    from vitc.onnx_files import load_onnx
+    from vitc.onnx_files.load_entry import load_entry
 
     names = [port.name for port in entry.outputs]
-    model = load_onnx(folder / "model.onnx")[0]
+    own = folder / f"{entry.name}.onnx"
+    model = load_entry(own if own.is_file() else folder / "model.onnx", entry.name)
     opened = session(model, names, confined=True)
     for other in _candidates(entry, model):
         expected = _run(opened, entry, other)

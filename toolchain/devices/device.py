@@ -102,7 +102,7 @@ class Device(Protocol):
         """Raise the `VitcError` that `run` would raise for lack of something on this machine."""
 
     def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
-        """Run the first entry of an artefact.
+        """Run the entry of an artefact that it was opened at (`Artefact.at`), which is the first.
 
         Args:
             artefact: An opened artefact folder.

@@ -54,7 +54,7 @@ def count_instructions(artefact: Artefact) -> int:
     emulator = device.emulator(artefact)
     inputs = {
         port.name: np.zeros(port.sizes(artefact.batch), port.dtype)
-        for port in artefact.manifest.entries[0].inputs
+        for port in artefact.entry.inputs
     }
     with scratch_folder("count") as folder:
         plugin = _build(folder, emulator, artefact.runner)

@@ -17,17 +17,31 @@ from vitc.runtime.artefact import Artefact
 __all__ = ["needs_names", "run_named"]
 
 
-def needs_names(model: Path) -> bool:
-    """Whether something is an artefact whose inputs have to be named."""
-    return (
-        model.is_dir() and Artefact.open(model, verify=False).manifest.entries[0].classifier is None
-    )
+def needs_names(model: Path, entry: str | None = None) -> bool:
+    """Whether something is an artefact whose inputs have to be named.
+
+    Args:
+        model: An artefact folder or an ONNX file.
+        entry: Name of an entry, whose inputs always have to be; None for the first.
+
+    Raises:
+        VitcError: If there is no such entry.
+    """
+    if not model.is_dir():
+        if entry is not None:
+            raise VitcError(
+                f"{model} is an ONNX file, which runs whole.", "Leave --entry away, or compile it."
+            )
+        return False
+    chosen = Artefact.open(model, verify=False).at(entry)
+    return entry is not None or chosen.entry.classifier is None
 
 
 def run_named(
     model: Path,
     inputs: Sequence[Path],
     *,
+    entry: str | None = None,
     device: str = "local",
     threads: int = 1,
     pin: bool = False,
@@ -37,6 +51,7 @@ def run_named(
     Args:
         model: An artefact folder.
         inputs: ``NAME=FILE.npy``, one for each input.
+        entry: Name of the entry; None for the first.
         device: Where, as behind ``--device``.
         threads: Threads of the library.
         pin: Whether to bind each thread to a processor of its own.
@@ -44,8 +59,8 @@ def run_named(
     Raises:
         VitcError: If a file is no array, an input is missing or does not fit, or the device fails.
     """
-    artefact = Artefact.open(model)
-    ports = "; ".join(map(str, artefact.manifest.entries[0].inputs))
+    artefact = Artefact.open(model).at(entry)
+    ports = "; ".join(map(str, artefact.entry.inputs))
     hint = f"Write NAME=FILE.npy for each input: {ports}."
     arrays: dict[str, NDArray[Any]] = {}
     for given in map(str, inputs):

@@ -287,7 +287,7 @@ def run_remotely(link: Link, artefact: Artefact, inputs: Inputs, request: RunReq
         _leased(link, scratch, seconds + 2 * TRANSFER_S) as session,
     ):
         folder = session.scratch
-        arrays = bind_inputs(inputs, artefact.manifest.entries[0].inputs)
+        arrays = bind_inputs(inputs, artefact.entry.inputs)
         save_inputs(artefact, arrays, folder)
         _refuse_another(link, artefact, session.facts)
         given = [folder / name for name in input_files(artefact)]

@@ -108,7 +108,7 @@ class RpcDevice:
             )
         seconds = ceil(request.timeout_s)
         with scratch_folder("rpc") as folder:
-            entry = artefact.manifest.entries[0]
+            entry = artefact.entry
             arrays = bind_inputs(inputs, entry.inputs)
             save_inputs(artefact, arrays, folder)
             wanted = {
@@ -135,6 +135,7 @@ class RpcDevice:
                     for name, port in zip(output_files(artefact), entry.outputs, strict=True)
                 ],
                 "bytes": traced_bytes(entry, arrays.n),
+                "entry": artefact.manifest.entries.index(entry),
                 "threads": request.threads,
                 "repeat": request.repeat,
                 "warmup": request.warmup,

@@ -66,6 +66,7 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     device, threads = session.cpu(0), int(request["threads"])
     outputs = [tvm.runtime.empty(tuple(e["shape"]), e["dtype"], device) for e in request["outputs"]]
     run = module["vitc_run"]
+    numbered = [int(request["entry"])] if request["entry"] else []
     read = _reader(module, device)
     before = condition_files(read)
     found: list[list[NDArray[Any]]] = [[] for _ in outputs]
@@ -74,7 +75,7 @@ def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     buffers = tvm.runtime.empty((batch, int(request["bytes"])), "uint8", device)
     with (folder / TRACE).open("wb") as traced:
         for start in range(0, count, batch):
-            tensors = [
+            tensors = numbered + [
                 tvm.runtime.tensor(filled(array, start, batch) if each else array, device)
                 for array, each in given
             ] + outputs

@@ -62,7 +62,7 @@ def run_runner(
         VitcError: If the runner cannot start, fails, or takes longer than the timeout.
     """
     with scratch_folder("run") as folder:
-        arrays = bind_inputs(inputs, artefact.manifest.entries[0].inputs)
+        arrays = bind_inputs(inputs, artefact.entry.inputs)
         save_inputs(artefact, arrays, folder)
         command = [*prefix, str(artefact.runner), *runner_arguments(artefact, request, folder)]
         if request.digests:
@@ -74,12 +74,12 @@ def run_runner(
 
 def input_files(artefact: Artefact) -> list[str]:
     """Names of the files of the inputs, in the order of the ports."""
-    return _files(INPUT, len(artefact.manifest.entries[0].inputs))
+    return _files(INPUT, len(artefact.entry.inputs))
 
 
 def output_files(artefact: Artefact) -> list[str]:
     """Names of the files of the outputs, in the order of the ports."""
-    return _files(OUTPUT, len(artefact.manifest.entries[0].outputs))
+    return _files(OUTPUT, len(artefact.entry.outputs))
 
 
 def _files(name: str, count: int) -> list[str]:
@@ -88,7 +88,7 @@ def _files(name: str, count: int) -> list[str]:
 
 def save_inputs(artefact: Artefact, arrays: Bound, folder: Path) -> None:
     """Write the files of the inputs."""
-    entry = artefact.manifest.entries[0]
+    entry = artefact.entry
     for port, name in zip(entry.inputs, input_files(artefact), strict=True):
         np.save(folder / name, arrays[port.name])
 
@@ -96,14 +96,15 @@ def save_inputs(artefact: Artefact, arrays: Bound, folder: Path) -> None:
 def runner_arguments(artefact: Artefact, request: RunRequest, folder: PurePath) -> list[str]:
     """Arguments of ``vitc-run`` for files in a folder of the machine that runs it."""
     entry, inputs, outputs = (
-        artefact.manifest.entries[0],
+        artefact.entry,
         input_files(artefact),
         output_files(artefact),
     )
-    if len(inputs) == len(outputs) == 1:
+    first = entry is artefact.manifest.entries[0]
+    if first and len(inputs) == len(outputs) == 1:
         arguments = [str(folder / inputs[0]), str(folder / outputs[0])]
     else:
-        arguments = []
+        arguments = [] if first else ["--entry", entry.name]
         for option, ports, files in (
             ("--input", entry.inputs, inputs),
             ("--output", entry.outputs, outputs),
@@ -138,7 +139,7 @@ def read_run(
     """
     report = _timings(output, artefact)
     try:
-        ports = artefact.manifest.entries[0].outputs
+        ports = artefact.entry.outputs
         outputs: dict[str, NDArray[Any]] = {
             port.name: np.load(folder / name, allow_pickle=False).astype(port.dtype, copy=False)
             for port, name in zip(ports, output_files(artefact), strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CONFIG_KEY",
     "DIALECT_KEY",
+    "ENTRIES_KEY",
     "FLOAT_KEY",
     "FORMS",
     "FORM_KEY",
@@ -30,6 +31,7 @@ LABELS_KEY = "vitc.labels"
 SOURCE_KEY = "vitc.source_sha256"
 PASSES_KEY = "vitc.passes"
 FLOAT_KEY = "vitc.float_layers"
+ENTRIES_KEY = "vitc.entries"
 
 LAYER_KEY = "vitc.layer"
 """On a node: the tap name it works for, without its last part."""

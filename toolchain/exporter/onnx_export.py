@@ -21,6 +21,7 @@ from vitc.dialect.bodies import set_functions
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
+    ENTRIES_KEY,
     FLOAT_KEY,
     FORM_KEY,
     FORMS,
@@ -46,6 +47,7 @@ from vitc.exporter.naming import name_everything
 from vitc.exporter.taps import name_layers, name_modules, name_outputs, name_taps
 from vitc.exporter.tidy import fold_constants, strip_origins, use_static_shapes
 from vitc.models import binary_modules, freeze
+from vitc.onnx_files.entries import entries_to_json, entry_models
 from vitc.onnx_files.limits import LARGEST_FILE
 from vitc.outputs import claim_file, explained, prepare_folder
 from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
@@ -323,6 +325,10 @@ def _finish(onnx_model: ir.Model, model: nn.Module, form: str, in_float: Mapping
     )
     if in_float:
         onnx_model.metadata_props[FLOAT_KEY] = json.dumps(in_float)
+    entries = getattr(model, "entries", None)
+    if entries:
+        onnx_model.metadata_props[ENTRIES_KEY] = entries_to_json(entries)
+        entry_models(onnx_model, entries)
 
 
 def _json(described: Any) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vitc.dialect import DOMAIN, OPS, VERSION
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
+    ENTRIES_KEY,
     FLOAT_KEY,
     FORM_KEY,
     FORMS,
@@ -29,6 +30,7 @@ from vitc.dialect.metadata import (
     VERSION_KEY,
 )
 from vitc.errors import VitcError
+from vitc.onnx_files.entries import Entries, read_entries
 from vitc.onnx_files.external_data import embed_external_data, is_external, tensors
 from vitc.onnx_files.inference import check_types
 from vitc.onnx_files.limits import (
@@ -74,6 +76,7 @@ class ModelFacts:
         source_sha256: SHA-256 of the checkpoint, or None.
         passes: Names of the rewrites that ran.
         float_layers: Binary layers that were allowed to be in float: name to reason.
+        entries: Programs that an artefact of it has (`vitc.onnx_files.entries`); none for one.
     """
 
     version: str
@@ -85,6 +88,7 @@ class ModelFacts:
     source_sha256: str | None
     passes: tuple[str, ...]
     float_layers: dict[str, str]
+    entries: Entries = field(default_factory=dict)
 
 
 def load_onnx(
@@ -215,7 +219,17 @@ def read_facts(metadata: dict[str, str], where: str = "The model") -> ModelFacts
         float_layers={
             name: str(why) for name, why in _json(metadata, FLOAT_KEY, dict, where).items()
         },
+        entries=_entries(metadata, where),
     )
+
+
+def _entries(metadata: dict[str, str], where: str) -> Entries:
+    try:
+        return read_entries(_json(metadata, ENTRIES_KEY, dict, where))
+    except ValueError as error:
+        raise VitcError(
+            f"{where} has a malformed property {ENTRIES_KEY}: {error}.", _EXPORT
+        ) from error
 
 
 def _json(metadata: dict[str, str], key: str, kind: type, where: str) -> Any:

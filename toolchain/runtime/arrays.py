@@ -12,7 +12,15 @@ from vitc.errors import VitcError
 from vitc.runtime.images import as_images, plain_array
 from vitc.runtime.port import Port
 
-__all__ = ["PROBE_EXTENT", "Bound", "as_port_array", "bind_inputs", "filled", "probe_inputs"]
+__all__ = [
+    "PROBE_EXTENT",
+    "TIMED_EXTENT",
+    "Bound",
+    "as_port_array",
+    "bind_inputs",
+    "filled",
+    "probe_inputs",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -22,6 +30,8 @@ _INTEGERS = 16
 """Below which integers of no known range are probed."""
 PROBE_EXTENT = 41
 """Rows of a port of the extent of a run that are probed: no tile divides them."""
+TIMED_EXTENT = 20_000
+"""Rows that are timed."""
 
 
 class Bound(dict[str, Array]):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitc.errors import VitcError
-from vitc.runtime.manifest import FORMAT, Manifest
+from vitc.runtime.manifest import FORMAT, EntryFacts, Manifest
 from vitc.runtime.native import NativeModel
 from vitc.runtime.sealed_library import SealedLibrary
 from vitc.runtime.trace import decode_trace
@@ -36,9 +36,9 @@ def _identity(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(manifest.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _reopen(path: str, identity: str) -> Artefact:
+def _reopen(path: str, identity: str, chosen: str | None) -> Artefact:
     """Open the folder of an artefact that was copied or pickled."""
-    artefact = Artefact.open(path)
+    artefact = replace(Artefact.open(path), chosen=chosen)
     if _identity(artefact.manifest) != identity:
         raise VitcError(
             f"{path} holds another artefact than the one that was copied or pickled.",
@@ -50,6 +50,7 @@ def _reopen(path: str, identity: str) -> Artefact:
 def own_files(folder: Path) -> set[str]:
     """Names of the files of an artefact, of any version, damaged or not."""
     names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
+    names.add("vitc_search.h")
     names |= {path.name for path in folder.glob("self_test.*")}
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]
@@ -71,10 +72,12 @@ class Artefact:
     Attributes:
         path: Folder.
         manifest: Contents of manifest.json.
+        chosen: Name of the entry that is run where none is named; None for the first.
     """
 
     path: Path
     manifest: Manifest
+    chosen: str | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Artefact:
@@ -129,6 +132,31 @@ class Artefact:
                     "Compile the model again, or copy the whole folder again.",
                 )
         return artefact
+
+    @property
+    def entry(self) -> EntryFacts:
+        """The entry that is run where none is named."""
+        found = self.manifest.entry(self.chosen)
+        if found is None:
+            raise self._no_entry(self.chosen)
+        return found
+
+    def at(self, entry: str | None) -> Artefact:
+        """The same artefact, whose runs are those of an entry; None for the first.
+
+        Raises:
+            VitcError: If there is no such entry.
+        """
+        if self.manifest.entry(entry) is None:
+            raise self._no_entry(entry)
+        other = replace(self, chosen=entry)
+        if "sealed" in self.__dict__:
+            other.__dict__["sealed"] = self.sealed
+        return other
+
+    def _no_entry(self, name: str | None) -> VitcError:
+        known = ", ".join(entry.name for entry in self.manifest.entries)
+        return VitcError(f"There is no entry {name!r}; there is {known}.", "Name one of them.")
 
     def changed_files(self) -> list[str]:
         """Return the files that are missing or whose sha256 is not the manifest's."""
@@ -199,8 +227,17 @@ class Artefact:
 
     @property
     def onnx(self) -> Path:
-        """The ONNX file that was compiled."""
-        return self.path / "model.onnx"
+        """The ONNX file that the entry was compiled from: one of its name, or that of all."""
+        own = f"{self.entry.name}.onnx"
+        return self.path / (own if own in self.manifest.digests else "model.onnx")
+
+    @property
+    def source(self) -> Path | dict[str, Path]:
+        """What it was compiled from: a file, or the file of each entry."""
+        whole = self.path / "model.onnx"
+        if whole.name in self.manifest.digests or not self.manifest.digests:
+            return whole
+        return {entry.name: self.at(entry.name).onnx for entry in self.manifest.entries}
 
     @property
     def target(self) -> Target:
@@ -237,9 +274,9 @@ class Artefact:
 
     @property
     def _classifier(self) -> tuple[tuple[int, int, int], int]:
-        found = self.manifest.entries[0].classifier
+        found = self.entry.classifier
         if found is None:
-            ports = self.manifest.entries[0].ports
+            ports = self.entry.ports
             raise VitcError(
                 f"{self.path} is no classifier of one image; its ports: "
                 f"{'; '.join(map(str, ports))}.",
@@ -284,7 +321,7 @@ class Artefact:
     @cached_property
     def _single(self) -> NativeModel:
         # Its own artefact does not know the model: a cycle would keep the copy until it is found.
-        own = Artefact(self.path, self.manifest)
+        own = Artefact(self.path, self.manifest, self.chosen)
         own.__dict__["sealed"] = self.sealed
         return own.load()
 
@@ -303,11 +340,13 @@ class Artefact:
         """
         return self._single(images)
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Artefact], tuple[str, str]]:
-        return _reopen, (str(self.path.absolute()), _identity(self.manifest))
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[[str, str, str | None], Artefact], tuple[str, str, str | None]]:
+        return _reopen, (str(self.path.absolute()), _identity(self.manifest), self.chosen)
 
     def decode_trace(
         self, data: bytes, images: int, n: int = 0
     ) -> dict[str, npt.NDArray[np.generic]]:
         """Decode what `vitc-run --trace` wrote: tap name to array [images, ...]."""
-        return decode_trace(self.manifest.entries[0], data, images, n)
+        return decode_trace(self.entry, data, images, n)

@@ -257,7 +257,7 @@ class NativeModel:
         Raises:
             VitcError: If they are no such images, the network has other ports, or it was closed.
         """
-        entry = self.artefact.manifest.entries[0]
+        entry = self.artefact.entry
         if len(entry.outputs) != 1:
             raise VitcError(
                 f"{self.artefact.path} has several outputs: "
@@ -274,7 +274,7 @@ class NativeModel:
         Args:
             inputs: Arrays by the names of the input ports, or for an entry of one input its array.
                 Those that each image has are of one number of images, which is any.
-            entry: Its name; None for the first.
+            entry: Its name; None for the one that the artefact was opened at, which is the first.
 
         Returns:
             Arrays by the names of the output ports.
@@ -305,11 +305,7 @@ class NativeModel:
         return decode_trace(chosen, b"".join(chunks), bound.images, bound.n)
 
     def _entry(self, name: str | None) -> EntryFacts:
-        found = self.artefact.manifest.entry(name)
-        if found is None:
-            known = ", ".join(entry.name for entry in self.artefact.manifest.entries)
-            raise VitcError(f"There is no entry {name!r}; there is {known}.", "Name one of them.")
-        return found
+        return (self.artefact if name is None else self.artefact.at(name)).entry
 
     def _run(self, entry: EntryFacts, bound: Bound, observer: Any) -> dict[str, npt.NDArray[Any]]:
         if not self._handle:

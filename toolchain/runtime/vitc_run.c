@@ -2,6 +2,7 @@
  * on stderr. `usage` below says how. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,17 +60,24 @@ static int64_t now(void) {
 
 static const vitc_symbol imports[] = {
     {"calloc", (void *)calloc},
+    {"close", (void *)close},
     {"free", (void *)free},
     {"getauxval", (void *)getauxval},
+    {"lseek", (void *)lseek},
     {"malloc", (void *)malloc},
+    {"memchr", (void *)(void *(*)(const void *, int, size_t))memchr},
     {"memcmp", (void *)memcmp},
     {"memcpy", (void *)memcpy},
     {"memmove", (void *)memmove},
     {"memset", (void *)memset},
+    {"mmap", (void *)mmap},
+    {"munmap", (void *)munmap},
+    {"open", (void *)open},
     {"posix_memalign", (void *)posix_memalign},
     {"pthread_create", (void *)pthread_create},
     {"pthread_join", (void *)pthread_join},
     {"sched_yield", (void *)sched_yield},
+    {"strchr", (void *)(char *(*)(const char *, int))strchr},
     {"strcmp", (void *)strcmp},
     {"strlen", (void *)strlen},
     {"syscall", (void *)syscall},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from vitc.devices import Device, DeviceRun, RunRequest
+from vitc.devices import Device, RunRequest
 from vitc.devices.machine import machine
 from vitc.onnx_files import run_with_taps, session, tap_names
 
@@ -81,11 +81,20 @@ class OnnxCandidate:
 
 @dataclass(eq=False)
 class ArtefactCandidate:
-    """A compiled artefact on a device."""
+    """A compiled artefact on a device.
+
+    Attributes:
+        artefact: The artefact.
+        on: Where it runs.
+        threads: Threads of the library.
+        entries: Names of the entries that are run, each on the inputs that it takes; none for the
+            one that the artefact is opened at.
+    """
 
     artefact: Artefact
     on: Device
     threads: int = 1
+    entries: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict, init=False)
 
     @property
@@ -100,14 +109,26 @@ class ArtefactCandidate:
 
     def outputs(self, inputs: Arrays) -> Arrays:
         """See `Candidate.outputs`."""
-        return self._run(inputs, RunRequest(threads=self.threads)).outputs
+        return self._run(inputs, RunRequest(threads=self.threads))[0]
 
     def trace(self, inputs: Arrays) -> Arrays:
         """See `Candidate.trace`."""
-        done = self._run(inputs, RunRequest(threads=self.threads, trace=True))
-        return {**(done.trace or {}), **done.outputs}
+        outputs, taps = self._run(inputs, RunRequest(threads=self.threads, trace=True))
+        return {**taps, **outputs}
 
-    def _run(self, inputs: Arrays, request: RunRequest) -> DeviceRun:
-        done = self.on.run(self.artefact, inputs, request)
-        self.machine = done.facts
-        return done
+    def _run(self, inputs: Arrays, request: RunRequest) -> tuple[Arrays, Arrays]:
+        """Outputs and taps of all entries together."""
+        if not self.entries:
+            done = self.on.run(self.artefact, inputs, request)
+            self.machine = done.facts
+            return done.outputs, done.trace or {}
+        outputs: dict[str, NDArray[Any]] = {}
+        taps: dict[str, NDArray[Any]] = {}
+        for name in self.entries:
+            part = self.artefact.at(name)
+            own = {port.name: inputs[port.name] for port in part.entry.inputs}
+            done = self.on.run(part, own, request)
+            outputs |= done.outputs
+            taps |= done.trace or {}
+            self.machine = done.facts
+        return outputs, taps

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_ir import tensor_adapters
 from torch import nn
 
-from vitc.devices import parse_device
+from vitc.devices import Device, parse_device
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build
@@ -27,6 +27,7 @@ from vitc.models.stated import Stated
 from vitc.onnx_files import compare_graphs, is_inlined, load_onnx
 from vitc.onnx_files.ports import input_ports
 from vitc.runtime.artefact import Artefact
+from vitc.runtime.manifest import EntryFacts
 from vitc.runtime.port import Port
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Given, Images, compare
@@ -34,6 +35,7 @@ from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_ports
 from vitc.verify.portable import check_against_onnx
 from vitc.verify.report import CheckReport, ConstantDifference
+from vitc.verify.scans import is_scan, scan_faults
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,6 +64,8 @@ class CheckOptions:
         allow_external_data: Whether an ONNX file keeps data in other files of its folder.
         rebuild: Whether an artefact's ONNX file is compiled again, to compare every byte.
         ema: Whether the candidate has the averaged weights of the reference.
+        entry: Name of the entry of an artefact that is compared with the reference; None for all
+            that were compiled from one file.
     """
 
     data: str | None = None
@@ -73,6 +77,7 @@ class CheckOptions:
     allow_external_data: bool = False
     rebuild: bool = True
     ema: bool = False
+    entry: str | None = None
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.threads < 1:
@@ -166,18 +171,25 @@ def _check(
                 f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
                 "Compile it, and check the artefact there.",
             )
+        if chosen.entry is not None:
+            raise VitcError(
+                f"{path} is an ONNX file, which is compared whole.",
+                "Leave --entry away, or compile it.",
+            )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
         images = _images(model, input_ports(loaded[0]), chosen, note)
         report = _check_onnx(path, loaded, source, Reference(model), images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
-    artefact = Artefact.open(path, verify=False)
+    artefact = Artefact.open(path, verify=False).at(chosen.entry)
     changed = artefact.changed_files()
+    entries = _entries(artefact)
     if isinstance(model, Network):
-        _same_network(artefact.path, Description.of_artefact(artefact), model)
+        _same_network(artefact.path, _described(artefact), model)
     device = parse_device(chosen.device)
     device.supports(artefact)
-    images = _images(model, artefact.manifest.entries[0].inputs, chosen, note)
+    ports = {port.name: port for entry in entries for port in entry.inputs}
+    images = _images(model, list(ports.values()), chosen, note)
     reference = Reference(model)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
     inner, library = None, "not compiled again, so judged by its values alone"
@@ -198,7 +210,9 @@ def _check(
     say(f"checking the artefact on {device.name}")
     try:
         report = compare(
-            ArtefactCandidate(artefact, device, chosen.threads),
+            ArtefactCandidate(
+                artefact, device, chosen.threads, tuple(entry.name for entry in entries)
+            ),
             reference,
             images,
             faults=faults,
@@ -215,8 +229,47 @@ def _check(
         ) from error
     if inner is not None and report.equal:
         say("comparing the artefact with its ONNX file")
-        report = _strict(report, check_against_onnx(artefact, device, images=chosen.images))
+        for entry in entries:
+            part = artefact.at(entry.name)
+            report = _strict(report, check_against_onnx(part, device, images=chosen.images))
+        report = replace(report, faults=(*report.faults, *_scans(artefact, device, say)))
     return replace(report, library=library), artefact.manifest.source_sha256 or ""
+
+
+def _entries(artefact: Artefact) -> list[EntryFacts]:
+    """The entries that a reference is compared with.
+
+    Raises:
+        VitcError: If they were compiled from several files and none was chosen, or a scan was.
+    """
+    every = [entry for entry in artefact.manifest.entries if not is_scan(entry)]
+    chosen = artefact.chosen is not None
+    if chosen and is_scan(artefact.entry):
+        raise VitcError(
+            f"{artefact.entry.name} scores vectors and was made from no checkpoint; it is compared "
+            "with its definition whenever another entry is checked.",
+            f"Check one of {', '.join(entry.name for entry in every)}." if every else "",
+        )
+    if not chosen and len(every) > 1 and not isinstance(artefact.source, Path):
+        raise VitcError(
+            f"{artefact.path} was compiled from several files, and a reference is that of one.",
+            f"Name an entry with --entry: {', '.join(entry.name for entry in every)}.",
+        )
+    return [artefact.entry] if chosen or not every else every
+
+
+def _described(artefact: Artefact) -> Description:
+    """What an artefact says of the network; of one of several files, what the entry's file says."""
+    if isinstance(artefact.source, Path):
+        return Description.of_artefact(artefact)
+    return Description.of_onnx(artefact.path, load_onnx(artefact.onnx)[1])
+
+
+def _scans(artefact: Artefact, device: Device, say: Callable[[str], None]) -> list[str]:
+    if not any(is_scan(entry) for entry in artefact.manifest.entries):
+        return []
+    say("comparing the scores of all pairs")
+    return scan_faults(artefact, device)
 
 
 def _strict(report: CheckReport, own: CheckReport) -> CheckReport:

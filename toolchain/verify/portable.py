@@ -21,8 +21,8 @@ from onnx import helper
 
 from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
-from vitc.onnx_files import load_onnx
 from vitc.onnx_files.confined import ConfinedSession
+from vitc.onnx_files.load_entry import load_entry
 from vitc.onnx_files.ports import packed_widths
 from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
@@ -46,7 +46,7 @@ def check_against_onnx(
     seed: int = 0,
     also: Mapping[str, NDArray[Any]] | None = None,
 ) -> CheckReport:
-    """Compare an artefact with its ONNX file, layer by layer.
+    """Compare the entry that an artefact is opened at with its ONNX file, layer by layer.
 
     Args:
         artefact: The artefact.
@@ -62,8 +62,8 @@ def check_against_onnx(
     Raises:
         VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
-    entry = artefact.manifest.entries[0]
-    loaded = load_onnx(artefact.onnx)[0]
+    entry = artefact.entry
+    loaded = load_entry(artefact.onnx, entry.name)
     given = _probes(entry, images, seed, packed_widths(loaded))
     count = images
     if also is not None and all(port.per_image for port in entry.inputs):

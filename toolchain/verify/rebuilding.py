@@ -39,7 +39,7 @@ _SELF_TEST: Final = re.compile(r"self_test(\.expected)?(\.\d+)?\.npy")
 def rebuild(artefact: Artefact, folder: Path, say: Callable[[str], None]) -> Artefact:
     """Compile an artefact's ONNX file again, for the target and with the tiles of its manifest."""
     return compile_model(
-        artefact.onnx,
+        artefact.source,
         artefact.target,
         folder,
         batch=artefact.batch,
