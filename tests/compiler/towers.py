@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tests.randomised import randomised
 from vitc import nn
+from vitc.dialect.entries import Entries, Scan
 from vitc.exporter import export
 from vitc.models import ops
-from vitc.onnx_files.entries import Entries, Scan
 
 __all__ = ["IMAGE_VECTORS", "TEXT_VECTORS", "WIDTH", "Image", "Text", "Towers", "exported"]
 

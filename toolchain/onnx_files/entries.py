@@ -11,20 +11,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from vitc.dialect.entries import Entries, Scan
 from vitc.dialect.metadata import ENTRIES_KEY
 from vitc.dialect.scan_graph import scan_graph
 from vitc.errors import VitcError
 
 __all__ = [
     "RUN",
-    "Entries",
-    "Scan",
     "check_entry_name",
     "entries_to_json",
     "entry_models",
@@ -39,23 +37,6 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _RESERVED: Final = frozenset({"model", "self_test"})
 _VECTORS: Final = 3
 """Axes of what is scanned: images, vectors, bits."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """An entry that scores the vectors of others.
-
-    Attributes:
-        query: Entry that gives the vectors of a text.
-        documents: Entry that gives those of an image.
-    """
-
-    query: str
-    documents: str
-
-
-Entries: TypeAlias = Mapping[str, Sequence[str] | Scan]
-"""By name, the outputs of an entry, or what it scans."""
 
 
 def check_entry_name(name: str) -> str:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from vitc.dialect import DOMAIN, OPS, VERSION
+from vitc.dialect.entries import Entries
 from vitc.dialect.metadata import (
     CONFIG_KEY,
     DIALECT_KEY,
@@ -30,7 +31,7 @@ from vitc.dialect.metadata import (
     VERSION_KEY,
 )
 from vitc.errors import VitcError
-from vitc.onnx_files.entries import Entries, read_entries
+from vitc.onnx_files.entries import read_entries
 from vitc.onnx_files.external_data import embed_external_data, is_external, tensors
 from vitc.onnx_files.inference import check_types
 from vitc.onnx_files.limits import (

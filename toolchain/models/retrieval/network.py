@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitc.dialect.entries import Entries, Scan
 from vitc.models import ops
 from vitc.models.architectures.retrieval import RetrievalConfig
 from vitc.models.network import Network
@@ -25,10 +26,11 @@ from vitc.models.sibivit import SIBiViT
 from vitc.models.taps import tap
 from vitc.models.twins.deit import DeiTTwin
 
-__all__ = ["IMAGE", "TEXT", "Retrieval"]
+__all__ = ["IMAGE", "SCORE", "TEXT", "Retrieval"]
 
 IMAGE = "image"
 TEXT = "text"
+SCORE = "score"
 """Names of the vectors that a run gives, and of the entries of an artefact."""
 
 _BACKBONES = {"sibivit": SIBiViT, "float-deit": DeiTTwin}
@@ -116,6 +118,13 @@ class Retrieval(Network):
             IMAGE: self.given(self.image_rows(pixels)),
             TEXT: self.given(self.text_rows(words)),
         }
+
+    @property
+    def entries(self) -> Entries:
+        """Programs of an artefact: each tower alone, and the scores of what they give."""
+        if not self.config.packed:
+            return {}
+        return {IMAGE: (IMAGE,), TEXT: (TEXT,), SCORE: Scan(query=TEXT, documents=IMAGE)}
 
     def example(self, count: int) -> dict[str, Tensor]:
         """What the network is traced with."""
