@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitc.errors import VitcError
+from vitc.exporter import recording
 from vitc.exporter.capture import capture
 from vitc.exporter.recording import PerImage, record
 from vitc.exporter.taps import name_taps
@@ -106,6 +107,8 @@ REFUSED = {
         "reads a tensor after aten.relu_.default changed it under another name",
     ),
     "a part of a tensor": (lambda m, x: (y := x * 2, y[:, 0].zero_())[0], "under another name"),
+    "a linear that does not fit": (lambda m, x: F.linear(x.mT, m.weight), "could not be traced"),
+    "a norm that does not fit": (lambda m, x: F.layer_norm(x.mT, (6,)), "could not be traced"),
     "an error of its own": (lambda m, x: x.reshape(7, 1, 9), "could not be traced: shape"),
     "what it returns": (lambda m, x: {"a": [x]}, "returns a list"),
 }
@@ -125,8 +128,35 @@ HALVED.impl("halved", lambda x: torch.from_numpy(x.numpy()[:, :, ::2].copy()), "
 
 def test_an_operator_that_does_not_say_its_shape_shows_it():
     model = Written(lambda m, x: torch.ops.vitc_tests.halved(x + 1) * 2)
-    recording = record(model.eval(), torch.zeros(2, 4, 6))
-    assert recording.outputs["logits"].shape == (PerImage(1), 4, 3)
+    noted = record(model.eval(), torch.zeros(2, 4, 6))
+    assert noted.outputs["logits"].shape == (PerImage(1), 4, 3)
+
+
+MADE = {
+    "numbers and integers": lambda x, i: (i * 2, i / 2, i + 0.5, x * i, i > 1, x + i[0, 0, 0]),
+    "one for many": lambda x, i: (x + i[:1, :, :1], x * x[:, :1], x.new_zeros(()) - i),
+    "three": lambda x, i: (torch.where(x > 0, x, i), torch.clamp(i, 0, 2), x.clamp(min=0)),
+    "parts": lambda x, i: (torch.cat((x, x[:, :1]), 1), torch.cat((x, i), -1), torch.cat([i, i])),
+    "means": lambda x, i: (x.mean((1, 2)), x.mean(-1, True), x.mean(1, dtype=torch.float64)),
+    "moved": lambda x, i: (x.mT.roll(1, 1), x.mT + x.mT, (x.mT + i.mT).transpose(0, 1), i.mT.neg()),
+    "norms": lambda x, i: (F.layer_norm(x.mT, (4,)), F.batch_norm(x, M, V), F.prelu(x.mT, M[:1])),
+    "products": lambda x, i: (F.linear(x, W), F.linear(x[0, 0], W, W[:, 0]), x @ x.mT),
+}
+W, M, V = torch.randn(5, 6), torch.randn(4), torch.rand(4)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_shapes_types_and_orders_in_memory_are_those_of_values(name):
+    class Made(nn.Module):
+        def forward(self, x, i):
+            return {str(number): made for number, made in enumerate(MADE[name](x, i))}
+
+    x, i = torch.randn(2, 4, 6), torch.randint(3, (2, 4, 6))
+    dataless = recording._run(Made().eval(), (x, i), 2).outputs
+    for number, real in Made()(x, i).items():
+        own = dataless[number]
+        assert (own.shape, own.dtype, own.device) == (real.shape, real.dtype, real.device), number
+        assert own.is_contiguous() == real.is_contiguous(), number
 
 
 def test_an_operator_without_a_form_in_onnx_is_named():

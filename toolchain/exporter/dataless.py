@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -24,6 +25,9 @@ _LITERAL: Final = frozenset((_aten.lift_fresh.default, _aten.lift_fresh_copy.def
 
 _READS: Final = frozenset((_aten.is_nonzero.default,))
 """Operators that make a number of data and have no tag that says so."""
+
+_IN_ORDER: Final = frozenset((_aten.batch_norm.default, _aten.layer_norm.default))
+"""Operators whose result has the shape of their first argument, one row after the other."""
 
 _MASKS: Final = (torch.bool, torch.uint8)
 
@@ -146,6 +150,9 @@ def _depends_on_data(func: Any) -> VitcError:
 def _applied(func: Any, args: Any, keywords: dict[str, Any], tensors: list[Tensor]) -> Any:
     if not tensors:
         keywords = {**keywords, "device": _META}
+    own = _own_rule(func, args, keywords)
+    if own is not None:
+        return own
     try:
         return func(*args, **keywords)
     except NotImplementedError:
@@ -156,6 +163,53 @@ def _applied(func: Any, args: Any, keywords: dict[str, Any], tensors: list[Tenso
         # An operator that does not say what shape it makes shows it on zeros.
         real = tree_map(_zeros, (args, keywords))
         return tree_map(_to_meta, func(*real[0], **real[1]))
+
+
+def _own_rule(func: Any, args: Any, keywords: dict[str, Any]) -> Tensor | None:
+    """What the most frequent operators make; what torch has for them imports its compiler."""
+    if func is _aten.cat.default and len({part.dtype for part in args[0]}) == 1:
+        parts, axis = args[0], args[1] if len(args) > 1 else 0
+        others = {(*part.shape[:axis], *part.shape[axis:][1:]) for part in parts}
+        if len(others) == 1 and 0 <= axis < parts[0].dim():
+            sizes = list(parts[0].shape)
+            sizes[axis] = sum(part.shape[axis] for part in parts)
+            return torch.empty(sizes, dtype=parts[0].dtype, device=_META)
+    elif func is _aten.linear.default and args[1].dim() == 2:
+        if args[0].dim() and args[0].shape[-1] == args[1].shape[1]:
+            made: Tensor = args[0].new_empty((*args[0].shape[:-1], args[1].shape[0]))
+            return made
+    elif func is _aten.mean.dim and args[0].is_floating_point():
+        total: Tensor = _aten.sum.dim_IntList(*args, **keywords)
+        return total
+    elif func is _aten.roll.default or (func in _IN_ORDER and _fits(func, *args)):
+        return torch.empty_like(args[0], memory_format=torch.contiguous_format)
+    elif func is _aten._prelu_kernel.default:
+        return torch.empty_like(args[0])
+    elif torch.Tag.pointwise in func.tags and not func._schema.is_mutable:
+        one = tree_map(_one_element, (args, keywords))
+        single = func(*one[0], **one[1])
+        if isinstance(single, Tensor):
+            leaves = tree_flatten((args, keywords))[0]
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            shape = np.broadcast_shapes(*(tensor.shape for tensor in tensors))
+            like = next((tensor for tensor in tensors if tensor.shape == shape), None)
+            like = torch.empty(shape, device=_META) if like is None else like
+            return torch.empty_like(like, dtype=single.dtype)
+    return None
+
+
+def _fits(func: Any, x: Tensor, first: Any, *rest: Any) -> bool:
+    if func is _aten.layer_norm.default:
+        return list(x.shape[-len(first) :]) == list(first)
+    return x.dim() > 1 and all(
+        row is None or row.shape == (x.shape[1],) for row in (first, *rest[:3])
+    )
+
+
+def _one_element(leaf: Any) -> Any:
+    if isinstance(leaf, torch.device):
+        return torch.device("cpu")
+    return torch.ones([1] * leaf.dim(), dtype=leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
 def _zeros(leaf: Any) -> Any:
