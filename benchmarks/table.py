@@ -22,6 +22,7 @@ from machine_table import machine_table
 from markdown import replace_section
 from networks import Workshop
 from ratio_table import avx2_table, ratio_table
+from training_table import training_table
 
 _RUNS = 60
 _QUICK_RUNS = 30
@@ -44,6 +45,7 @@ def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[
         "threads": ("Two threads", lambda: thread_table(workshop, runs, say)),
         "memory": ("Memory and start", lambda: memory_table(workshop, say, quick=quick)),
         "embedding": ("An int8 embedding", lambda: embedding_table(workshop, say)),
+        "training": ("Training", lambda: training_table(say)),
         "amx": ("AMX, modelled", lambda: amx_table(workshop, say)),
         "arm": ("ARM, counted and modelled", lambda: arm_table(workshop, say)),
     }
