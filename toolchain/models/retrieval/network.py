@@ -66,11 +66,10 @@ class Retrieval(Network):
         """Images [B, 3, H, W] to what the vectors are the signs of, [B, b, d]."""
         rows = self.image.stream(image)
         config = self.config
-        if self.mode.first:
-            rows = rows[:, :1]
-        elif config.image_tokens > config.regions:
+        if not self.mode.first and config.image_tokens > config.regions:
             rows = self._chosen(rows)
-        return tap("image.vectors", self.image_spread(self.image.head(rows)))
+        vectors = self.mode.kept(self.image.head(rows))
+        return tap("image.vectors", self.image_spread(vectors))
 
     def _chosen(self, rows: Tensor) -> Tensor:
         """The first row, others at even distances, and all codes."""
@@ -81,8 +80,8 @@ class Retrieval(Network):
 
     def text_rows(self, words: Tensor) -> Tensor:
         """Ids int [B, n] to what the vectors are the signs of, [B, a, d]."""
-        rows = self.mode.kept(self.text(words))
-        return tap("text.vectors", self.text_spread(self.text.head(rows)))
+        vectors = self.mode.kept(self.text.head(self.text(words)))
+        return tap("text.vectors", self.text_spread(vectors))
 
     def vectors(self, rows: Tensor) -> Tensor:
         """Rows to unit vectors; packed, those are signs over sqrt(d).

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import AdamW
 
 from vitc.errors import VitcError
@@ -55,6 +56,10 @@ _NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force", "threads"))
 _NARROW: Final = 128
 _SI_SCALE: Final = 0.1
 _SLOW: Final = 0.1
+_APART: Final = "apart"
+_FOLLOWED: Final = 4.0
+"""Weight of the distance to the twin's vectors."""
+
 _LONGEST: Final = 32
 _MULTIPLE: Final = 4
 _MOST: Final = 0.95
@@ -89,15 +94,42 @@ def read_data(spec: str, seed: int, note: Callable[[str], None]) -> CaptionData:
     return Glyphs(seed) if spec == GLYPHS else read_caption_folder(Path(spec), note)
 
 
+class _Guided(nn.Module):
+    """Towers, and behind the stage of the twin its image tower, whose vectors they follow.
+
+    Args:
+        towers: What learns.
+        guide: The twin's towers, frozen; None for none.
+    """
+
+    def __init__(self, towers: Retrieval, guide: Retrieval | None = None) -> None:
+        super().__init__()
+        self.towers = towers
+        self.guide = None if guide is None else guide.requires_grad_(False)
+
+    def forward(self, pixels: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """As `Retrieval.forward`, and `apart` [B]: of images, the mean of 1 - cos to the guide."""
+        towers = self.towers
+        rows = towers.image_rows(pixels)
+        given = {IMAGE: towers.given(rows), TEXT: towers.given(towers.text_rows(words))}
+        if self.guide is None:
+            return given
+        self.guide.eval()
+        with torch.no_grad():
+            wanted = self.guide.image_rows(pixels)
+        return {**given, _APART: (1 - F.cosine_similarity(rows, wanted, dim=-1)).mean(1)}
+
+
 class _Towers(Objective[RetrievalResult]):
     """What both ways to learn share: data, AdamW with warm-up and cosine, recall.
 
     Binarized towers have two stages: their full-precision twins learn first, with vectors of
-    floats, and then they do, from what fits them of the twins (ours: from random parameters the
-    ranking loss lets them collapse).
+    floats, and then they do, from what fits them of the twins, and beside the twin's image tower:
+    the distance of their vectors is a part of the loss (ours: from random parameters the ranking
+    loss lets them collapse).
     """
 
-    model: Retrieval
+    model: _Guided
     examples: Pairs
     options: RetrievalOptions | ShrinkOptions
     start: Network | None
@@ -127,9 +159,9 @@ class _Towers(Objective[RetrievalResult]):
             self.stages = (before, options.epochs - before)
         else:
             self.stages = (options.epochs,)
-        self.model = self._made(self.twin or config)
+        self.model = _Guided(self._made(self.twin or config))
         if self.start is not None:
-            note(copy_twin(self.start, self.model.image))
+            note(copy_twin(self.start, self.model.towers.image))
         words = WordPieces(config.pieces, config.length)
         self.examples = Pairs(data, shown, words, self.options.seed)
         self.judged = Judged.of(data.validation[:_MOST_JUDGED], shown, words)
@@ -159,13 +191,14 @@ class _Towers(Objective[RetrievalResult]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed + stage)
             made = self._made(self.config)
-        given = self.model.cpu()
+        given = self.model.towers.cpu()
+        given.zero_grad(set_to_none=True)  # what is clipped is the gradients that a network holds
         made.text.load_state_dict(given.text.state_dict())
         if made.config.image == given.config.image:
             made.image.load_state_dict(given.image.state_dict())
         else:
             copy_twin(given.image, made.image)
-        self.model = made
+        self.model = _Guided(made, given)
 
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, checkpoints by their hash."""
@@ -200,11 +233,11 @@ class _Towers(Objective[RetrievalResult]):
         Behind the stage of the twin the text tower moves slowly: it knows the words, and what the
         image tower gives is noise at first.
         """
-        slow = _SLOW if self.twin is not None and self.model.config == self.config else 1.0
+        slow = 1.0 if self.model.guide is None else _SLOW
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                share = slow if name.startswith("text") else 1.0
+                share = slow if name.startswith("towers.text") else 1.0
                 groups.setdefault((parameter.ndim == 2, share), []).append(parameter)
         return AdamW(
             [
@@ -225,7 +258,7 @@ class _Towers(Objective[RetrievalResult]):
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Take the pictures and captions of an epoch, and what the scheme schedules."""
-        self.examples.epoch = epoch
+        self.examples.epoch = sum(self.stages[:stage]) + epoch
         begin_epoch(self.model, epoch, self.stages[stage])
 
     def losses(
@@ -237,8 +270,15 @@ class _Towers(Objective[RetrievalResult]):
         if self.data.turned:
             images = shift(images, images.shape[-1] // 16, draws, self.share)
             images = mirror(images, draws, self.share)
+        # Dropout has no generator of its own, and a resumed run must drop the same.
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=draws)) + self.share.begin)
         given = network(images, words)
-        return self.loss(images, words, late_interaction(given[IMAGE], given[TEXT]))
+        losses = self.loss(images, words, late_interaction(given[IMAGE], given[TEXT]))
+        if _APART not in given:
+            return losses
+        apart = given[_APART].sum()
+        parts = losses.parts or {"retrieval": losses.total}
+        return Losses(losses.total + _FOLLOWED * apart, {**parts, "apart from the twin": apart})
 
     @abstractmethod
     def loss(self, images: Tensor, words: Tensor, scores: Tensor) -> Losses:
@@ -247,7 +287,7 @@ class _Towers(Objective[RetrievalResult]):
     def measure(self, network: nn.Module) -> dict[str, float]:  # noqa: ARG002
         """Recall both ways on the validation pictures."""
         return recalls(
-            all_scores(self.model, self.judged, self.accelerator.device), self.judged.owner
+            all_scores(self.model.towers, self.judged, self.accelerator.device), self.judged.owner
         )
 
     def score(self, measures: Mapping[str, float]) -> float:
@@ -256,8 +296,8 @@ class _Towers(Objective[RetrievalResult]):
 
     def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
         """Write the towers with what they say about themselves before they are judged."""
-        self.model.history = _provenance(best, described)
-        write_checkpoint(self.model, checkpoint)
+        self.model.towers.history = _provenance(best, described)
+        write_checkpoint(self.model.towers, checkpoint)
 
     def finish(self, ended: Ended) -> RetrievalResult:
         """Judge the best checkpoint by the test pictures; write history and curve.

@@ -1,0 +1,141 @@
+"""Towers learn from pictures with captions, go on where they stopped, and shrink."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitc.errors import VitcError
+from vitc.models import load
+from vitc.models.retrieval.network import Retrieval
+from vitc.training.objectives.retrieval import Ranking, Shrinking
+from vitc.training.retrieval.judged import Judged, chance, recalls
+from vitc.training.retrieval.options import RetrievalOptions, ShrinkOptions
+from vitc.training.retrieval.run import shrink, train
+
+SMALL = {"batch_size": 8, "epochs": 2, "float_epochs": 1, "threads": 1}
+
+
+def ignore(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """Squares of a colour at a place, with two captions each."""
+    folder = tmp_path_factory.mktemp("captioned")
+    colours = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+    captions, names = {}, []
+    for colour, ink in colours.items():
+        for place in range(8):
+            name = f"{colour}{place}.png"
+            pixels = np.full((32, 32, 3), 240, np.uint8)
+            row, column = divmod(place, 3)
+            pixels[10 * row : 10 * row + 10, 10 * column : 10 * column + 10] = ink
+            Image.fromarray(pixels).save(folder / name)
+            captions[name] = [f"a {colour} square at {place}", f"{place} has {colour}"]
+            names.append(name)
+    splits = {"train": names[:-8], "dev": names[-8:-4], "test": names[-4:]}
+    (folder / "captions.json").write_text(json.dumps({"captions": captions, "splits": splits}))
+    return str(folder)
+
+
+def options(data: str, out: Path, **changed: object) -> RetrievalOptions:
+    given = {"mode": "inflate", "codes": 3, "depth": 1, "text_layers": 1, "text_width": 32}
+    return RetrievalOptions(out=out, data=data, **{**SMALL, **given, **changed})
+
+
+@pytest.fixture(scope="module")
+def inflated(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("inflated") / "i.safetensors"
+    result = train(options(data, out))
+    assert [report.stage for report in result.history] == ["float", "packed"]
+    assert result.curve.is_file()
+    stated = json.loads(result.history_file.read_text())
+    assert stated["best"]["test"] == result.test
+    assert (result.test_images, result.test_texts) == (4, 8)
+    return out
+
+
+def test_towers_are_packed_and_say_how_they_learnt(inflated):
+    towers = load(inflated)
+    assert isinstance(towers, Retrieval)
+    assert towers.config.packed
+    assert towers.config.binarized
+    assert towers.config.codes == 3
+    assert towers.history["options"]["mode"] == "inflate"
+    assert set(towers.history["test"]) == {
+        f"{way}_r{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)
+    }
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_run_is_the_uninterrupted_one(data, inflated, tmp_path, stop):
+    out = tmp_path / "i.safetensors"
+
+    def interrupt(report):
+        if report.epoch == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(data, out), interrupt)
+    train(options(data, out, resume=True))
+    wanted, found = load(inflated).state_dict(), load(out).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+@pytest.mark.parametrize(("to", "vectors"), [("base", (17, 8)), ("fast", (1, 1))])
+def test_only_encoders_of_the_student_change(data, inflated, tmp_path, to, vectors):
+    before = inflated.read_bytes()
+    out = tmp_path / "s.safetensors"
+    result = shrink(ShrinkOptions(out=out, teacher=inflated, to=to, data=data, **SMALL))
+    assert inflated.read_bytes() == before
+    teacher, student = load(inflated), load(out)
+    assert (student.config.image_vectors, student.config.text_vectors) == vectors
+    given, kept = teacher.state_dict(), student.state_dict()
+    for name in ("text.word.weight", "text.positions", "image.patch_embed.proj.weight"):
+        assert torch.equal(given[name], kept[name])
+    for name in ("text.blocks.0.mlp.fc1.weight", "image.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(given[name], kept[name])
+    assert all(report.parts["above the least"] >= 0 for report in result.history)
+
+
+def test_the_distillation_falls_towards_the_entropy_of_the_teacher(data, tmp_path):
+    teacher = tmp_path / "t.safetensors"
+    train(options(data, teacher, full_precision=True, floats=True))
+    chosen = {**SMALL, "epochs": 25, "float_epochs": 0}
+    out = tmp_path / "s.safetensors"
+    wanted = ShrinkOptions(out=out, teacher=teacher, to="base", data=data, **chosen)
+    history = shrink(wanted).history
+    first, last = (history[i].parts["above the least"] for i in (0, -1))
+    assert 0 < last < 0.8 * first
+
+
+def test_what_does_not_fit_is_refused(data, inflated, tmp_path):
+    out = tmp_path / "x.safetensors"
+    base = tmp_path / "b.safetensors"
+    shrink(ShrinkOptions(out=base, teacher=inflated, to="base", data=data, **SMALL))
+    with pytest.raises(VitcError, match="as many interactions"):
+        Shrinking(ShrinkOptions(out=out, teacher=base, to="base", data=data), ignore)
+    with pytest.raises(VitcError, match="of the full-precision twin"):
+        Ranking(options(data, out, float_epochs=2), ignore)
+    with pytest.raises(VitcError, match="Mode base has no codes"):
+        options(data, out, mode="base")
+    with pytest.raises(VitcError, match="base or fast"):
+        dataclasses.replace(ShrinkOptions(out=out, teacher=base, to="fast"), to="slow")
+
+
+def test_chance_is_what_random_scores_give():
+    source = torch.Generator().manual_seed(1)
+    owner = torch.arange(40).repeat_interleave(3)
+    judged = Judged(torch.zeros(40, 1), torch.zeros(120, 1), owner)
+    found = [recalls(torch.rand(40, 120, generator=source), owner) for _ in range(200)]
+    for name, expected in chance(judged).items():
+        mean = sum(each[name] for each in found) / len(found)
+        assert mean == pytest.approx(expected, abs=0.02), name
