@@ -67,6 +67,8 @@ class CompileOptions:
         check: Whether to compare the library with the ONNX file. Where this machine can neither
             run nor emulate the target, the manifest says that it was skipped.
         tiles: Register tiles for some kernels, as `vitc tune` finds them.
+        symbol_prefix: What symbols of the static library begin with, so that several models fit
+            into one program: ``cats_run`` in place of ``vitc_run``; empty for the usual ones.
     """
 
     target: str = "native"
@@ -76,6 +78,7 @@ class CompileOptions:
     allow_external_data: bool = False
     check: bool = True
     tiles: Mapping[str, Tile] = field(default_factory=dict)
+    symbol_prefix: str = ""
 
 
 def new(
@@ -258,6 +261,7 @@ def compile(  # noqa: A001 - named like the command
         allow_external_data=chosen.allow_external_data,
         check=check if chosen.check else None,
         tiles=chosen.tiles,
+        symbol_prefix=chosen.symbol_prefix,
         progress=say,
     )
 

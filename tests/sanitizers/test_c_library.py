@@ -69,9 +69,10 @@ def parts(tmp_path_factory) -> Path:
     link = compiling.link_library
 
     def keep(work, *arguments):
-        link(work, *arguments)
+        objects = link(work, *arguments)
         shutil.copytree(work, kept, dirs_exist_ok=True)
         name_weights(kept)
+        return objects
 
     compiling.link_library = keep
     try:

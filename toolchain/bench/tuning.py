@@ -182,7 +182,12 @@ def _tune(
         return TuneReport(opened.path, search.cpu, kernels, None, None, replaced=False)
     with output.scratch() as scratch:
         say("compiling with the choices")
-        settings = api.CompileOptions(opened.target.name, opened.batch, tiles=tiles)
+        settings = api.CompileOptions(
+            opened.target.name,
+            opened.batch,
+            tiles=tiles,
+            symbol_prefix=opened.manifest.symbol_prefix,
+        )
         tuned = api.compile(opened.source, scratch / "tuned", settings, say=say)
         say("timing the choices beside the artefact as it was")
         before, after = search.race((opened, tuned))

@@ -74,6 +74,16 @@ def compile_(
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=64, help="Images the library takes at once.")
     ] = 1,
+    symbol_prefix: Annotated[
+        str,
+        typer.Option(
+            "--symbol-prefix",
+            metavar="NAME",
+            help="Symbols of the static library begin with it in place of vitc, so that several "
+            "models fit into one program.",
+            show_default=False,
+        ),
+    ] = "",
     dump_ir: Annotated[
         Path | None,
         typer.Option("--dump-ir", metavar="DIR", help="Write the program after each phase."),
@@ -104,6 +114,7 @@ def compile_(
         force=force,
         allow_external_data=allow_external_data,
         check=not no_check,
+        symbol_prefix=symbol_prefix,
     )
     with output.working(f"compiling {' '.join(files)} for {target}") as say:
         artefact = compile_file(source, out, options, say=say)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,11 +15,21 @@ import onnx_ir as ir
 
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
+from vitc.compiler.described import write_description
 from vitc.compiler.fingerprint import compiler_fingerprint
-from vitc.compiler.link import LIBRARY, RUNNER, link_library, linking_runner
+from vitc.compiler.integration import static_name, write_integration
+from vitc.compiler.link import (
+    LIBRARY,
+    RUNNER,
+    archive,
+    link_library,
+    linking_runner,
+    runtime_sources,
+)
 from vitc.compiler.pipeline import Dump, make_plan
 from vitc.compiler.plan import ALIGNMENT, Buffer, Plan, Port, Step, plan_workspace
 from vitc.compiler.self_test import write_self_test
+from vitc.compiler.symbol_prefix import check_prefix, prefix_symbols
 from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
 from vitc.dialect.proto import to_proto
@@ -36,8 +45,6 @@ from vitc.targets.tiles import Tile
 __all__ = ["MAX_BATCH", "Source", "compile_model", "kernel_identities", "make_program"]
 
 MAX_BATCH = 64
-HEADER = "vitc_model.h"
-SEARCH_HEADER = "vitc_search.h"
 ONNX = "model.onnx"
 
 Source: TypeAlias = str | Path | Mapping[str, str | Path | None]
@@ -79,6 +86,7 @@ def compile_model(
     allow_external_data: bool = False,
     check: Check | None = None,
     tiles: Mapping[str, Tile] | None = None,
+    symbol_prefix: str = "",
     progress: Progress = lambda _: None,
 ) -> Artefact:
     """Compile an ONNX file for a target.
@@ -101,6 +109,7 @@ def compile_model(
             Without one the manifest says that the check was skipped.
         tiles: Register tiles for some kernels (`vitc.compiler.plan.Plan.identities`), in place of
             the target's.
+        symbol_prefix: What symbols of the static library begin with in place of ``vitc``.
         progress: Called with a phase's name as it begins.
 
     Returns:
@@ -113,10 +122,20 @@ def compile_model(
     machine = find(target) if isinstance(target, str) else target
     if not 1 <= batch <= MAX_BATCH:
         raise VitcError(f"The batch size is {batch}, wanted 1 to {MAX_BATCH}.")
+    if symbol_prefix:
+        check_prefix(symbol_prefix)
     with claim_folder(out, marker=MANIFEST, force=force, parts=own_files) as output:
         dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
         request = _Request(
-            onnx, machine, batch, allow_external_data, check, tiles or {}, progress, dump
+            onnx,
+            machine,
+            batch,
+            allow_external_data,
+            check,
+            tiles or {},
+            symbol_prefix,
+            progress,
+            dump,
         )
         _compile(request, output)
     return Artefact.open(Path(out).absolute())
@@ -132,6 +151,7 @@ class _Request:
     allow_external_data: bool
     check: Check | None
     tiles: Mapping[str, Tile]
+    symbol_prefix: str
     progress: Progress
     dump: _Dump
 
@@ -274,14 +294,26 @@ class _Making:
         self._weights = collect_weights(self.program)
         tables = write_tables(self.program, self._weights, asked.batch, asked.machine)
         asked.dump("tables", tables)
-        library, kernels = self.built / LIBRARY, self.work / "kernels.o"
         # What runs over the extent of a run is a scan.
         steps = [step for plan in self.program.values() for step in plan.steps]
         search = any(step.over is not None for step in steps)
-        weights = self._weights.data
-        link_library(self.work, library, kernels, tables, weights, asked.machine, search=search)
-        for header in (HEADER, SEARCH_HEADER) if search else (HEADER,):
-            shutil.copyfile(Path(__file__).parents[1] / "runtime" / header, self.built / header)
+        objects = link_library(
+            self.work,
+            self.built / LIBRARY,
+            self.work / "kernels.o",
+            tables,
+            self._weights.data,
+            asked.machine,
+            write_description(self._read.facts.preprocessing, self._read.facts.labels),
+            search=search,
+        )
+        prefix = asked.symbol_prefix
+        if prefix:
+            prefix_symbols(objects, prefix)
+        archive(self.work, objects, self.built / static_name(prefix))
+        write_integration(
+            self.built, runtime_sources(), asked.machine, prefix, LIBRARY, search=search
+        )
 
     def choose_self_test(self) -> None:
         """Write inputs and outputs that a device can verify the library with."""
@@ -313,6 +345,7 @@ class _Making:
             },
             tiles={name: asked.tiles[name] for name in identities if name in asked.tiles},
             entries=self._entries(),
+            symbol_prefix=asked.symbol_prefix,
         )
 
     def _entries(self) -> tuple[EntryFacts, ...]:

@@ -23,7 +23,7 @@ def compiler_fingerprint() -> str:
         digest.update(f"{name} {version(name)}\n".encode())
     for package in _PACKAGES:
         root = Path(str(resources.files(package)))
-        for path in sorted(p for p in root.rglob("*") if p.suffix in {".py", ".c", ".h"}):
+        for path in sorted(p for p in root.rglob("*") if p.suffix in {".py", ".c", ".h", ".hpp"}):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -14,17 +14,34 @@ from importlib import resources
 from pathlib import Path
 
 from vitc.compiler import zig_process
+from vitc.compiler.described import UNDESCRIBED
 from vitc.compiler.tables import WEIGHTS_ASSEMBLY
 from vitc.errors import VitcError
 from vitc.places import find_cache
 from vitc.targets.table import Target
 
-__all__ = ["LIBRARY", "RUNNER", "RUNNER_SOURCES", "link_library", "linking_runner", "run_zig"]
+__all__ = [
+    "LIBRARY",
+    "LIBRARY_SOURCES",
+    "RUNNER",
+    "RUNNER_SOURCES",
+    "TVM_SOURCE",
+    "archive",
+    "link_library",
+    "linking_runner",
+    "run_zig",
+]
 
 LIBRARY = "libvitc_model.so"
 RUNNER = "vitc-run"
 RUNNER_SOURCES = ("vitc_run.c", "vitc_arrays.c", "vitc_self_test.c", "vitc_loader.c")
 """What the runner is linked of, below `runtime_sources`."""
+TVM_SOURCE = "vitc_tvm.c"
+"""The entry for TVM; a static library has none, since TVM could not load it."""
+LIBRARY_SOURCES = ("vitc_driver.c", "vitc_preprocess.c")
+"""What libraries are made of, below `runtime_sources`."""
+_GENERATED = ("tables.c", "described.c", "weights.S")
+_MODEL = "model.o"
 
 _STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
 _LIMIT_S = 1800
@@ -36,25 +53,28 @@ def runtime_sources() -> Path:
     return Path(str(resources.files("vitc.runtime")))
 
 
-def run_zig(arguments: Sequence[str], folder: Path, cache: Path | None = None) -> None:
-    """Run `zig cc` in a folder.
+def run_zig(
+    arguments: Sequence[str], folder: Path, cache: Path | None = None, *, tool: str = "cc"
+) -> None:
+    """Run `zig cc` in a folder, or another of zig's tools.
 
     Args:
         arguments: Arguments; names relative to `folder`, since zig and the linker break on some
             characters of a path.
         folder: Working directory, also for what zig makes on its way.
         cache: Where zig keeps what it builds for a target; by default below vitc's cache folder.
+        tool: ``cc``, or ``ar``.
 
     Raises:
         VitcError: If zig fails or takes longer than half an hour; its first error line is shown.
     """
-    with running_zig(arguments, folder, cache) as wait:
+    with running_zig(arguments, folder, cache, tool=tool) as wait:
         wait()
 
 
 @contextmanager
 def running_zig(
-    arguments: Sequence[str], folder: Path, cache: Path | None = None
+    arguments: Sequence[str], folder: Path, cache: Path | None = None, *, tool: str = "cc"
 ) -> Iterator[Callable[[], None]]:
     """Run `zig cc` beside other work, until the block ends.
 
@@ -62,6 +82,7 @@ def running_zig(
         arguments: As of `run_zig`.
         folder: As of `run_zig`.
         cache: As of `run_zig`.
+        tool: As of `run_zig`.
 
     Yields:
         A function that waits for zig and raises as `run_zig`. When the block is left before zig
@@ -83,7 +104,7 @@ def running_zig(
                 zig_process.__file__,
                 str(os.getpid()),
                 _zig(),
-                "cc",
+                tool,
                 *arguments,
             ],
             cwd=folder,
@@ -139,9 +160,10 @@ def link_library(
     tables: str,
     weights: bytes,
     target: Target,
+    description: str = UNDESCRIBED,
     *,
     search: bool = False,
-) -> None:
+) -> list[Path]:
     """Link the standalone library.
 
     Args:
@@ -151,20 +173,25 @@ def link_library(
         tables: C text of the tables.
         weights: Read-only data.
         target: Machine.
+        description: C text of what the model says of its pictures and classes.
         search: Whether it searches indices too (vitc_search.h).
+
+    Returns:
+        Objects of the interface and all that is behind it, in `folder`.
     """
     (folder / "tables.c").write_text(tables)
+    (folder / "described.c").write_text(description)
     (folder / "weights.bin").write_bytes(weights)
     (folder / "weights.S").write_text(WEIGHTS_ASSEMBLY.format(alignment=64, name="weights.bin"))
     (folder / "exports.map").write_text(_EXPORTS)
     sources = runtime_sources()
-    inputs = [str(sources / "vitc_driver.c"), str(sources / "vitc_tvm.c"), "tables.c"]
+    inputs = [*(str(sources / name) for name in LIBRARY_SOURCES), *_GENERATED]
     if search:
         inputs.append(str(sources / "vitc_search.c"))
+    of_tvm = [str(sources / TVM_SOURCE)]
     code = [*_STRICT, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", f"-I{sources}"]
     link = [
         "-shared",
-        "weights.S",
         kernels.name,
         "-Wl,--version-script=exports.map",
         "-Wl,-Bsymbolic",
@@ -174,16 +201,29 @@ def link_library(
         "-o",
         LIBRARY,
     ]
-    if target.link.endswith("-none"):
-        # Compiled against some C library and linked to none: the process that loads it brings its
-        # own.
-        objects = [f"{Path(name).stem}.o" for name in inputs]
-        for name, made in zip(inputs, objects, strict=True):
-            run_zig(["-target", target.runner, *code, "-c", name, "-o", made], folder)
-        run_zig(["-target", target.link, "-nostdlib", *objects, *link], folder)
+    # Linked to no C library, it is compiled against some: the process that loads it brings its own.
+    alone = target.link.endswith("-none")
+    compiled_for = ["-target", target.runner if alone else target.link]
+    run_zig([*compiled_for, *code, "-g0", "-r", *inputs, "-o", _MODEL], folder)
+    if alone:
+        run_zig([*compiled_for, *code, "-c", *of_tvm, "-o", "vitc_tvm.o"], folder)
+        run_zig(["-target", target.link, "-nostdlib", "vitc_tvm.o", _MODEL, *link], folder)
     else:
-        run_zig(["-target", target.link, *code, *inputs, *link], folder)
+        run_zig([*compiled_for, *code, *of_tvm, _MODEL, *link], folder)
     (folder / LIBRARY).rename(out)
+    return [folder / _MODEL, folder / kernels.name]
+
+
+def archive(folder: Path, objects: Sequence[Path], out: Path) -> None:
+    """Make a static library; the same objects give the same bytes.
+
+    Args:
+        folder: Where the objects are.
+        objects: ELF objects.
+        out: The library.
+    """
+    run_zig(["rcsD", "archive.a", *(path.name for path in objects)], folder, tool="ar")
+    (folder / "archive.a").rename(out)
 
 
 @contextmanager

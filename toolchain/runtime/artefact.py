@@ -51,6 +51,7 @@ def own_files(folder: Path) -> set[str]:
     """Names of the files of an artefact, of any version, damaged or not."""
     names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
     names.add("vitc_search.h")
+    names |= {"libvitc_model.a", "vitc_model.hpp", "vitc_model.pc", "vitcConfig.cmake"}
     names |= {path.name for path in folder.glob("self_test.*")}
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]

@@ -247,6 +247,8 @@ class Manifest:
         entries: Programs; the first is the one that is run where none is named.
         check: What the check found, or a sentence that says why there was none.
         files: SHA-256 of every other file.
+        symbol_prefix: What symbols of the static library begin with in place of ``vitc``; JSON has
+            it where there is one.
     """
 
     vitc: str
@@ -266,6 +268,7 @@ class Manifest:
     entries: tuple[EntryFacts, ...]
     check: Mapping[str, Any] | str = "skipped"
     files: Mapping[str, str] | None = None
+    symbol_prefix: str = ""
 
     @property
     def steps(self) -> tuple[StepFacts, ...]:
@@ -301,6 +304,7 @@ class Manifest:
             "entries": [entry.to_dict() for entry in self.entries],
             "check": _plain(self.check),
             "files": dict(self.digests),
+            **({"symbol_prefix": self.symbol_prefix} if self.symbol_prefix else {}),
         }
 
     @classmethod
@@ -311,7 +315,7 @@ class Manifest:
             ValueError: In words that say what does not hold.
         """
         names = {"format", *(field.name for field in fields(cls))}
-        differing = sorted(names ^ set(values))
+        differing = sorted(names ^ {*values, "symbol_prefix"})
         _need(not differing, f"its entries are those of this vitc (not so: {', '.join(differing)})")
         texts = ("vitc", "tvm", "compiler")
         _need(all(isinstance(values[name], str) for name in texts), "versions are texts")
@@ -331,6 +335,8 @@ class Manifest:
         _need(_size(values["batch"]) and values["batch"] <= _MAX_BATCH, "batch is from 1 to 64")
         _need(_size(values["workspace_bytes"]), "workspace_bytes is a size")
         _need(isinstance(values["entries"], list) and bool(values["entries"]), "there are entries")
+        prefix = values.get("symbol_prefix", "")
+        _need(isinstance(prefix, str), "symbol_prefix is a text")
         _need(isinstance(values["check"], dict | str), "check says what was found")
         made = cls(
             **{name: values[name] for name in _PLAIN},
@@ -339,6 +345,7 @@ class Manifest:
             entries=tuple(map(EntryFacts.from_dict, values["entries"])),
             check=values["check"],
             files=values["files"],
+            symbol_prefix=prefix,
         )
         made = replace(made, labels=tuple(made.labels), passes=tuple(made.passes))
         made._need_own_sizes()

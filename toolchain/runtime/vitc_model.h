@@ -83,8 +83,31 @@ typedef struct {
 typedef void (*vitc_observer)(void *user, int32_t image, int32_t step, const char *name,
                               const void *data, size_t bytes);
 
-/* Describe the model. Safe on any CPU of the right architecture. */
+/* Describe the model; vitc_label and vitc_get_preprocessing say the rest. Safe on any CPU of the right architecture. */
 VITC_API void vitc_get_info(vitc_info *info);
+
+typedef enum { VITC_NEAREST = 0, VITC_BILINEAR = 1, VITC_BICUBIC = 2 } vitc_filter;
+
+/* How a picture becomes an input: resized until it just covers the box, its centre cut out, (x / 255 - mean) / std. */
+typedef struct {
+  int32_t resize_height; /* of the box, pixels */
+  int32_t resize_width;
+  int32_t height; /* of the crop, which is the input */
+  int32_t width;
+  int32_t filter; /* of vitc_filter */
+  float mean[3];  /* red, green, blue; of values from 0 to 1 */
+  float std[3];
+} vitc_preprocessing;
+
+/* What belongs to the info of an image classifier: the preprocessing, VITC_ERROR_PORT if the model does not say; and the
+ * name of a class, in UTF-8, null where it has none. */
+VITC_API vitc_status vitc_get_preprocessing(vitc_preprocessing *result);
+VITC_API const char *vitc_label(int32_t index);
+
+/* Make of a picture an input of vitc_run: one image, fp32 [3, height, width]. The picture is upright, 8 bits a colour, red,
+ * green, blue, at most 65535 pixels wide and high; `stride` is from row to row in bytes, 0 if rows follow each other.
+ * Allocates, and needs no handle. */
+VITC_API vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input);
 
 /* Describe an entry, counted from 0, and a port of it; VITC_ERROR_PORT if there is none. */
 VITC_API vitc_status vitc_get_entry(int32_t entry, vitc_entry *result);
