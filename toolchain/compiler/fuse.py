@@ -226,6 +226,8 @@ def _classifier(last: Op, around: _Surroundings) -> Found | None:
     order = last.use(0).order
     if norm is None or order is None or order.rows.size != 1 or norm.use(0).elements is not None:
         return None
+    if len(parts[-1].output.shape) != 1:  # a row that stays one, which no logits are
+        return None
     if norm.use(0).value.shape[0] != norm.use(0).value.rows:
         return None
     row = int(order.rows.reshape(-1)[0])

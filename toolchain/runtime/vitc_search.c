@@ -7,7 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+/* By their numbers: C libraries of 32 bits differ in how long an off_t is. */
+#ifdef SYS_mmap2
+#define SYS_MAP SYS_mmap2
+#else
+#define SYS_MAP SYS_mmap
+#endif
 
 enum {
   ALIGNMENT = 64,
@@ -182,6 +190,22 @@ static int place(section *part, text sections, const char *name, const vitc_inde
   return take(&sums, ']');
 }
 
+/* Whether every section lies within the file, those that are of no use here too. */
+static int whole(text sections, size_t room) {
+  const char *name;
+  size_t length;
+  uint64_t start, size;
+  if (!take(&sections, '{')) return 0;
+  do {
+    if (!take_string(&sections, &name, &length) || !take(&sections, ':')) return 0;
+    text own = sections;
+    if (!skip_value(&sections, 0)) return 0;
+    own.end = sections.at;
+    if (!find_number(own, "start", room, &start) || !find_number(own, "size", room - start, &size)) return 0;
+  } while (take(&sections, ','));
+  return 1;
+}
+
 /* Compare bytes of a section with their checksums, those that were not yet. */
 static int sound(section *part, size_t start, size_t size) {
   if (!size) return 1;
@@ -200,8 +224,8 @@ static vitc_search_status read_header(vitc_index *index) {
   const size_t before = 16;
   uint64_t length, width, tokens, images, block;
   uint32_t checksum;
-  if (index->bytes < before || !same((const char *)index->map, "VITCIDX", 7)) return VITC_SEARCH_FILE;
-  if (index->map[7] != '1') return VITC_SEARCH_DAMAGED;
+  if (index->bytes < 7 || !same((const char *)index->map, "VITCIDX", 7)) return VITC_SEARCH_FILE;
+  if (index->bytes < before || index->map[7] != '1') return VITC_SEARCH_DAMAGED;
   memcpy(&length, index->map + 8, sizeof length);
   if (length > LONGEST_HEADER || index->bytes - before < length + sizeof checksum) return VITC_SEARCH_DAMAGED;
   memcpy(&checksum, index->map + before + length, sizeof checksum);
@@ -219,7 +243,7 @@ static vitc_search_status read_header(vitc_index *index) {
   index->tokens = (int32_t)tokens;
   index->images = (int64_t)images;
   size_t base = (before + (size_t)length + sizeof checksum + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-  if (base > index->bytes) return VITC_SEARCH_DAMAGED;
+  if (base > index->bytes || !whole(sections, index->bytes - base)) return VITC_SEARCH_DAMAGED;
   section *parts[] = {&index->first, &index->all, &index->ids};
   const char *names[] = {"first", "tokens", "ids"};
   for (int i = 0; i < 3; i++) {
@@ -254,9 +278,9 @@ vitc_search_status vitc_index_open(const char *path, const char *model, vitc_ind
   if (!index) return VITC_SEARCH_MEMORY;
   vitc_search_status status = VITC_SEARCH_FILE;
   int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  off_t size = file < 0 ? -1 : lseek(file, 0, SEEK_END);
-  if (size > 0 && (uint64_t)size < SIZE_MAX) {
-    void *map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, file, 0);
+  long size = file < 0 ? -1 : syscall(SYS_lseek, (long)file, 0L, (long)SEEK_END);
+  if (size > 0) {
+    void *map = (void *)syscall(SYS_MAP, 0L, size, (long)PROT_READ, (long)MAP_PRIVATE, (long)file, 0L);
     if (map != MAP_FAILED) {
       index->map = map;
       index->bytes = (size_t)size;
