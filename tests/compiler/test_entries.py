@@ -16,14 +16,18 @@ import torch
 import vitc
 from tests.compiler.towers import IMAGE_VECTORS, TEXT_VECTORS, WIDTH, Image, Towers, exported
 from tests.randomised import randomised
+from tests.retrieval.towers import towers
 from vitc import api
+from vitc.compiler.pipeline import make_plan
 from vitc.dialect.metadata import ENTRIES_KEY
 from vitc.dialect.packing import pack_bits
 from vitc.errors import VitcError
+from vitc.exporter import export
 from vitc.models.retrieval.scores import sign_interaction
-from vitc.onnx_files import load_onnx
+from vitc.onnx_files import load_onnx, tap_names
 from vitc.onnx_files.entries import entry_models
 from vitc.runtime import Artefact
+from vitc.targets import find
 from vitc.verify import CheckOptions
 
 
@@ -199,8 +203,6 @@ def test_the_commands_take_entries(made, tmp_path):
 
 @pytest.mark.parametrize("target", ["arm", "armv7"])
 def test_an_emulated_processor_runs_every_entry(made, tmp_path, need_emulator, target):
-    from vitc.targets import find
-
     need_emulator(find(target).emulator)
     options = api.CompileOptions(target=target, check=False)
     artefact = api.compile(made[1]["both"], tmp_path / "out", options)
@@ -208,3 +210,21 @@ def test_an_emulated_processor_runs_every_entry(made, tmp_path, need_emulator, t
         artefact.path, made[0], CheckOptions(device="qemu", images=2, rebuild=False)
     )
     assert report.equal, (report.first_difference, report.faults)
+
+
+@pytest.mark.parametrize("mode", ["base", "fast"])
+def test_retrieval_towers_become_three_entries(tmp_path, mode):
+    model = towers(mode)
+    export(model, tmp_path / "m.onnx")
+    loaded, facts = load_onnx(tmp_path / "m.onnx")
+    config = model.config
+    plans = {
+        name: make_plan(part, find("x86"), tap_names(part))
+        for name, part in entry_models(loaded, facts.entries).items()
+    }
+    row = -(-config.width // 8)
+    assert [port.shape for port in (*plans["score"].inputs, *plans["score"].written)] == [
+        (config.text_vectors, row), (None, config.image_vectors, row), (None,)
+    ]  # fmt: skip
+    assert [port.shape for port in plans["image"].written] == [(config.image_vectors, config.width)]
+    assert [port.shape for port in plans["text"].written] == [(config.text_vectors, config.width)]
