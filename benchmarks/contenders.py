@@ -30,7 +30,7 @@ from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
 from vitc.runtime.artefact import Artefact
 
-__all__ = ["Contender", "OwnLibrary", "openvino", "own_int8", "pinned", "race", "twins"]
+__all__ = ["Contender", "OwnLibrary", "noise", "openvino", "own_int8", "pinned", "race", "twins"]
 
 _ROUNDS = 6
 _WARMUP = 3
@@ -55,8 +55,7 @@ class OwnLibrary:
     def __init__(self, artefact: Artefact, threads: int = 1) -> None:
         self._artefact = artefact
         self._threads = threads
-        shape = (1, *artefact.image_shape)
-        self._image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        self._image = noise((1, *artefact.image_shape))
 
     def times(self, runs: int) -> list[int]:
         """See `Contender.times`; each call is a new process."""
@@ -77,15 +76,15 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
         return None if image is None else {"input": image}
 
 
-def _noise() -> list[NDArray[np.float32]]:
-    shape = (1, 3, _PIXELS, _PIXELS)
-    return [np.random.default_rng(0).standard_normal(shape, dtype=np.float32)]
+def noise(shape: tuple[int, ...] = (1, 3, _PIXELS, _PIXELS)) -> NDArray[np.float32]:
+    """An input that costs what any other costs."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 def twins(network: Network, threads: int) -> dict[str, Contender]:
     """DeiT of the same width in ONNX Runtime: fp32, static int8 (QDQ) and dynamic int8."""
     model = twin_model(network.config)
-    image = _noise()
+    image = [noise()]
     with tempfile.TemporaryDirectory(prefix="vitc-bench-") as name:
         folder = Path(name)
         plain, ready, static, dynamic = (
@@ -113,7 +112,7 @@ def twins(network: Network, threads: int) -> dict[str, Contender]:
 def own_int8(workshop: Workshop, network: Network, threads: int) -> Contender:
     """The same binarized network as a plain int8 ONNX graph, in ONNX Runtime."""
     content = workshop.onnx(network, "int8").read_bytes()
-    return BaselineSession(content, _noise(), threads)
+    return BaselineSession(content, [noise()], threads)
 
 
 class _OpenVino:
@@ -131,8 +130,7 @@ class _OpenVino:
         compiled = core.compile_model(model, "CPU", options)
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = compiled.create_infer_request()
-        image = np.random.default_rng(0).standard_normal((1, 3, _PIXELS, _PIXELS), dtype=np.float32)
-        self._request.set_input_tensor(openvino.Tensor(image))
+        self._request.set_input_tensor(openvino.Tensor(noise()))
 
     def times(self, runs: int) -> list[int]:
         taken = []

@@ -10,6 +10,7 @@ import ctypes
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from vitc.models.sibivit import SIBiViT
 from vitc.targets import TARGETS
 from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.emitter import Emitter, Kernel
-from vitc.targets.kernels.patch_embedding import PatchShape, float_tile, patch_embedding_kernel
+from vitc.targets.kernels.float_linear import FloatLinearShape, float_linear_kernel
 from vitc.targets.packing import round_up
 from vitc.targets.table import Target, host_features
 from vitc.training import TrainOptions, load_dataset, train
@@ -107,8 +108,13 @@ def _time() -> str:
     isa = ISAS[target.isa]
     config = MAIN.config
     size = config.image_size
-    shape = PatchShape((size, size), config.patch_size, 3, round_up(config.width, 32), 1)
-    fp32 = _built(patch_embedding_kernel("fp32", isa, shape), target, 3)
+    patch, stride = config.patch_size, round_up(config.width, 32)
+    shape = _Patches((size, size), patch, 3, stride, 1)
+    grid_y, grid_x = shape.grid
+    product = FloatLinearShape(
+        grid_y * grid_x, config.width, 3 * patch, patch, "corners", 0, stride, prefix=1, by_row=True
+    )
+    fp32 = _built(float_linear_kernel("fp32", isa, product), target, 5)
     int8 = _built(_int8_kernel("int8", isa, shape), target, 4)
     best = {}
     with pinned(1):
@@ -141,14 +147,39 @@ def _call(function: Any, pointers: list[ctypes.c_void_p], tasks: int, _kept: obj
     function(*pointers, 0, tasks)
 
 
-def _int8_kernel(symbol: str, isa: Isa, shape: PatchShape) -> Kernel:
-    """The fp32 kernel's loops, four pixels of a row at a time.
+@dataclass(frozen=True)
+class _Patches:
+    """Height and width of the image, side of a patch, colours, floats of a token, tokens before."""
+
+    image: tuple[int, int]
+    patch: int
+    colours: int
+    stride: int
+    prefix: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along height and width."""
+        return self.image[0] // self.patch, self.image[1] // self.patch
+
+
+def _tile(isa: Isa, stride: int) -> int:
+    """Channels of one weight tile: as many vectors as the Isa holds and the width divides."""
+    return next(
+        tile * isa.float_lanes
+        for tile in range(isa.float_tile, 0, -1)
+        if stride % (tile * isa.float_lanes) == 0
+    )
+
+
+def _int8_kernel(symbol: str, isa: Isa, shape: _Patches) -> Kernel:
+    """A tile of patches x channels, four pixels of a row at a time.
 
     Arguments of the C function: image [3, H, W] (uint8), weights [C / tile, K / 4, tile, 4] (int8),
     scale [C], start [tokens, C], out, begin, end.
     """
     emitter = Emitter(symbol)
-    tile, lanes, rows = float_tile(isa, shape.stride), isa.float_lanes, isa.float_rows
+    tile, lanes, rows = _tile(isa, shape.stride), isa.float_lanes, isa.float_rows
     vectors = tile // lanes
     height, width = shape.image
     grid_y, grid_x = shape.grid

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitc.compiler import compile_model
 from vitc.exporter import export
-from vitc.models import PRESETS, ModelConfig
+from vitc.models import PRESETS, NetworkConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
 
@@ -17,27 +17,29 @@ __all__ = ["MAIN", "Network", "Workshop", "networks"]
 
 @dataclass(frozen=True)
 class Network:
-    """A binarized DeiT.
+    """A binarized network.
 
     Attributes:
         preset: A key of `vitc.models.PRESETS`.
-        ratio: MLP ratio R.
+        ratio: MLP ratio R; None for that of the preset.
         si: Whether blocks have the spatial interaction branch.
     """
 
     preset: str
-    ratio: int
+    ratio: int | None
     si: bool
 
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.preset}, R {self.ratio}, {'SI' if self.si else 'no SI'}"
+        ratio = "" if self.ratio is None else f", R {self.ratio}"
+        return f"{self.preset}{ratio}, {'SI' if self.si else 'no SI'}"
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> NetworkConfig:
         """Its sizes."""
-        return PRESETS[self.preset].config.replace(mlp_ratio=self.ratio, si=self.si)
+        config = PRESETS[self.preset].config.replace(si=self.si)
+        return config if self.ratio is None else config.replace(mlp_ratio=self.ratio)
 
 
 MAIN = Network("deit-small", 2, si=True)
@@ -77,4 +79,5 @@ class Workshop:
         return Artefact.open(path)
 
     def _stem(self, network: Network) -> str:
-        return f"{network.preset}-r{network.ratio}{'-si' if network.si else ''}"
+        ratio = "" if network.ratio is None else f"-r{network.ratio}"
+        return f"{network.preset}{ratio}{'-si' if network.si else ''}"

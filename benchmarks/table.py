@@ -16,7 +16,9 @@ from pathlib import Path
 
 from amx_table import amx_table
 from arm_table import arm_table
+from family_table import family_table
 from int8_embedding import embedding_table
+from kernel_table import kernel_table
 from library_tables import layer_table, memory_table, thread_table
 from machine_table import machine_table
 from markdown import replace_section
@@ -26,6 +28,7 @@ from training_table import training_table
 
 _RUNS = 60
 _QUICK_RUNS = 30
+_KERNEL_RUNS = 600
 
 
 def say(text: str) -> None:
@@ -40,6 +43,8 @@ def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[
         "machine": ("Machine and peaks", machine_table),
         "ratios": ("One thread", lambda: ratio_table(workshop, runs, say, quick=quick)),
         "avx2": ("AVX2 only", lambda: avx2_table(workshop, runs, say)),
+        "family": ("Backbones", lambda: family_table(workshop, runs, say)),
+        "kernels": ("fp32 kernels", lambda: kernel_table(_KERNEL_RUNS, say)),
         "layers": ("Layers", lambda: layer_table(workshop, say)),
         "layers-avx2": ("Layers, AVX2 only", lambda: layer_table(workshop, say, "x86")),
         "threads": ("Two threads", lambda: thread_table(workshop, runs, say)),

@@ -25,8 +25,13 @@ class Isa:
         row_tile: Rows of the broadcast operand held in registers by the binary matrix product.
         lane_tile: Most lane blocks held in registers by the binary matrix product.
         float_lanes: fp32 values in one vector register.
-        float_rows: Rows of the fp32 tile (patch embedding).
+        float_rows: Rows of the fp32 tile.
         float_tile: Vectors side by side in the fp32 tile.
+        float_load: fp32 values of a row that the fp32 tile loads at once: as many as there are
+            lanes to multiply by where the machine multiplies by a lane, else one to broadcast.
+        float_part: Floats of a row that are multiplied before the next tile of rows is: with them,
+            the weights of a block of outputs stay in the first-level cache. 0 for whole rows, where
+            one loop more leaves LLVM too few registers for the sums.
         shuffle: LLVM intrinsic of a byte shuffle within 16 bytes, where looking popcounts up in
             registers is the fastest; empty where the machine counts the bits of a vector.
         amx: Whether there are AMX tiles, on which binary linear layers run as int8 products.
@@ -41,6 +46,8 @@ class Isa:
     float_rows: int
     float_tile: int
     shuffle: str = ""
+    float_load: int = 1
+    float_part: int = 256
     amx: bool = False
 
     @property
@@ -54,9 +61,9 @@ ISAS: dict[str, Isa] = {
     for isa in (
         Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
         Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True),
-        Isa("avx2-pshufb", 8, 32, 4, 3, 8, 4, 3, "llvm.x86.avx2.pshuf.b"),
+        Isa("avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b"),
         Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
-        Isa("neon-cnt", 8, 32, 2, 3, 4, 6, 4),
-        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 4, 2),
+        Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4),
+        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0),
     )
 }

@@ -1,49 +1,37 @@
 """fp32 matrix product whose left operand is read through an order, so nothing is laid out for it.
 
-Instruction set: any with fp32 vectors. Tile: `_TILES`: rows x vectors of outputs; a row is read
-    float by float, or, where a product takes a lane of a vector, by vectors.
+Instruction set: any with fp32 vectors. Tile: Isa.float_rows rows x Isa.float_tile vectors of
+    Isa.float_lanes outputs; of a row, Isa.float_load floats are loaded at once.
 Layout: left operand in memory of any kind, of which a row is `runs` runs of `length` floats;
     weights [blocks of outputs][runs * length][outputs of a block]; fp32 rows out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
-from vitc.targets.kernels.emitter import Emitter, Kernel
+from vitc.targets.kernels.emitter import CACHE_LINE, Emitter, Kernel
+from vitc.targets.packing import round_up
 
 __all__ = ["FloatLinearShape", "blocks_of", "float_linear_kernel"]
 
 _IN_CACHE: Final = 128 << 10
-"""Bytes of the left operand that stay in the second-level cache while all weights pass."""
+"""Bytes of one operand that stay in the second-level cache while the other one passes."""
 
+_IN_VAIN: Final = 1.04
+"""Rows that the highest tile multiplies, over those of another, from which on that one is better:
+a lower tile has fewer products for each load."""
 
-@dataclass(frozen=True)
-class _Tile:
-    """Rows, vectors of outputs, and floats of a row that are one load."""
-
-    rows: int
-    vectors: int
-    loaded: int = 1
-
-
-_TILES: Final = {
-    "avx512-vpopcntdq": _Tile(6, 4),
-    "avx512-amx": _Tile(6, 4),
-    "avx2-pshufb": _Tile(6, 2),
-    "ssse3-pshufb": _Tile(4, 2),
-    "neon-cnt": _Tile(8, 2, 4),
-    "neon32-vcnt": _Tile(6, 2),
-}
-"""By instruction set: sums, weights and what is read of a row fill the registers.
-
-AArch64 multiplies by a lane of a vector; elsewhere one float is broadcast as it is loaded.
-"""
+_UNROLLED: Final = 8
+"""Floats of a run, up to which no loop runs over them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,8 @@ class FloatLinearShape:
         distance: Floats from one row of the left operand to the next.
         stride: Floats from one row of the result to the next.
         relu: Whether what is negative becomes 0.
+        prefix: Rows of the result in front of those of the product.
+        by_row: Whether each row of the result has biases of its own.
     """
 
     rows: int
@@ -70,14 +60,22 @@ class FloatLinearShape:
     distance: int
     stride: int
     relu: bool = False
+    prefix: int = 0
+    by_row: bool = False
 
 
 def blocks_of(isa: Isa, rows: int, outputs: int) -> tuple[int, list[int]]:
-    """Rows of a tile, and the outputs of each block of them, in whole vectors."""
-    tile = _TILES[isa.name]
+    """Rows of a tile, and the outputs of each block of them, in whole vectors.
+
+    A lower tile takes over where fewer rows are multiplied in vain with it.
+    """
     vectors = -(-outputs // isa.float_lanes)
-    height = min(tile.rows, rows)
-    most = tile.rows * tile.vectors // height
+    height = min(isa.float_rows, rows)
+    multiplied = {h: -(-rows // h) * h for h in range(height, height // 2, -1)}
+    fewest = min(multiplied, key=lambda h: multiplied[h])
+    if multiplied[height] > _IN_VAIN * multiplied[fewest]:
+        height = fewest
+    most = isa.float_rows * isa.float_tile // height
     count = -(-vectors // most)
     width = -(-vectors // count)
     widths = [min(width, vectors - first) for first in range(0, vectors, width)]
@@ -89,7 +87,7 @@ def float_linear_kernel(symbol: str, isa: Isa, shape: FloatLinearShape) -> Kerne
 
     Arguments of the C function: x, [corners [rows] and places [runs], or table [runs, rows]
     (int32),] [zeros [length], where there is padding,] weight, bias [outputs in whole vectors],
-    out [rows, stride], begin, end.
+    or [prefix + rows, stride] by row, out [prefix + rows, stride], begin, end.
 
     Args:
         symbol: Name of the C function.
@@ -98,19 +96,20 @@ def float_linear_kernel(symbol: str, isa: Isa, shape: FloatLinearShape) -> Kerne
 
     Returns:
         The kernel. Its tasks are tiles of rows, or blocks of outputs where one tile has all rows.
-        The last tile repeats rows rather than run over.
+        The last tile repeats the last row rather than run over.
     """
     emitter = Emitter(symbol)
     height, widths = blocks_of(isa, shape.rows, shape.outputs)
     tiles = -(-shape.rows // height)
     with emitter.open() as e:
         body = _Body(e, isa, shape, height)
+        body.prefix()
         if tiles == 1:
             tasks = len(widths)
             _by_blocks(e, body, widths)
         else:
             tasks = tiles
-            _by_rows(e, body, widths, height * shape.runs * shape.length * 4)
+            _by_rows(e, body, widths)
     return emitter.kernel(tasks)
 
 
@@ -125,24 +124,35 @@ def _by_blocks(e: Emitter, body: _Body, widths: list[int]) -> None:
                 body.tile(T.int32(0), task, widths[0], widths[-1], clears=True)
 
 
-def _by_rows(e: Emitter, body: _Body, widths: list[int], size: int) -> None:
-    """Tiles of rows in groups that stay in a cache, through which the weights pass."""
+def _by_rows(e: Emitter, body: _Body, widths: list[int]) -> None:
+    """Tiles of rows in groups of which a part stays in a cache while its weights pass."""
     full = widths.count(widths[0])
-    group = max(1, _IN_CACHE // size)
+    tiles = -(-body.shape.rows // body.height)
+    group = max(1, _IN_CACHE // (body.height * body.part * 4))
     with e.loop(0, T.floordiv(e.end - e.begin + (group - 1), T.int32(group))) as number:
         first = e.let(e.begin + number * group)
         last = e.let(T.min(first + group, e.end))
-        with e.loop(0, full) as block, e.loop(first, last) as task:
-            body.tile(task, block, widths[0], widths[0], clears=False)
-        if full < len(widths):
+        if body.parts > 1:
             with e.loop(first, last) as task:
-                body.tile(task, T.int32(full), widths[0], widths[-1], clears=False)
+                body.start(body.rows(task))
+        with body.each_part() as part:
+            with e.loop(0, full) as block, e.loop(first, last) as task:
+                body.fetch(block + 1, task - first, min(group, tiles), part, widths[0])
+                body.tile(task, block, widths[0], widths[0], part=part, clears=False)
+            if full < len(widths):
+                with e.loop(first, last) as task:
+                    body.tile(task, T.int32(full), widths[0], widths[-1], part=part, clears=False)
         with e.loop(first, last) as task:
-            body.clear(body.first(task))
+            body.clear(body.rows(task))
 
 
 class _Body:
-    """Emits tiles."""
+    """Emits tiles.
+
+    Attributes:
+        height: Rows of a tile.
+        part: Floats of a row in a part.
+    """
 
     def __init__(self, emitter: Emitter, isa: Isa, shape: FloatLinearShape, height: int) -> None:
         self.emitter, self.isa, self.shape, self.height = emitter, isa, shape, height
@@ -162,53 +172,143 @@ class _Body:
             )
             # Where the zeros are, counted in floats from x.
             self.zeros = emitter.let(T.truncdiv(far - near, T.int64(4)))
+        # A part is some runs, or some floats of the only run.
+        count = shape.runs if shape.runs > 1 else shape.length
+        step = isa.float_part // (shape.length if shape.runs > 1 else 1)
+        step = min(max(1, step), count) if isa.float_part else count
+        self.parts = -(-count // step)
+        self.step = -(-count // self.parts)
+        if shape.runs == 1:
+            self.step = round_up(self.step, isa.float_load)
+        self.part = self.step * (shape.length if shape.runs > 1 else 1)
 
-    def first(self, task: Any) -> Any:
-        """First row of a tile of rows."""
-        shape, height = self.shape, self.height
+    def prefix(self) -> None:
+        """Copy the rows in front of the product, with the first task."""
+        e, lanes = self.emitter, self.isa.float_lanes
+        if not self.shape.prefix:
+            return
+        copied = e.loop(0, self.shape.prefix * self.shape.stride // lanes)
+        with T.If(T.EQ(e.begin, 0)), T.Then(), copied as index:
+            e.store(self.out, index * lanes, e.load(self.bias, index * lanes, lanes), lanes)
+
+    def fetch(self, block: Any, number: Any, tiles: int, part: Any, widest: int) -> None:
+        """Have a share of the weights of the next block brought into the cache, by each tile."""
+        e, shape = self.emitter, self.shape
+        if shape.runs * shape.length * shape.outputs * 4 <= _IN_CACHE:
+            return
+        lines = -(-self.part * widest * 4 // CACHE_LINE)
+        share = -(-lines // tiles)
+        begin = block * (shape.runs * shape.length * widest)
+        if part is not None:
+            begin = begin + part * (self.part * widest)
+        begin = e.let(begin + number * (share * CACHE_LINE // 4))
+        with e.loop(0, share) as line:
+            place = T.address_of(self.weight[begin + line * (CACHE_LINE // 4)])
+            e.perform("llvm.prefetch.p0", place, T.int32(0), T.int32(3), T.int32(1))
+
+    @contextmanager
+    def each_part(self) -> Iterator[Any]:
+        """The number of each part; None where there is one only."""
+        if self.parts == 1:
+            yield None
+            return
+        # As many as there are parts, for LLVM does not unroll the loop where it cannot know that.
+        count = self._least(self.emitter.end + self.parts, self.parts)
+        with self.emitter.loop(0, count) as part:
+            yield part
+
+    def rows(self, task: Any) -> list[Any]:
+        """The rows of a tile; the last one repeats some, but none that are added to in parts."""
+        shape, height, e = self.shape, self.height, self.emitter
         if shape.rows == height:
-            return T.int32(0)
+            return [T.int32(r) for r in range(height)]
+        first = e.let(task * height)
         if shape.rows % height == 0:
-            return self.emitter.let(task * height)
-        return self.emitter.let(T.min(task * height, shape.rows - height))
+            return [first + r for r in range(height)]
+        if self.parts == 1:
+            first = e.let(T.min(first, shape.rows - height))
+            return [first + r for r in range(height)]
+        return [self._least(first + r, shape.rows - 1) for r in range(height)]
 
-    def tile(self, task: Any, block: Any, widest: int, width: int, *, clears: bool) -> None:
-        """One tile: sums over all runs, then bias and activation."""
+    def _least(self, left: Any, right: int) -> Any:
+        """The smaller of two numbers, of which TVM derives nothing: it fails at loops to minima."""
+        number = self.emitter.local("int32", 1)
+        self.emitter.store(number, 0, T.min(left, right))
+        return self.emitter.let(number[0])
+
+    def start(self, rows: list[Any]) -> None:
+        """Biases, to which parts are added."""
+        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
+        with e.loop(0, -(-shape.outputs // lanes)) as vector:
+            for row in rows:
+                at = (row + shape.prefix) * shape.stride + vector * lanes
+                bias = e.load(self.bias, at if shape.by_row else vector * lanes, lanes)
+                e.store(self.out, at, bias, lanes)
+
+    def tile(
+        self, task: Any, block: Any, widest: int, width: int, part: Any = None, *, clears: bool
+    ) -> None:
+        """One part of the sums of a tile, or all of them."""
         e, shape, lanes, height = self.emitter, self.shape, self.isa.float_lanes, self.height
-        depth = shape.runs * shape.length
-        first = self.first(task)
+        rows = self.rows(task)
+        columns = range(0, width, lanes)
+        slots = [(r, column) for r in range(height) for column in columns]
         sums = e.local("float32", height * width)
-        for slot in range(0, height * width, lanes):
-            e.store(sums, slot, e.constant("float32", 0, lanes), lanes)
-        start = e.let(block * (depth * widest))
-        if shape.reads == "rows":
-            bases = [e.let((first + r) * shape.distance) for r in range(height)]
-            self._run(sums, bases, start, width)
-        else:
-            corners = []
-            if shape.reads == "corners":
-                corners = [e.let(self.tables[0][first + r]) for r in range(height)]
-            with e.loop(0, shape.runs) as run:
-                if corners:
-                    place = e.let(self.tables[1][run])
-                    places = [corner + place for corner in corners]
-                else:
-                    places = [self.tables[0][run * shape.rows + first + r] for r in range(height)]
-                bases = self._bases(places)
-                self._run(sums, bases, e.let(start + run * (shape.length * width)), width)
-        for column in range(0, width, lanes):
-            added = e.let(e.load(self.bias, block * widest + column, lanes))
-            for r in range(height):
-                value = e.load(sums, r * width + column, lanes) + added
-                if shape.relu:
-                    value = T.max(e.constant("float32", 0, lanes), value)
-                at = (first + r) * shape.stride + block * widest + column
-                e.store(self.out, at, value, lanes)
-        if clears:
-            self.clear(first)
 
-    def _bases(self, places: list[Any]) -> list[Any]:
-        """Where runs begin, in 64 bits: LLVM then adds to pointers, not to 32-bit numbers."""
+        def written(r: int, column: int) -> Any:
+            return (rows[r] + shape.prefix) * shape.stride + block * widest + column
+
+        for r, c in slots:
+            e.store(sums, r * width + c, e.constant("float32", 0, lanes), lanes)
+        start = e.let(block * (shape.runs * shape.length * widest))
+        self._sum(sums, rows, start, width, part)
+        if shape.relu:
+            least = T.float32(0)
+            if part is not None:
+                least = e.let(T.Select(T.EQ(part, self.parts - 1), least, T.float32(-np.inf)))
+        if part is None and not shape.by_row:
+            added = [e.let(e.load(self.bias, block * widest + c, lanes)) for c in columns]
+        for r, c in slots:
+            if part is not None:
+                before = e.load(self.out, written(r, c), lanes)
+            elif shape.by_row:
+                before = e.load(self.bias, written(r, c), lanes)
+            else:
+                before = added[c // lanes]
+            e.store(sums, r * width + c, e.load(sums, r * width + c, lanes) + before, lanes)
+        # All are read before one is written: the last rows of the last tile may be one row.
+        for r, c in slots:
+            value = e.load(sums, r * width + c, lanes)
+            if shape.relu:
+                value = T.max(e.splat(least, lanes), value)
+            e.store(self.out, written(r, c), value, lanes)
+        if clears:
+            self.clear(rows)
+
+    def _sum(self, sums: Any, rows: list[Any], start: Any, width: int, part: Any) -> None:
+        """Add the products of a part of a tile."""
+        e, shape = self.emitter, self.shape
+        if shape.reads == "rows":
+            bases = [e.let(row * shape.distance) for row in rows]
+            self._run(sums, bases, start, width, part)
+            return
+        if shape.reads == "corners":
+            corners = self._places([self.tables[0][row] for row in rows])
+        begin, end = 0, shape.runs
+        if part is not None:
+            begin = e.let(part * self.step)
+            end = self._least(begin + self.step, shape.runs)
+        with e.loop(begin, end) as run:
+            at = e.let(start + run * (shape.length * width))
+            if shape.reads == "corners":
+                (place,) = self._places([self.tables[1][run]])
+                self._run(sums, corners, at, width, None, place)
+            else:
+                places = self._places([self.tables[0][run * shape.rows + row] for row in rows])
+                self._run(sums, places, at, width, None)
+
+    def _places(self, places: list[Any]) -> list[Any]:
+        """Numbers of a table, in 64 bits: LLVM then adds to pointers, not to 32-bit numbers."""
         e = self.emitter
         bases = e.local("int64", len(places))
         for r, place in enumerate(places):
@@ -219,24 +319,54 @@ class _Body:
             e.store(bases, r, base)
         return [e.let(bases[r]) for r in range(len(places))]
 
-    def _run(self, sums: Any, bases: list[Any], start: Any, width: int) -> None:
-        """Products of a run of every row."""
-        loaded, length = _TILES[self.isa.name].loaded, self.shape.length
-        loaded = loaded if length >= loaded else 1
+    def _run(
+        self,
+        sums: Any,
+        bases: list[Any],
+        start: Any,
+        width: int,
+        part: Any,
+        place: Any = None,
+    ) -> None:
+        """Products of a run of every row, or of a part of it, `place` floats behind its base."""
+        e, length = self.emitter, self.shape.length
+        loaded = self.isa.float_load if length >= self.isa.float_load else 1
         whole = length // loaded
-        with self.emitter.loop(0, whole) as part:
-            self._products(sums, bases, start, part * loaded, loaded, width)
-        for k in range(whole * loaded, length):
-            self._products(sums, bases, start, T.int32(k), 1, width)
+        begin, end, steps = T.int32(0), T.int32(whole), self.step // loaded
+        if part is not None:
+            begin = e.let(part * steps)
+            end = self._least(begin + steps, whole)
+        if part is None and length <= _UNROLLED:
+            for step in range(whole):
+                self._products(sums, bases, start, T.int32(step * loaded), loaded, width, place)
+        else:
+            with e.loop(begin, end) as step:
+                self._products(sums, bases, start, step * loaded, loaded, width, place)
+        rest = range(whole * loaded, length)
+        if rest and part is not None:
+            with T.If(T.EQ(part, self.parts - 1)), T.Then():
+                for k in rest:
+                    self._products(sums, bases, start, T.int32(k), 1, width, place)
+            return
+        for k in rest:
+            self._products(sums, bases, start, T.int32(k), 1, width, place)
 
     def _products(
-        self, sums: Any, bases: list[Any], start: Any, k: Any, loaded: int, width: int
+        self,
+        sums: Any,
+        bases: list[Any],
+        start: Any,
+        k: Any,
+        loaded: int,
+        width: int,
+        place: Any,
     ) -> None:
         """Products of some floats of every row, `loaded` at once."""
         e, lanes = self.emitter, self.isa.float_lanes
+        behind = k if place is None else place + k
         values = []
         if loaded > 1:
-            values = [e.let(e.load(self.x, base + k, loaded)) for base in bases]
+            values = [e.let(e.load(self.x, base + behind, loaded)) for base in bases]
         for part in range(loaded):
             at = e.let(start + (k + part) * width)
             weights = [
@@ -246,16 +376,16 @@ class _Body:
                 if loaded > 1:
                     value = e.let(tirx.Shuffle([values[r]], [T.int32(part)] * lanes))
                 else:
-                    value = e.let(e.splat(self.x[base + k], lanes))
+                    value = e.let(e.splat(self.x[base + behind], lanes))
                 for column, weight in zip(range(0, width, lanes), weights, strict=True):
                     slot = r * width + column
                     e.store(sums, slot, e.load(sums, slot, lanes) + value * weight, lanes)
 
-    def clear(self, first: Any) -> None:
+    def clear(self, rows: list[Any]) -> None:
         """Zeros between the outputs of each row and the next row."""
         e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
         start = -(-shape.outputs // lanes) * lanes
-        for r in range(self.height):
+        for row in rows:
             for column in range(start, shape.stride, lanes):
-                at = (first + r) * shape.stride + column
+                at = (row + shape.prefix) * shape.stride + column
                 e.store(self.out, at, e.constant("float32", 0, lanes), lanes)

@@ -63,7 +63,7 @@ class Typed:
 
     def op(self, kind: str, inputs: Sequence[Any], output: Value, **attributes: Any) -> Use:
         """Append any operator."""
-        domain = "" if kind in {"PatchEmbedding", "Classifier", "View"} else DOMAIN
+        domain = "" if kind in {"FloatLinear", "View"} else DOMAIN
         self.ops.append(Op(kind, domain, tuple(inputs), output, attributes, f"layer {output.name}"))
         return Use(output)
 
@@ -72,10 +72,13 @@ class Typed:
         image = Value(f"{name}.image", "float", (3, side, side))
         self.inputs.append(image)
         rows = (side // patch) ** 2
-        weight = self.rng.standard_normal((width, 3, patch, patch)).astype(np.float32)
+        weight = self.rng.standard_normal((width, patch, patch, 3)).astype(np.float32)
         start = self.rng.standard_normal((rows, width)).astype(np.float32)
         output = Value(name, "float", (rows, width))
-        return self.op("PatchEmbedding", [Use(image), weight, start], output, patch=patch)
+        turned = np.arange(3 * side * side).reshape(3, side, side).transpose(1, 2, 0)
+        use = Use(image, (("transpose", (1, 2, 0)),), turned)
+        window = {"strides": (patch, patch), "places": (side // patch,) * 2, "relu": False}
+        return self.op("FloatLinear", [use, weight, start], output, **window)
 
     def binarize(self, name: str, use: Use) -> Use:
         """Bits of floats, with a threshold a row of what is read."""

@@ -13,7 +13,7 @@ from tests.compiler.graphs import onnx_graph
 from tests.compiler.programs import compare, load_kernels, with_symbols
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan
-from vitc.compiler.runs import PADDING, Runs
+from vitc.compiler.runs import PADDING, Runs, steps_of
 from vitc.targets.table import find
 
 RNG = np.random.default_rng(7)
@@ -132,9 +132,8 @@ def compiled(tmp_path_factory) -> tuple[ctypes.CDLL, dict[str, Plan]]:
 def test_a_product_is_one_step_that_gives_what_onnx_runtime_gives(name, compiled):
     library, plans = compiled
     shape, nodes, constants = CASES[name]
-    steps = [
-        step for step in plans[name].steps if "_vitc_patch_embedding_" not in step.kernel.symbol
-    ]
+    steps = [step for step in plans[name].steps if not step.tap.startswith("h")]
+    steps = [step for step in steps if "copy_lines" not in step.kernel.symbol]
     products = [w for kind, w, *_ in nodes if kind in ("MatMul", "Gemm", "Conv") and "e" not in w]
     (step,), (reads,) = steps, products
     assert "_vitc_float_linear_" in step.kernel.symbol
@@ -147,9 +146,11 @@ def test_a_convolution_of_an_input_with_padding_copies_it_once_and_reads_by_runs
     nodes: Nodes = [("Conv", ["x", "w"], "y", {"pads": [1] * 4})]
     model = onnx_graph([1, 3, 8, 8], nodes, {"w": normal(8, 3, 3, 3)})
     copy, product = make_plan(model, find("x86"), []).steps
-    assert copy.kernel.symbol == "vitc_transpose_0"
+    assert copy.kernel.symbol == "vitc_copy_lines_0"
     assert product.kernel.symbol == "vitc_float_linear_0"
     assert product.operands[0] is copy.output
+    # A corner of each window, and the lines of one.
+    assert [operand.data.size for operand in product.operands[1:3]] == [64, 3]
 
 
 def test_a_tap_between_product_and_bias_keeps_both(tmp_path):
@@ -187,3 +188,23 @@ def test_runs_are_the_longest_that_all_rows_have():
     assert Runs.of(ended).length == 2
     # A row that begins otherwise than the first has no distance from it.
     assert Runs.of(lying + 1).distance is None
+
+
+def test_long_runs_are_cut_and_padding_stays_padding():
+    runs = Runs(np.array([[0, 600], [PADDING, 40]]), 600).cut(256)
+    assert runs.length == 200
+    assert runs.places.tolist() == [[0, 200, 400, 600, 800, 1000], [PADDING] * 3 + [40, 240, 440]]
+    # Rows of one run are cut by the kernel; a prime length stays whole.
+    assert Runs(np.array([[0], [600]]), 600).cut(256).length == 600
+    assert Runs(np.array([[0, 600]]), 599).cut(256).length == 599
+
+
+@pytest.mark.parametrize(("places", "steps"), [
+    (np.arange(24).reshape(2, 3, 4), (12, 4, 1)),
+    (np.arange(24).reshape(4, 2, 3).transpose(1, 2, 0), (3, 1, 6)),
+    (np.arange(3).reshape(1, 3, 1), (0, 1, 0)),
+    (np.array([[0, 1], [3, 4], [7, 8]]), None),
+    (np.array([[1, 2], [3, 4]]), None),
+])  # fmt: skip
+def test_steps_are_those_of_places_that_lie_evenly_from_the_first_float_on(places, steps):
+    assert steps_of(places) == steps

@@ -121,3 +121,30 @@ def test_signs_that_are_read_in_two_orders_are_made_for_each(tmp_path):
     model = onnx_graph([1, 4, 4, 33], nodes, constants)
     plan = check_program(model, x, find("native"), tmp_path, atol=0, taps=["bits"])
     assert sum("binarize" in step.kernel.symbol for step in plan.steps) == 2
+
+
+def test_a_picture_of_few_colours_becomes_lines_with_the_padding_of_its_convolution():
+    nodes = [("Conv", ["x", "w"], "y", {"pads": [1, 2, 0, 3], "strides": [1, 2]})]
+    weight = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = onnx_graph([1, 3, 6, 7], nodes, {"w": weight})
+    graph = gather(fuse(orders(read(model, []))))
+    lines, product = graph.ops
+    assert (lines.kind, lines.attributes) == ("Lines", {"before": (1, 2)})
+    assert lines.output.shape == (1 + 6, (2 + 7 + 3) * 3)
+    assert product.attributes["pads"] == (0, 0, 0, 0)
+    assert product.use(0).shape == (7, 12, 3)
+
+
+def test_a_picture_that_does_not_lie_evenly_is_copied_before_it_becomes_lines(tmp_path):
+    # Rows of 42 floats lie apart in a buffer, and lines of 36 are parts of them.
+    nodes = [
+        ("Relu", ["x"], "h", {}),
+        ("Reshape", ["h", "picture"], "p", {}),
+        ("Conv", ["p", "w"], "y", {"pads": [1] * 4}),
+    ]
+    weight = RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)
+    model = onnx_graph([1, 6, 42], nodes, {"w": weight, "picture": whole(1, 3, 7, 12)})
+    graph = gather(fuse(orders(read(model, []))))
+    assert [op.kind for op in graph.ops] == ["Relu", "Copy", "Lines", "FloatLinear"]
+    x = RNG.standard_normal((6, 42)).astype(np.float32)
+    check_program(model, x, find("native"), tmp_path)

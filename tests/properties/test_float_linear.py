@@ -37,24 +37,29 @@ def tables(rng, shape: FloatLinearShape, size: int) -> tuple[list[np.ndarray], n
 @given(
     numbers.rngs(),
     targets,
-    st.integers(1, 40),
+    st.one_of(st.integers(1, 40), st.integers(127, 140)),
     st.integers(1, 150),
     st.integers(1, 5),
-    st.integers(1, 70),
+    st.one_of(st.integers(1, 70), st.integers(257, 800)),
     st.sampled_from(["rows", "corners", "table", "padded"]),
     st.booleans(),
+    st.sampled_from([None, 0, 2]),
 )
-def test_float_linear(call, rng, target, rows, outputs, runs, length, reads, relu):
+def test_float_linear(call, rng, target, rows, outputs, runs, length, reads, relu, prefix):
     isa = ISAS[target.isa]
     runs = 1 if reads == "rows" else runs
     distance, stride = length + int(rng.integers(0, 9)), round_up(outputs, 32)
-    shape = FloatLinearShape(rows, outputs, runs, length, reads, distance, stride, relu)
+    by_row, before = prefix is not None, prefix or 0
+    shape = FloatLinearShape(
+        rows, outputs, runs, length, reads, distance, stride, relu, before, by_row
+    )
     x = rng.standard_normal(rows * distance + 2 * length).astype(np.float32)
     given_tables, places = tables(rng, shape, x.size)
     weight = rng.standard_normal((outputs, runs * length)).astype(np.float32)
-    bias = rng.standard_normal(outputs).astype(np.float32)
+    bias = rng.standard_normal((before + rows if by_row else 1, outputs)).astype(np.float32)
     read = np.where(places[..., None] < 0, 0, x[places[..., None] + np.arange(length)])
-    exact = read.reshape(rows, -1).astype(np.float64) @ weight.T.astype(np.float64) + bias
+    exact = read.reshape(rows, -1).astype(np.float64) @ weight.T.astype(np.float64)
+    exact += bias[before:]
     wanted = np.maximum(exact, 0) if relu else exact
 
     height, widths = blocks_of(isa, rows, outputs)
@@ -62,14 +67,16 @@ def test_float_linear(call, rng, target, rows, outputs, runs, length, reads, rel
     padded = np.zeros((sum(widths), runs * length), np.float32)
     padded[:outputs] = weight
     blocks = np.split(padded, np.cumsum(widths)[:-1])
-    added = np.zeros(sum(widths), np.float32)
-    added[:outputs] = bias
+    added = np.zeros((len(bias), stride if by_row else sum(widths)), np.float32)
+    added[:, :outputs] = bias
     packed = np.concatenate([block.T.reshape(-1) for block in blocks])
     kernel = float_linear_kernel("k", isa, shape)
     operands = [x, *given_tables, packed, added]
-    out = call(target, kernel, operands, rows * stride * 4).view(np.float32).reshape(rows, stride)
-    # Each sum of products is rounded as often as it has products, and once for the bias.
-    scale = np.abs(read).reshape(rows, -1) @ np.abs(weight.T) + np.abs(bias)
-    bound = (runs * length + 2) * np.finfo(np.float32).eps / 2 * scale
-    assert np.all(np.abs(out[:, :outputs] - wanted) <= bound)
+    size = (before + rows) * stride * 4
+    out = call(target, kernel, operands, size).view(np.float32).reshape(-1, stride)
+    assert np.array_equal(out[:before, :outputs], bias[:before])
     assert not out[:, outputs:].any()
+    # Each sum of products is rounded as often as it has products, and once for the bias.
+    scale = np.abs(read).reshape(rows, -1) @ np.abs(weight.T) + np.abs(bias[before:])
+    bound = (runs * length + 2) * np.finfo(np.float32).eps / 2 * scale
+    assert np.all(np.abs(out[before:, :outputs] - wanted) <= bound)

@@ -2,12 +2,11 @@
 
 - Attention: scores, mask of the row's best (with a bias or without), mask times signs, threshold.
   Masks never leave a tile.
-- PatchEmbedding: a convolution whose stride is its kernel, and the class tokens and positions that
-  are put to its result. What these come to is a constant; the rest is linear in the image.
-- FloatLinear: an fp32 product with constant weights, and the biases that are added to it.
+- FloatLinear: an fp32 product with constant weights (linear, convolution), and the biases, class
+  tokens and positions that are put to its result, which come to a constant; a ReLU after that; and
+  the affine map of one row of a batch norm (spec, section 3), which folds into a classifier after
+  it, in float64.
 - LinearFloat: integers of a binary product that become floats, their scales and biases.
-- Classifier: the affine map of one row of a batch norm, which folds into the map (spec, section 3),
-  in float64.
 
 A pattern that does not hold leaves its operators as they are; whatever has no rule is named then.
 """
@@ -18,13 +17,12 @@ import math
 
 import numpy as np
 
-from vitc.compiler.graph import EPSILON, Array, Graph, Op, Use, Value
+from vitc.compiler.graph import EPSILON, Array, Graph, Input, Op, Use, Value
 from vitc.dialect.ops import DOMAIN
 
-__all__ = ["ATTENTION", "CLASSIFIER", "FLOAT_LINEAR", "LINEAR_FLOAT", "PATCH_EMBEDDING", "fuse"]
+__all__ = ["ATTENTION", "FLOAT_LINEAR", "LINEAR_FLOAT", "fuse"]
 
-ATTENTION, PATCH_EMBEDDING, CLASSIFIER = "Attention", "PatchEmbedding", "Classifier"
-LINEAR_FLOAT, FLOAT_LINEAR = "LinearFloat", "FloatLinear"
+ATTENTION, LINEAR_FLOAT, FLOAT_LINEAR = "Attention", "LinearFloat", "FloatLinear"
 
 
 def fuse(graph: Graph) -> Graph:
@@ -33,7 +31,7 @@ def fuse(graph: Graph) -> Graph:
     made: dict[Op, Op] = {}
     gone: set[Op] = set()
     for op in graph.ops:
-        for pattern in (_attention, _patch_embedding, _linear_float, _classifier, _float_linear):
+        for pattern in (_attention, _linear_float, _classifier, _float_linear):
             found = None if op in gone or op in made else pattern(op, surroundings)
             if found is not None:
                 whole, parts = found
@@ -90,33 +88,6 @@ def _attention(last: Op, around: _Surroundings) -> Found | None:
     return Op(ATTENTION, DOMAIN, inputs, last.output, attributes, last.layer), parts
 
 
-def _patch_embedding(first: Op, around: _Surroundings) -> Found | None:
-    if not first.is_a("Conv", "") or first.use(0).value not in around.inputs:
-        return None
-    weight, given = first.constant(1), first.attributes.get
-    channels, _, side, width = weight.shape
-    square = side == width and tuple(given("strides", (1, 1))) == (side, side)
-    plain = not any(given("pads", (0,))) and given("group", 1) == 1
-    undilated = set(given("dilations", (1,))) == {1} and given("auto_pad", "NOTSET") == "NOTSET"
-    as_it_comes = first.use(0).views == (("transpose", (1, 2, 0)),)
-    if not (square and plain and undilated and as_it_comes):
-        return None
-    bias = first.constant(2) if len(first.inputs) > 2 else np.zeros(channels, np.float32)
-    patches = first.output.rows
-    start: Array = np.broadcast_to(bias, (patches, channels)).astype(np.float32)
-    parts = [first]
-    while around.private(parts[-1].output) and not parts[-1].output.taps:
-        following = _added(parts[-1], around.readers[parts[-1].output][0], start)
-        if following is None:
-            break
-        start = following
-        parts.append(around.readers[parts[-1].output][0])
-    last = parts[-1]
-    attributes = {"patch": side}
-    inputs = (Use(first.use(0).value), weight, start)
-    return Op(PATCH_EMBEDDING, "", inputs, last.output, attributes, last.layer), parts
-
-
 def _added(before: Op, op: Op, start: Array) -> Array | None:
     """Result on an image of zeros, of an operator that adds constants or puts rows in front."""
     use = next(op.uses)
@@ -127,6 +98,8 @@ def _added(before: Op, op: Op, start: Array) -> Array | None:
         if not isinstance(other, np.ndarray):
             return None
         shape = op.output.shape
+        if op.output.shape != use.shape:
+            return None
         total: Array = start.reshape(use.shape) + np.broadcast_to(other, (1, *shape))[0]
         return total.reshape(-1, shape[-1])
     constants, rows = op.inputs[:-1], op.inputs[-1]
@@ -174,30 +147,28 @@ def _float_linear(first: Op, around: _Surroundings) -> Found | None:
         weight = first.constant(1).reshape(first.constant(1).shape[-2:]).T
     else:
         return None
-    bias: Array | None = None
+    channels = first.output.channels
+    bias: Array | None = np.zeros(channels, np.float32)
     if len(first.inputs) > 2 and first.inputs[2] is not None:
         bias = _of_channels([first.constant(2)], first.output.shape)
-        if bias is None:
-            return None
+    if bias is None:
+        return None
+    start: Array = np.broadcast_to(bias, (first.output.rows, channels)).astype(np.float32)
     parts, relu = [first], False
     while not relu and around.private(parts[-1].output) and not parts[-1].output.taps:
         following = around.readers[parts[-1].output][0]
-        if not next(following.uses).whole or following.output.shape != first.output.shape:
+        relu = following.is_a("Relu", "") and next(following.uses).whole
+        added = start if relu else _added(parts[-1], following, start)
+        if added is None:
             break
-        if following.is_a("Relu", ""):
-            relu = True
-        elif following.is_a("Add", "") and bias is None:
-            constants = [read for read in following.inputs if isinstance(read, np.ndarray)]
-            bias = _of_channels(constants, following.output.shape)
-            if bias is None:
-                break
-        else:
-            break
+        start = added
         parts.append(following)
-    last = parts[-1]
-    added = np.zeros(len(weight)) if bias is None else bias
-    inputs = (first.use(0), weight.astype(np.float32), added.astype(np.float32))
-    attributes = {**first.attributes, "relu": relu}
+    last, outputs = parts[-1], start[:1]
+    alike = start.shape[0] == first.output.rows and np.array_equal(
+        start, np.broadcast_to(outputs, start.shape)
+    )
+    inputs = (first.use(0), weight.astype(np.float32), outputs[0] if alike else start)
+    attributes = {**first.attributes, "relu": relu, "places": first.output.shape[:-1]}
     return Op(FLOAT_LINEAR, "", inputs, last.output, attributes, last.layer), parts
 
 
@@ -238,6 +209,8 @@ def _classifier(last: Op, around: _Surroundings) -> Found | None:
     # Exact sums: the order in which numpy adds depends on the processor.
     offset = (shift - mean * factor) * np.array([math.fsum(row) for row in weights])
     added = np.zeros(len(weights)) if bias is None else np.asarray(bias).astype(np.float64)
-    inputs = (norm.use(0), weights * factor, added.reshape(-1) + offset)
-    whole = Op(CLASSIFIER, "", inputs, parts[-1].output, {"row": row}, parts[-1].layer)
+    folded = [array.astype(np.float32) for array in (weights * factor, added.reshape(-1) + offset)]
+    read = Use(norm.use(0).value, last.use(0).views, last.use(0).elements)
+    inputs: tuple[Input, ...] = (read, *folded)
+    whole = Op(FLOAT_LINEAR, "", inputs, parts[-1].output, {"relu": False}, parts[-1].layer)
     return whole, [norm, *parts]

@@ -12,7 +12,7 @@ import numpy as np
 
 from vitc.compiler.graph import Array, Op, Use, refused
 
-__all__ = ["PADDING", "Runs", "places_of", "windows_of"]
+__all__ = ["PADDING", "Runs", "places_of", "steps_of", "windows_of"]
 
 PADDING = -1
 """Place of a float that is zero, and nowhere."""
@@ -43,6 +43,19 @@ class Runs:
         ends = np.flatnonzero(~joined.all(axis=0)) + 1
         length = int(np.gcd.reduce([*ends, floats.shape[1]]))
         return cls(floats[:, ::length], length)
+
+    def cut(self, longest: int) -> Runs:
+        """The same floats in shorter runs, where rows are several runs that are longer.
+
+        Args:
+            longest: Most floats of a run, if some length up to that divides it.
+        """
+        length = next(n for n in range(min(longest, self.length), 0, -1) if self.length % n == 0)
+        if self.places.shape[1] == 1 or length < longest // 2:
+            return self
+        starts = self.places[:, :, None] + np.arange(0, self.length, length)
+        starts = np.where(self.places[:, :, None] == PADDING, PADDING, starts)
+        return Runs(starts.reshape(len(self.places), -1), length)
 
     @property
     def padded(self) -> bool:
@@ -83,12 +96,30 @@ def places_of(use: Use, stride: int) -> Array:
     return elements // channels * stride + elements % channels
 
 
+def steps_of(places: Array) -> tuple[int, ...] | None:
+    """Floats from one to the next along each axis, where they lie evenly from the first on.
+
+    Args:
+        places: Place of every float.
+    """
+    steps = [0] * places.ndim
+    even = np.zeros(places.shape, np.int64)
+    for axis, size in enumerate(places.shape):
+        if size > 1:
+            at = np.zeros(places.ndim, np.int64)
+            at[axis] = 1
+            steps[axis] = int(places[tuple(at)] - places.flat[0])
+        numbers = np.arange(size) * steps[axis]
+        even += numbers.reshape([-1 if a == axis else 1 for a in range(places.ndim)])
+    return tuple(steps) if np.array_equal(places, even) else None
+
+
 def windows_of(places: Array, op: Op, sides: tuple[int, ...]) -> Array:
     """Place of every float of the windows of a convolution.
 
     Args:
         places: Of a picture [height, width, colours].
-        op: The convolution: its strides, dilations and pads.
+        op: The convolution: its strides, dilations, pads, and the number of its `places`.
         sides: Of a window.
 
     Returns:
@@ -101,7 +132,7 @@ def windows_of(places: Array, op: Op, sides: tuple[int, ...]) -> Array:
     if given("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET", "VALID", b"VALID"):
         raise refused(op, "its padding is not stated in numbers")
     strides, dilations = given("strides", (1, 1)), given("dilations", (1, 1))
-    before, counts = given("pads", (0,) * 4), op.output.shape[:-1]
+    before, counts = given("pads", (0,) * 4), op.attributes["places"]
     lines = []
     for axis, side in enumerate(sides):
         first = np.arange(counts[axis])[:, None] * strides[axis] - before[axis]

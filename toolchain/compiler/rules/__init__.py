@@ -8,17 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vitc.compiler.fuse import (
-    ATTENTION,
-    CLASSIFIER,
-    FLOAT_LINEAR,
-    LINEAR_FLOAT,
-    PATCH_EMBEDDING,
-)
+from vitc.compiler.fuse import ATTENTION, FLOAT_LINEAR, LINEAR_FLOAT
 from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
-from vitc.compiler.rules.classifier import Classifier
 from vitc.compiler.rules.embedding import Embedding
 from vitc.compiler.rules.float_linear import FloatLinear
 from vitc.compiler.rules.float_ops import FloatOps
@@ -26,8 +19,8 @@ from vitc.compiler.rules.layer_norm import LayerNorm
 from vitc.compiler.rules.linear_float import LinearFloat
 from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
+from vitc.compiler.rules.lines import LINES, Lines
 from vitc.compiler.rules.max_sim import MaxSim
-from vitc.compiler.rules.patch_embedding import PatchEmbedding
 from vitc.compiler.rules.rule import Rule
 from vitc.dialect.ops import DOMAIN
 
@@ -37,11 +30,10 @@ _FLOATS: Final = FloatOps()
 
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **{("", kind): _FLOATS for kind in RELAX_OPS},
-    ("", CLASSIFIER): Classifier(),
     ("", "Gather"): Embedding(),
     ("", "LayerNormalization"): LayerNorm(),
     ("", FLOAT_LINEAR): FloatLinear(),
-    ("", PATCH_EMBEDDING): PatchEmbedding(),
+    ("", LINES): Lines(),
     (DOMAIN, ATTENTION): Attention(),
     (DOMAIN, LINEAR_FLOAT): LinearFloat(),
     (DOMAIN, "Binarize"): Binarize(),

@@ -20,24 +20,32 @@ if TYPE_CHECKING:
 
 __all__ = ["FloatLinear"]
 
+_STEM = "float_linear"
 _MATRIX = 2
 _SHORTEST = 3
 """Floats of a run, below which it is cheaper to copy them into their order first."""
+_SHARED = 16
+"""The same, where each float is read several times."""
+_LONGEST = 256
+"""Floats of a run, above which it is cut: the kernel multiplies so many at once."""
 
 
 class FloatLinear(Rule):
     """`x @ weight.T + bias`, and no negative numbers where attribute `relu` says so.
 
-    Inputs are x, weight [outputs, floats of a row] and bias [outputs]; of a convolution, x is a
-    picture [height, width, colours] and the weight is [outputs, height, width, colours].
+    Inputs are x, weight [outputs, floats of a row], and bias [outputs], or the result on zeros
+    [rows, outputs], which may begin with rows that no product is added to (a class token). Of a
+    convolution, x is a picture [height, width, colours], the weight is [outputs, height, width,
+    colours], and attribute `places` has the windows along height and width.
     """
 
     def unread(self, op: Op) -> list[int]:
-        """Floats that lie too far apart."""
+        """Floats that lie too far apart, and those of few colours that windows share."""
         use = op.use(0)
-        if use.elements is None or use.whole:
+        if op.constant(1).ndim == _MATRIX and (use.elements is None or use.whole):
             return []
-        return [] if _read(op, floats_of(use.value))[0].length >= _SHORTEST else [0]
+        length = _read(op, floats_of(use.value))[0].length
+        return [] if length >= (_SHARED if _overlaps(op) else _SHORTEST) else [0]
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Floats, in any order: it is read through."""
@@ -51,31 +59,37 @@ class FloatLinear(Rule):
         """One product."""
         x, read = emission.floats(op, op.use(0))
         runs, weight = _read(op, read)
+        runs = runs.cut(_LONGEST)
         outputs, depth = weight.shape
         tables, reads, distance = _tables(runs)
         assert isinstance(form.layout, Floats)  # noqa: S101 - it offers no other
-        rows = len(runs.places)
+        rows, count = runs.places.shape
+        stride, bias = form.layout.stride, op.constant(2)
+        by_row = bias.ndim == _MATRIX
         shape = FloatLinearShape(
-            rows, outputs, runs.places.shape[1], runs.length, reads, distance, form.layout.stride,
-            bool(op.number("relu")),
+            rows, outputs, count, runs.length, reads, distance, stride, bool(op.number("relu")),
+            form.layout.rows - rows, by_row,
         )  # fmt: skip
         kernel = emission.kernel(
-            "float_linear",
-            (shape,),
-            lambda symbol, isa: float_linear_kernel(symbol, isa, shape),
-            tuned=False,
+            _STEM, (shape,), lambda symbol, isa: float_linear_kernel(symbol, isa, shape)
         )
-        _, widths = blocks_of(emission.isa, rows, outputs)
+        _, widths = blocks_of(emission.tiled(_STEM, (shape,)), rows, outputs)
         padded = np.zeros((sum(widths), depth), np.float32)
         padded[:outputs] = weight
-        added = np.zeros(sum(widths), np.float32)
-        added[:outputs] = op.constant(2)
+        added = np.zeros((*bias.shape[:-1], stride if by_row else sum(widths)), np.float32)
+        added[..., :outputs] = bias
         ends = np.cumsum(widths)[:-1]
         blocks = [block.T.reshape(-1) for block in np.split(padded, ends)]
         operands: list[Operand] = [x]
         operands += [emission.constant(table) for table in tables]
         operands += [emission.constant(np.concatenate(blocks)), emission.constant(added)]
         return emission.step(op, form, kernel, operands, Cost(fp=rows * weight.size))
+
+
+def _overlaps(op: Op) -> bool:
+    """Whether it is a convolution whose windows share floats."""
+    sides, strides = op.constant(1).shape[1:-1], op.attributes.get("strides", (1, 1))
+    return any(side > stride for side, stride in zip(sides, strides, strict=False))
 
 
 def _read(op: Op, read: Form) -> tuple[Runs, Array]:
