@@ -32,7 +32,10 @@ __all__ = [
     "PROCESSORS",
     "RECIPES",
     "RETRIEVAL_MODES",
+    "SCENES",
     "SCHEMES",
+    "TASKS",
+    "TOWERS",
     "Names",
     "absent",
     "check_device",
@@ -146,6 +149,15 @@ DEVICES: Final = Names("device", ("local", "qemu", "ssh://", "adb://", "rpc://")
 
 DATA: Final = "digits"
 """The data that come with vitc; other data are a folder."""
+
+TASKS: Final = Names("task", ("detection", "segmentation"), "see docs/tasks.md")
+"""What a network may give maps of the image for (`vitc.training.tasks.train.OBJECTIVES`)."""
+
+TOWERS: Final = Names("tower", ("dense", "depthwise", "pointwise"))
+"""Inner layers of a detection head (`vitc.models.architectures.tasks.TOWERS`)."""
+
+SCENES: Final = (DATA, "digits-marked")
+"""Scenes of digits that come with vitc (`vitc.training.tasks.scenes`)."""
 
 
 GLYPHS: Final = "glyphs"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from inspect import signature
 
 import numpy as np
 import onnx
@@ -370,7 +371,7 @@ def test_json_to_stdout_leaves_nothing_else_there(vitc) -> None:
 
 def test_training_options_of_the_command_default_to_those_of_the_library(tmp_path) -> None:
     library = TrainOptions(out=tmp_path / "m.safetensors")
-    given = dict(zip(train.__code__.co_varnames[1:], train.__defaults__, strict=False))
+    given = {name: option.default for name, option in signature(train).parameters.items()}
 
     for name in ("preset", "data", "epochs", "batch_size", "learning_rate", "seed", "weight_bits"):
         assert given[name] == getattr(library, name), name

@@ -29,7 +29,7 @@ from vitc.models import (
     save,
 )
 from vitc.models.account import LayerAccount
-from vitc.models.architectures import PAIRS, TWINS, account, config_from_shapes, table
+from vitc.models.architectures import PAIRS, TASKS, TWINS, account, config_from_shapes, table
 from vitc.models.architectures.entry import Shapes
 from vitc.models.layers.norm import AxisNorm
 
@@ -71,7 +71,7 @@ def test_layer_norms_are_told_and_accounted_for(name: str) -> None:
 
 
 def test_every_architecture_and_twin_has_its_network() -> None:
-    entries = {**ARCHITECTURES, **TWINS, **PAIRS}
+    entries = {**ARCHITECTURES, **TWINS, **PAIRS, **TASKS}
     assert {name: entry.config.__name__ for name, entry in entries.items()} == {
         name: network.__annotations__["config"] for name, network in build.NETWORKS.items()
     }

@@ -162,6 +162,11 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
             ("accuracy of the reference", f"{report.accuracy.reference:.2%}"),
             ("accuracy of the candidate", f"{report.accuracy.candidate:.2%}"),
         ]
+    for name, figure in report.measures.items():
+        facts += [
+            (f"{name} of the reference", f"{figure.reference:.4f}"),
+            (f"{name} of the candidate", f"{figure.candidate:.4f}"),
+        ]
     output.show(table(("", ""), facts))
     wrong = [*report.faults, *(f"{p.layer}: {p.name}: {p.detail}" for p in report.parameters)]
     ties = [

@@ -63,10 +63,10 @@ def existing(what: str, hint: str) -> Callable[[Path | None], Path | None]:
 
 def known_data(data: str | None) -> str | None:
     """A callback that refuses data which are neither the digits nor a folder."""
-    if data is None or data == names.DATA or Path(data).is_dir():
+    if data is None or data in names.SCENES or Path(data).is_dir():
         return data
     hint = f"Name a folder of class folders of images, or {names.DATA!r}."
-    near = names.did_you_mean(data, [names.DATA])
+    near = names.did_you_mean(data, names.SCENES)
     if near == ".":
         raise names.absent(Path(data), "data folder", hint)
     raise VitcError(f"There is no data folder {data}{near}", hint)

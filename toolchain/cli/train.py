@@ -46,9 +46,19 @@ def describe(report: EpochReport) -> str:
 
 
 def train(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option("--out", metavar="M.safetensors", help="The best checkpoint.")
     ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="detection|segmentation",
+            help="Boxes, or classes of pixels, on the preset's trunk; else classes of images.",
+            callback=names.optional(names.TASKS),
+        ),
+    ] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="See `vitc models`.", callback=names.PRESETS.check)
     ] = "micro",
@@ -57,7 +67,8 @@ def train(
         typer.Option(
             "--data",
             metavar="digits|DIR",
-            help="Digits, or class folders.",
+            help="Digits, or class folders. With --task: digits, digits-marked, or a folder "
+            "of COCO JSON or of masks.",
             callback=known_data,
         ),
     ] = "digits",
@@ -181,6 +192,35 @@ def train(
             "default; 0 freezes it.",
         ),
     ] = None,
+    blocks: Annotated[  # noqa: ARG001 - this and the next three are read by `train_task`
+        bool,
+        typer.Option(
+            "--blocks/--no-blocks",
+            help="With --task: a trunk with its blocks, or a control without any.",
+        ),
+    ] = True,
+    tower: Annotated[  # noqa: ARG001
+        str,
+        typer.Option(
+            "--tower",
+            metavar="dense|depthwise|pointwise",
+            help="With --task detection: inner layers of the head.",
+            callback=names.TOWERS.check,
+        ),
+    ] = "dense",
+    binary_head: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option("--binary-head", help="With --task: binary 1 x 1 layers in the head."),
+    ] = False,
+    void: Annotated[  # noqa: ARG001
+        int | None,
+        typer.Option(
+            "--void",
+            min=0,
+            max=255,
+            help="With --task segmentation: value of mask pixels that are no class, beside 255.",
+        ),
+    ] = None,
     resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,
@@ -192,6 +232,12 @@ def train(
     or those of val/ where DIR has train/, val/ and test/.
     The test images are looked at once, to judge the best checkpoint.
     """
+    from vitc.cli.train_task import refuse_task_options, train_task
+
+    if task is not None:
+        train_task(context)
+        return
+    refuse_task_options(context)
     from vitc.training.run_outputs import check_outputs, is_main
 
     output = Output(json_to, force=force, silent=not is_main())

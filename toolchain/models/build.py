@@ -7,35 +7,25 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from vitc.models.architectures import architecture
-from vitc.models.backbones.nest import Nest
-from vitc.models.backbones.pvt import Pvt
-from vitc.models.backbones.swin import Swin
+from vitc.models.backbones.table import TRUNK_NETWORKS
 from vitc.models.config import NetworkConfig
 from vitc.models.network import Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.retrieval.network import Retrieval
-from vitc.models.sibivit import SIBiViT
-from vitc.models.twins.deit import DeiTTwin
-from vitc.models.twins.nest import NesTTwin
-from vitc.models.twins.pvt import PVTTwin
-from vitc.models.twins.swin import SwinTwin
+from vitc.models.tasks.detector import Detector
+from vitc.models.tasks.segmenter import Segmenter
 
 __all__ = ["NETWORKS", "build_network"]
 
 NETWORKS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
-        "sibivit": SIBiViT,
-        "swin": Swin,
-        "pvt": Pvt,
-        "nest": Nest,
-        "float-deit": DeiTTwin,
-        "float-swin": SwinTwin,
-        "float-pvt": PVTTwin,
-        "float-nest": NesTTwin,
+        **TRUNK_NETWORKS,
         "retrieval": Retrieval,
+        "detection": Detector,
+        "segmentation": Segmenter,
     }
 )
-"""The module of each architecture and of each full-precision twin, by its name in their tables."""
+"""The module of each architecture, full-precision twin and task, by its name in their tables."""
 
 
 def build_network(

@@ -90,6 +90,16 @@ class Network(nn.Module):
             VitcError: If the images are not of the network's size.
         """
 
+    def maps(self, image: Tensor) -> list[Tensor]:  # noqa: ARG002
+        """Normalised images [B, 3, H, W] to the stream after each stage, as maps [B, C, H', W'].
+
+        Class tokens are left out, and the last norm is not in it.
+
+        Raises:
+            VitcError: If the images are not of the network's size, or it gives no maps.
+        """
+        raise VitcError(f"A {type(self).__name__} is no trunk: it gives no maps of the image.")
+
     def frozen(self) -> Self:
         """A deep copy in eval mode with sign bits instead of latent weights: what is exported."""
         return freeze(self)

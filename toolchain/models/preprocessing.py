@@ -25,7 +25,7 @@ from vitc.models.described import (
 )
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
-__all__ = ["SMALL_PICTURES", "Picture", "Preprocessing", "is_picture"]
+__all__ = ["SMALL_PICTURES", "Picture", "Placement", "Preprocessing", "is_picture"]
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 """What becomes an input: a file, an image, or pixels [H, W, 3]."""
@@ -46,6 +46,37 @@ _MOST_PIXELS: Final = 1 << 26
 
 def _level(value: object) -> bool:
     return type(value) is int and 0 <= value <= 255
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a network's input lies on a picture. All are width, height, or x, y, in pixels.
+
+    Attributes:
+        picture: Size of the upright picture.
+        resized: Its size when it is resized.
+        corner: Upper left corner of the input on the resized picture.
+    """
+
+    picture: tuple[int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+
+    def on_input(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Boxes x0, y0, x1, y1 [.., 4] of the picture as pixels of the input."""
+        found: NDArray[np.float64] = boxes * self._scale - np.tile(self.corner, 2)
+        return found
+
+    def on_picture(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Boxes x0, y0, x1, y1 [.., 4] of the input as pixels of the picture, clipped to it."""
+        found = (boxes + np.tile(self.corner, 2)) / self._scale
+        clipped: NDArray[np.float64] = np.clip(found, 0, np.tile(self.picture, 2))
+        return clipped
+
+    @property
+    def _scale(self) -> NDArray[np.float64]:
+        scale: NDArray[np.float64] = np.tile(np.divide(self.resized, self.picture), 2)
+        return scale
 
 
 @dataclass(frozen=True)
@@ -166,13 +197,21 @@ class Preprocessing:
         """
         return self._cropped(upright_rgb(image, self.background), "The image")
 
-    def _cropped(self, rgb: Image.Image, name: str) -> Image.Image:
-        height, width = both(self.resize)
+    def placement(self, width: int, height: int) -> Placement:
+        """Where the crop of a picture of that size lies, in pixels."""
+        rows, columns = both(self.resize)
         # torchvision's rule: the shorter side is exact, the longer one truncated.
-        if rgb.width * height >= rgb.height * width:
-            size = (int(height * rgb.width / rgb.height), height)
+        if width * rows >= height * columns:
+            size = (int(rows * width / height), rows)
         else:
-            size = (width, int(width * rgb.height / rgb.width))
+            size = (columns, int(columns * height / width))
+        rows, columns = both(self.crop)
+        corner = round((size[0] - columns) / 2), round((size[1] - rows) / 2)
+        return Placement((width, height), size, corner)
+
+    def _cropped(self, rgb: Image.Image, name: str) -> Image.Image:
+        placed = self.placement(rgb.width, rgb.height)
+        size = placed.resized
         if math.prod(size) > _MOST_PIXELS:
             raise VitcError(
                 f"{name} of {rgb.width} x {rgb.height} would become {size[0]} x {size[1]} when its "
@@ -182,8 +221,7 @@ class Preprocessing:
         if rgb.size != size:
             rgb = rgb.resize(size, _INTERPOLATION[self.interpolation])
         height, width = both(self.crop)
-        left = round((rgb.width - width) / 2)
-        top = round((rgb.height - height) / 2)
+        left, top = placed.corner
         return rgb.crop((left, top, left + width, top + height))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

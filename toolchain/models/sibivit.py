@@ -113,6 +113,12 @@ class SIBiViT(Network):
         logits: Tensor = self.head(self.norm(x)[:, 0])
         return tap("logits", logits)
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        stream: Tensor = self.blocks(self.embed(image))
+        sides = [side // self.config.patch_size for side in self.config.sides]
+        return [torch.unflatten(stream[:, 1:], 1, sides).permute(0, 3, 1, 2)]
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 

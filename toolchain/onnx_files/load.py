@@ -31,6 +31,7 @@ from vitc.dialect.metadata import (
     VERSION_KEY,
 )
 from vitc.errors import VitcError
+from vitc.models.architectures import TASKS
 from vitc.onnx_files.entries import read_entries
 from vitc.onnx_files.external_data import embed_external_data, is_external, tensors
 from vitc.onnx_files.inference import check_types
@@ -136,7 +137,7 @@ def _load(file: Path, allow_external_data: bool) -> tuple[ir.Model, ModelFacts]:
         [v.name for v in values] for values in (proto.graph.input, proto.graph.output)
     )
     # A file that states sizes of an image classifier has its ports; others have any.
-    classifier = "image_size" in facts.config
+    classifier = "image_size" in facts.config and facts.config.get("arch") not in TASKS
     if (
         not inputs
         or not outputs

@@ -560,6 +560,11 @@ def _smooth(derivative: Callable[[Tensor, Tensor], Tensor], roundings: float = 4
     return rule
 
 
+def _sigmoid(errors: RoundingErrors, y: Tensor, x: Tensor, **_: Any) -> Tensor:
+    # 1/2 + p(x)/q(x), as some engines have it, leaves an error of 1/2 where little is left of y.
+    return _hypot(_times(errors.rms(x), y * (1 - y)), _rounding(y.clamp(min=0.5)) * 4)
+
+
 def _gelu(errors: RoundingErrors, _y: Tensor, x: Tensor, **_: Any) -> Tensor:
     # x/2 (1 + erf): the sum of 1 and nearly -1 leaves an error of x, whatever is left of y.
     return _hypot(_times(errors.rms(x), 1.13), _rounding(x) * 4)
@@ -612,7 +617,7 @@ _RULES: Final[Mapping[Any, Rule]] = MappingProxyType(
         _aten.sin.default: _smooth(lambda x, _: x.cos()),
         _aten.cos.default: _smooth(lambda x, _: x.sin()),
         _aten.tanh.default: _smooth(lambda _, y: 1 - y * y),
-        _aten.sigmoid.default: _smooth(lambda _, y: y * (1 - y)),
+        _aten.sigmoid.default: _sigmoid,
         _aten.silu.default: _smooth(lambda *_: torch.tensor(1.1, dtype=torch.float64)),
         _aten.sqrt.default: _smooth(lambda _, y: 0.5 / y, 1.0),
         _aten.rsqrt.default: _smooth(lambda x, y: 0.5 * y / x, 2.0),

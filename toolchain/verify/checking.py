@@ -19,6 +19,7 @@ from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build
 from vitc.exporter.example import Example
+from vitc.models.architectures import TASKS
 from vitc.models.checkpoint import load
 from vitc.models.network import Network
 from vitc.models.picture import Colour
@@ -395,6 +396,10 @@ def _images(
             "Leave --data away.",
         )
     # The training package is slow to import and only wanted with data.
+    if model.config.arch in TASKS:
+        from vitc.verify.tasks import labelled
+
+        return labelled(model, options.data, options.background, options.images, note)
     from vitc.training.data import load_dataset
 
     shown = model.preprocessing.on(options.background)

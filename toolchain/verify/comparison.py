@@ -20,7 +20,7 @@ from vitc.verify.report import (
     OutputReport,
 )
 
-__all__ = ["Given", "Images", "compare"]
+__all__ = ["Given", "Images", "Judge", "compare"]
 
 _BATCH: Final = 16
 _CHECKPOINT: Final = "Check it against the checkpoint that it was made from."
@@ -53,6 +53,16 @@ class Given:
         return {name: array[numbers] for name, array in self.arrays.items()}
 
 
+class Judge(Protocol):
+    """Judges what both sides say of labelled images, by other means than the class of a row."""
+
+    def add(self, numbers: Sequence[int], own: Arrays, theirs: Arrays) -> None:
+        """Take outputs of the reference and of the candidate, for the images of these numbers."""
+
+    def measures(self) -> Mapping[str, Accuracy]:
+        """Figures of both, by name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """What a comparison runs on.
@@ -62,12 +72,14 @@ class Images:
         layer_images: How many from the front are compared layer by layer.
         labels: Class of each image; None if unknown.
         names: Where each image comes from; empty if nowhere.
+        judge: Of networks that give maps; None for none.
     """
 
     inputs: Inputs
     layer_images: int
     labels: NDArray[np.int64] | None = None
     names: Sequence[str] = ()
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,6 +271,7 @@ def compare(
             float((classes.theirs == images.labels).mean()),
         ),
         differing_images=described,
+        measures={} if images.judge is None else images.judge.measures(),
         zero_weights={} if read is None else read.zero_weights,
         faults=tuple(found),
         onnx=onnx,
@@ -280,7 +293,11 @@ def _run_both(
         say(f"comparing outputs, {numbers[-1] + 1} of {total} images")
         inputs = images.inputs[numbers]
         theirs = candidate.outputs(inputs)
-        parts.append(_EndToEnd.of(reference.outputs(inputs), theirs))
+        own = reference.outputs(inputs)
+        parts.append(_EndToEnd.of(own, theirs))
+        if images.judge is not None:
+            values = {name: expected.value for name, expected in own.items()}
+            images.judge.add(numbers, values, theirs)
         differing = set(parts[-1].differing())
         for index, number in enumerate(numbers):
             if number < images.layer_images or index in differing:

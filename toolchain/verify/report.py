@@ -97,7 +97,7 @@ class ConstantDifference:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of correctly classified images, in [0, 1]."""
+    """Share of correctly classified images, or another figure of both, in [0, 1]."""
 
     reference: float
     candidate: float
@@ -173,6 +173,7 @@ class CheckReport:
         top1_agreement: Share of images with the same class; None of a network without classes.
         accuracy: Of both, where the images have labels.
         differing_images: Images worth a look.
+        measures: Of a network that gives maps, on labelled images: figures of both, by name.
         machine: Facts about where it ran.
         zero_weights: Binary weights whose centred latent weight is exactly 0, by layer.
         faults: Sentences about anything else that is wrong, such as a file that changed.
@@ -195,6 +196,7 @@ class CheckReport:
     parameters: tuple[ConstantDifference, ...] = ()
     accuracy: Accuracy | None = None
     differing_images: tuple[DifferingImage, ...] = ()
+    measures: Mapping[str, Accuracy] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
     zero_weights: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
@@ -295,6 +297,10 @@ class CheckReport:
             "accuracy": None
             if self.accuracy is None
             else {"reference": self.accuracy.reference, "candidate": self.accuracy.candidate},
+            "measures": {
+                name: {"reference": each.reference, "candidate": each.candidate}
+                for name, each in self.measures.items()
+            },
             "candidate": self.candidate,
             "device": self.device,
             "machine": dict(self.machine),

@@ -20,6 +20,7 @@ from vitc.models.architectures.nest import NEST
 from vitc.models.architectures.pvt import PVT
 from vitc.models.architectures.retrieval import RETRIEVAL
 from vitc.models.architectures.swin import SWIN
+from vitc.models.architectures.tasks import DETECTION, SEGMENTATION
 from vitc.models.config import NetworkConfig, Preset
 from vitc.models.described import shown
 
@@ -27,6 +28,7 @@ __all__ = [
     "ARCHITECTURES",
     "PAIRS",
     "PRESETS",
+    "TASKS",
     "TWINS",
     "account",
     "anchors",
@@ -47,6 +49,11 @@ TWINS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
 """Full-precision networks. No file is taken for one of them by its shapes alone; see
 `vitc.models.twins.sources`."""
 
+TASKS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType(
+    {entry.name: entry for entry in (DETECTION, SEGMENTATION)}
+)
+"""Networks that give maps of the image, on a trunk of the tables above."""
+
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {chosen.name: chosen for entry in ARCHITECTURES.values() for chosen in entry.presets}
 )
@@ -57,12 +64,12 @@ PAIRS: Final[Mapping[str, Architecture[Any]]] = MappingProxyType({RETRIEVAL.name
 
 
 def architecture(name: object) -> Architecture[Any]:
-    """Look up an architecture, a full-precision twin, or a pair of towers.
+    """Look up an architecture, a full-precision twin, a pair of towers, or a task's network.
 
     Raises:
         VitcError: If there is none of that name; the known ones are listed.
     """
-    known = {**ARCHITECTURES, **TWINS, **PAIRS}
+    known = {**ARCHITECTURES, **TWINS, **PAIRS, **TASKS}
     if not isinstance(name, str) or name not in known:
         raise VitcError(f"Unknown architecture {shown(name)}; vitc knows {', '.join(known)}.")
     return known[name]

@@ -96,3 +96,8 @@ class Nest(StagedNetwork):
         self.patch_embed = PatchEmbed(config.patch_size, config.widths[0])
         self.stages = nn.ModuleList(_Level(config, index) for index in range(len(config.widths)))
         self.add_head()
+
+    def on_map(self, x: Tensor, index: int) -> Tensor:
+        """See `StagedNetwork.on_map`; the stream is block after block."""
+        cut = Rectangles(self.config.stages[index].map, self.config.block)
+        return torch.unflatten(cut.join(torch.unflatten(x, 1, (cut.count, -1))), 1, cut.map)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 
 from vitc.models.architectures.staged import StagedConfig
@@ -145,6 +146,20 @@ class StagedNetwork(Network):
             x = stage(x)
         logits: Tensor = self.head(self.pool(self.norm(x)))
         return tap("logits", logits)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        self.check_images(image)
+        x, made = self.embed(image), []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            made.append(self.on_map(x, index).permute(0, 3, 1, 2))
+        return made
+
+    def on_map(self, x: Tensor, index: int) -> Tensor:
+        """The stream [B, N, C] of a stage as a map [B, H, W, C], without class token."""
+        stage = self.config.stages[index]
+        return torch.unflatten(x[:, 1:] if stage.class_token else x, 1, stage.map)
 
     def embed(self, image: Tensor) -> Tensor:
         """Images [B, 3, H, W] to what the first stage takes."""

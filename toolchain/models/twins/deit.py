@@ -88,6 +88,10 @@ class DeiTTwin(Twin):
         patches = tokens[:, self.config.tokens - self.config.patches :]
         return torch.unflatten(patches, 1, self.config.map)
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        return [self.on_map(self.trunk(image)).permute(0, 3, 1, 2)]
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 

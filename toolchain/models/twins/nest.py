@@ -121,10 +121,21 @@ class NesTTwin(Twin):
 
     def on_map(self, tokens: Tensor) -> Tensor:
         """See `Twin.on_map`."""
-        size = self.config.maps[-1]
+        return self._joined(tokens, self.config.maps[-1])
+
+    def _joined(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         cut = Rectangles(size, self.config.block)
         joined = cut.join(torch.unflatten(tokens, 1, (cut.count, -1)))
         return torch.unflatten(joined, 1, size)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        self.check_images(image)
+        x, made = self.patch_embed(image), []
+        for stage, size in zip(self.stages, self.config.maps, strict=True):
+            x = stage(x)
+            made.append(self._joined(x, size).permute(0, 3, 1, 2))
+        return made
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].

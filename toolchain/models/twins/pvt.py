@@ -121,6 +121,15 @@ class PVTTwin(Twin):
         """See `Twin.on_map`."""
         return torch.unflatten(tokens[:, 1:], 1, self.config.maps[-1])
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        self.check_images(image)
+        x, made = image, []
+        for stage in self.stages:
+            x = stage(x)
+            made.append(x)
+        return [*made[:-1], self.on_map(made[-1]).permute(0, 3, 1, 2)]
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 

@@ -157,6 +157,15 @@ class SwinTwin(Twin):
         """See `Twin.on_map`."""
         return torch.unflatten(tokens, 1, self.config.maps[-1])
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """See `Network.maps`."""
+        self.check_images(image)
+        x, made = tap("embedding", self.patch_embed(image)), []
+        for stage, size in zip(self.stages, self.config.maps, strict=True):
+            x = stage(x)
+            made.append(torch.unflatten(x, 1, size).permute(0, 3, 1, 2))
+        return made
+
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to logits [B, classes].
 

@@ -1,0 +1,1 @@
+"""Networks that give maps of an image: boxes, and classes of pixels."""

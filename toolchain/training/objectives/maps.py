@@ -1,0 +1,286 @@
+"""What detection and segmentation have in common: data, network, optimizer, files."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import AdamW
+
+from vitc.errors import VitcError
+from vitc.models.architectures import preset, twin_preset
+from vitc.models.architectures.tasks import TaskConfig
+from vitc.models.binary_linear import begin_epoch
+from vitc.models.checkpoint import load, write_checkpoint
+from vitc.models.config import NetworkConfig
+from vitc.models.picture_files import counted
+from vitc.models.tasks.network import TaskNetwork
+from vitc.models.twins.loading import load_twin
+from vitc.outputs import FileOutput, write_file
+from vitc.training.losses import Losses
+from vitc.training.memory import MemoryNeed
+from vitc.training.objectives.objective import Best, Ended, Objective
+from vitc.training.options import EpochReport
+from vitc.training.progress_files import EPOCHS, write_curve, write_history
+from vitc.training.tasks.augmentation import Batch, cropped, mirrored
+from vitc.training.tasks.data import load_task_parts
+from vitc.training.tasks.examples import TaskExamples
+from vitc.training.tasks.mask_folders import VOID
+from vitc.training.tasks.options import SCENE_SIZE, TaskOptions, TaskResult
+from vitc.training.tasks.scenes import SCENES
+from vitc.training.tasks.start import task_network
+
+__all__ = ["MapObjective"]
+
+_NARROW: Final = 128
+_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force", "pictures_every"))
+_TEST: Final = "test"
+_BETAS: Final = (0.9, 0.98)
+_JUDGED: Final = 50
+
+
+class MapObjective(Objective[TaskResult]):
+    """A network that gives maps of an image, with AdamW, warm-up and cosine.
+
+    Args:
+        options: Of the run.
+        note: Told what was left out of the data.
+
+    Raises:
+        VitcError: If data, preset and start do not fit each other.
+    """
+
+    model: TaskNetwork
+    measures: tuple[str, ...]
+    """What it is judged by, the first chooses the epoch."""
+
+    def __init__(self, options: TaskOptions, note: Callable[[str], None]) -> None:
+        self.options = options
+        chosen = (twin_preset if options.full_precision else preset)(options.preset)
+        size = options.image_size or SCENE_SIZE
+        # All of a picture is to be seen, so nothing is cropped but what the shape forces.
+        shown = replace(chosen.preprocessing, resize=size, crop=size).on(options.background)
+        void = VOID if options.void is None else options.void
+        self.parts = load_task_parts(
+            options.task, options.data, shown, seed=options.seed, void=void
+        )
+        self.examples: TaskExamples = self.parts.train
+        if self.parts.left:
+            note(f"left out of {options.data}: {counted(self.parts.left)}")
+        trunk = self._trunk(chosen.config, len(self.examples.labels))
+        self.config = self.configured(trunk)
+        self.start = None if options.start is None else _read(options.start)
+        self.model = task_network(self.config, self.examples, self.start, note)
+        self.stages = (options.epochs,)
+        self.threads = 1 if self.config.widest <= _NARROW else None
+
+    def _trunk(self, config: NetworkConfig, classes: int) -> NetworkConfig:
+        options = self.options
+        size = options.image_size or SCENE_SIZE
+        if options.full_precision:
+            return config.replace(
+                image_size=size, classes=classes, depth=options.depth, mlp_ratio=options.mlp_ratio
+            )
+        sized = config.replace(
+            image_size=size,
+            classes=classes,
+            depth=options.depth,
+            si=options.si,
+            mlp_ratio=options.mlp_ratio,
+            weight_bits=options.weight_bits,
+            norm=options.norm,
+            merge=options.merge,
+        )
+        return replace(sized, scheme=options.scheme, elastic=options.elastic)
+
+    @abstractmethod
+    def configured(self, trunk: NetworkConfig) -> TaskConfig:
+        """The network on a trunk."""
+
+    @abstractmethod
+    def loss(self, maps: Any, batch: Batch) -> Losses:
+        """Losses of what the network gives in training."""
+
+    @abstractmethod
+    def judged(self, network: nn.Module, examples: TaskExamples) -> dict[str, float]:
+        """Its `measures` on some examples, in eval mode."""
+
+    @abstractmethod
+    def picture(self, network: nn.Module) -> bytes:
+        """Predictions on a few pictures for validation, as PNG."""
+
+    def described(self) -> dict[str, Any]:
+        """The options: data by their resolved path, a checkpoint by its hash."""
+        options = self.options
+        plain = {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field, value in ((field, getattr(options, field.name)) for field in fields(options))
+            if field.name not in _NOT_OF_THE_RUN
+        }
+        return {
+            **plain,
+            "data": options.data if options.data in SCENES else str(Path(options.data).resolve()),
+            "start": None if self.start is None else self.start.source_sha256,
+        }
+
+    def memory(self) -> MemoryNeed | None:
+        """See `Objective.memory`: not known."""
+        return None
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        """See `Objective.prepare`."""
+        self.accelerator = accelerator
+
+    def optimizer(self) -> AdamW:
+        """AdamW; weights of matrices and convolutions decay, everything else does not."""
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for parameter in self.model.parameters():
+            groups[parameter.ndim in (2, 4)].append(parameter)
+        return AdamW(
+            [
+                {"params": own, "weight_decay": self.options.weight_decay if decays else 0.0}
+                for decays, own in groups.items()
+            ],
+            lr=self.options.learning_rate,
+            betas=_BETAS,
+        )
+
+    def rate(self, step: int, steps: int, total: int) -> float:
+        """Warm-up and half a cosine to 0."""
+        warmup = self.options.warmup_epochs * steps
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+    def begin_epoch(self, stage: int, epoch: int) -> None:
+        """Set what goes by epochs: the scheme's schedule, and which scenes are shown."""
+        self.examples.epoch = epoch
+        begin_epoch(self.model, epoch, self.stages[stage])
+
+    def losses(self, network: nn.Module, batch: Any, draws: torch.Generator) -> Losses:
+        """See `Objective.losses`."""
+        shown = Batch(*batch)
+        if self.options.augment and self.options.data not in SCENES:
+            shown = cropped(mirrored(shown, draws, self.share), draws, self.share)
+        return self.loss(network(shown.images), shown)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Figures on the pictures for validation."""
+        network.eval()
+        found = self.judged(network, self.parts.validation)
+        return {f"validation_{name}": value for name, value in found.items()}
+
+    def score(self, measures: Mapping[str, float]) -> float:
+        """The first of its `measures`."""
+        return measures[f"validation_{self.measures[0]}"]
+
+    @torch.no_grad()
+    def given(
+        self, network: nn.Module, examples: TaskExamples, most: int | None = None
+    ) -> Iterator[tuple[range, dict[str, NDArray[np.float32]]]]:
+        """What the network gives for the first `most` examples, a batch after the other.
+
+        Yields:
+            Numbers of the examples, and arrays by name, the examples in front.
+        """
+        count = len(examples) if most is None else min(most, len(examples))
+        for start in range(0, count, _JUDGED):
+            numbers = range(start, min(start + _JUDGED, count))
+            images = examples.__getitems__(numbers)[0].to(self.accelerator.device)
+            made = network(images)
+            told = made if isinstance(made, dict) else {"logits": made}
+            yield numbers, {name: value.float().cpu().numpy() for name, value in told.items()}
+
+    def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
+        """Write the network with what it says about itself before it is judged."""
+        self.model.history = _provenance(best, described)
+        write_checkpoint(self.model, checkpoint)
+
+    def after_epoch(self, report: EpochReport) -> None:
+        """Draw predictions, every few epochs and at the end."""
+        if report.epoch % self.options.pictures_every and report.epoch != report.epochs:
+            return
+        self.model.eval()
+        write_file(self.options.shown, self.picture(self.model), force=True)
+
+    def finish(self, ended: Ended) -> TaskResult:
+        """Judge the best checkpoint by the test pictures, and write that into it and the history.
+
+        Raises:
+            VitcError: If the checkpoint is not of this run.
+        """
+        test = self._judge(ended)
+        validation = {
+            name: ended.history[ended.best.epoch - 1].measures[f"validation_{name}"]
+            for name in self.measures
+        }
+        options = self.options
+        if ended.outputs is not None:
+            best = {
+                "epoch": float(ended.best.epoch),
+                **{f"validation_{name}": value for name, value in validation.items()},
+                **{f"test_{name}": value for name, value in test.items()},
+            }
+            write_history(ended.outputs.history, ended.described, ended.history, best)
+            drawn = {f"validation_{name}": name for name in self.measures}
+            write_curve(ended.outputs.curve, ended.history, drawn)
+        return TaskResult(
+            checkpoint=options.out,
+            best_epoch=ended.best.epoch,
+            validation=validation,
+            test=test,
+            seconds=ended.seconds,
+            history=ended.history,
+            files=(options.curve, options.history, options.shown),
+        )
+
+    def _judge(self, ended: Ended) -> dict[str, float]:
+        model = load(self.options.out)
+        stated = dict(model.history)
+        known = stated.pop(_TEST, None)
+        provenance = _provenance(ended.best, ended.described)
+        if _apart_from_epochs(stated) != _apart_from_epochs(provenance):
+            raise VitcError(
+                f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
+                "Train without resuming.",
+            )
+        if isinstance(known, dict):
+            return {str(name): float(value) for name, value in known.items()}
+        found = self.judged(model.to(self.accelerator.device).eval(), self.parts.test)
+        if ended.outputs is not None:
+            model.history = {**provenance, _TEST: found}
+            write_checkpoint(model, ended.outputs.checkpoint)
+        return found
+
+    def diverged(self, epoch: int) -> VitcError:
+        """Say which learning rate is to be lowered."""
+        return VitcError(
+            f"The loss stopped being finite in epoch {epoch}.",
+            f"Lower the learning rate, which is {self.options.learning_rate}.",
+        )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return load(path)
+    except VitcError:
+        return load_twin(path)
+
+
+def _provenance(best: Best, described: Mapping[str, Any]) -> dict[str, Any]:
+    return {"options": dict(described), "epoch": best.epoch, "validation": best.score}
+
+
+def _apart_from_epochs(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    options = provenance.get("options")
+    if not isinstance(options, Mapping):
+        return dict(provenance)
+    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}

@@ -1,0 +1,1 @@
+"""Detection and segmentation: data, targets, losses and measures."""
