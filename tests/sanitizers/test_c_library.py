@@ -68,8 +68,8 @@ def parts(tmp_path_factory) -> Path:
     export(random_model(CONFIG, 1), folder / "m.onnx")
     link = compiling.link_library
 
-    def keep(work, *arguments):
-        objects = link(work, *arguments)
+    def keep(work, *arguments, **options):
+        objects = link(work, *arguments, **options)
         shutil.copytree(work, kept, dirs_exist_ok=True)
         name_weights(kept)
         return objects
