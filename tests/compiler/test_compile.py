@@ -128,7 +128,7 @@ def test_an_unknown_target_lists_the_known_and_writes_nothing(build, tmp_path):
 def test_a_failure_half_way_leaves_no_folder(build, tmp_path, monkeypatch):
     _, path = build(shared.config())
 
-    def fail(*_):
+    def fail(*_, **__):
         raise VitcError("no space left on device")
 
     monkeypatch.setattr("vitc.compiler.compile.link_library", fail)

@@ -16,7 +16,7 @@ from vitc.devices import DEVICES, RunRequest, parse_device
 from vitc.devices.machine import machine
 from vitc.devices.qemu import find_emulator
 from vitc.errors import VitcError
-from vitc.runtime.manifest import Manifest
+from vitc.runtime.manifest import EntryFacts, Manifest
 from vitc.targets import Target, find
 
 IMAGES = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
@@ -45,6 +45,10 @@ class FakeArtefact:
     runner: Path
     target: Target
     manifest: Manifest
+
+    @property
+    def entry(self) -> EntryFacts:
+        return self.manifest.entries[0]
 
     def missing_features(self) -> list[str]:
         return [] if platform.machine() in self.target.machine else ["a processor"]

@@ -90,7 +90,7 @@ def test_a_value_is_named_after_its_tap_its_operator_and_an_ordinal(exported, fo
     for node in graph.node:
         tap, _, rest = node.name.partition("/")
         assert tap in taps
-        assert re.fullmatch(rf"{node.op_type}(_[2-9]\d*)?", rest), node.name
+        assert re.fullmatch(rf"{node.op_type}(_([2-9]|[1-9]\d+))?", rest), node.name
         assert list(node.output) in ([node.name], [tap])
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
@@ -125,7 +125,7 @@ def test_bodies_are_named_after_their_operators_also_in_branches() -> None:
         for node in nodes:
             nodes += [inner for a in node.attribute if a.HasField("g") for inner in a.g.node]
             last = node.name.rpartition("/")[2]
-            assert re.fullmatch(rf"{node.op_type}(_[2-9]\d*)?", last), (name, node.name)
+            assert re.fullmatch(rf"{node.op_type}(_([2-9]|[1-9]\d+))?", last), (name, node.name)
             inner = set(node.output) - set(body.output)
             assert inner in (set(), {node.name})
 
