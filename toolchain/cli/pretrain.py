@@ -21,7 +21,7 @@ from vitc.cli.options import (
     known_data,
 )
 from vitc.cli.output import Output
-from vitc.cli.run_progress import going_on, shown, written
+from vitc.cli.run_progress import run_shown
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
@@ -183,7 +183,6 @@ def pretrain(
         force=force,
     )
     check_outputs(options)
-    before = written(options.last)
     count = options.chosen.views
 
     def describe(report: EpochReport) -> str:
@@ -195,12 +194,7 @@ def pretrain(
 
     from vitc.training.dmjd.run import pretrain as run_pretraining
 
-    with shown(output, epochs, describe) as (progress, step):
-        try:
-            result = run_pretraining(options, progress, note=output.note, step=step)
-        except KeyboardInterrupt:
-            output.note(going_on(options, before))
-            raise
+    result = run_shown(output, options, describe, run_pretraining)
     losses = ", ".join(f"{name} tokens {value:.4f}" for name, value in result.parts.items())
     output.show(
         f"loss of {losses}; {result.images} pictures, {epochs} epochs, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -21,12 +21,10 @@ from vitc.cli.options import (
     existing,
 )
 from vitc.cli.output import Output
-from vitc.cli.run_progress import going_on, shown, written
+from vitc.cli.run_progress import run_shown
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
-    from vitc.training.loop import Note, Progress, Step
-    from vitc.training.options import RunOptions
     from vitc.training.retrieval.options import RetrievalResult
 
 __all__ = ["app"]
@@ -162,7 +160,7 @@ def train(
     Recall both ways is told of each epoch, on pictures kept for validation; the best epoch is
     judged by test pictures once, at the end.
     """
-    from vitc.training.run_outputs import is_main
+    from vitc.training.run_outputs import check_outputs, is_main
 
     output = Output(json_to, force=force, silent=not is_main())
     from vitc.training.retrieval.options import RetrievalOptions
@@ -198,12 +196,10 @@ def train(
         force=force,
     )
 
-    def run(progress: Progress, note: Note, step: Step) -> RetrievalResult:
-        from vitc.training.retrieval.run import train as run_training
+    check_outputs(options)
+    from vitc.training.retrieval.run import train as run_training
 
-        return run_training(options, progress, note=note, step=step)
-
-    _run(output, options, run)
+    _tell(output, run_shown(output, options, _described, run_training))
 
 
 @app.command(short_help="Shrink towers by the scores of larger ones.")
@@ -240,7 +236,7 @@ def shrink(
 
     The new encoders are fresh; words, positions and patches are the teacher's, and stay.
     """
-    from vitc.training.run_outputs import is_main
+    from vitc.training.run_outputs import check_outputs, is_main
 
     output = Output(json_to, force=force, silent=not is_main())
     from vitc.training.retrieval.options import ShrinkOptions
@@ -264,29 +260,13 @@ def shrink(
         force=force,
     )
 
-    def run(progress: Progress, note: Note, step: Step) -> RetrievalResult:
-        from vitc.training.retrieval.run import shrink as run_shrinking
-
-        return run_shrinking(options, progress, note=note, step=step)
-
-    _run(output, options, run)
-
-
-def _run(
-    output: Output,
-    options: RunOptions,
-    run: Callable[[Progress, Note, Step], RetrievalResult],
-) -> None:
-    from vitc.training.run_outputs import check_outputs
-
     check_outputs(options)
-    before = written(options.last)
-    with shown(output, options.epochs, _described) as (progress, step):
-        try:
-            result = run(progress, output.note, step)
-        except KeyboardInterrupt:
-            output.note(going_on(options, before))
-            raise
+    from vitc.training.retrieval.run import shrink as run_shrinking
+
+    _tell(output, run_shown(output, options, _described, run_shrinking))
+
+
+def _tell(output: Output, result: RetrievalResult) -> None:
     output.show(
         f"recall on {result.test_images} test pictures with {result.test_texts} captions: "
         f"{_recalls(result.test)}; chance {_recalls(result.chance)}; epoch {result.best_epoch}; "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vitc.cli.output import Output
 
@@ -15,11 +15,36 @@ if TYPE_CHECKING:
     from vitc.training import EpochReport
     from vitc.training.options import RunOptions, StepReport
 
-__all__ = ["going_on", "shown", "written"]
+__all__ = ["going_on", "run_shown"]
+
+_Result = TypeVar("_Result")
+
+
+def run_shown(
+    output: Output,
+    options: RunOptions,
+    describe: Callable[[EpochReport], str],
+    run: Callable[..., _Result],
+) -> _Result:
+    """Run a training and tell of it; one that is interrupted says how to go on.
+
+    Args:
+        output: Where it is told.
+        options: Of the run.
+        describe: One epoch in a few words, the least telling last.
+        run: Takes the options, what is called after an epoch, and by name `note` and `step`.
+    """
+    before = _written(options.last)
+    with _shown(output, options.epochs, describe) as (progress, step):
+        try:
+            return run(options, progress, note=output.note, step=step)
+        except KeyboardInterrupt:
+            output.note(going_on(options, before))
+            raise
 
 
 @contextmanager
-def shown(
+def _shown(
     output: Output, epochs: int, describe: Callable[[EpochReport], str]
 ) -> Iterator[tuple[Callable[[EpochReport], None], Callable[[StepReport], None]]]:
     """What is told of each epoch and step: a bar on a terminal, elsewhere a line an epoch.
@@ -63,7 +88,7 @@ def shown(
         yield progress, step
 
 
-def written(path: Path) -> int | None:
+def _written(path: Path) -> int | None:
     """When a file was written, ns; None if there is none."""
     try:
         return path.stat().st_mtime_ns
@@ -80,7 +105,7 @@ def going_on(options: RunOptions, before: int | None) -> str:
     """
     program = Path(sys.argv[0])
     called = [sys.executable, "-m", "vitc"] if program.name == "__main__.py" else ["vitc"]
-    now = written(options.last)
+    now = _written(options.last)
     begun = now is not None and (options.resume or now != before)
     drop = ("--force", "--resume") if begun else ("--resume",)
     given = [word for word in sys.argv[1:] if word not in drop]

@@ -25,7 +25,7 @@ from vitc.cli.options import (
     known_data,
 )
 from vitc.cli.output import Output
-from vitc.cli.run_progress import going_on, shown, written
+from vitc.cli.run_progress import run_shown
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
@@ -285,15 +285,9 @@ def train(
         force=force,
     )
     check_outputs(options)
-    before = written(options.last)
     from vitc.training import train as run_training
 
-    with shown(output, epochs, describe) as (progress, step):
-        try:
-            result = run_training(options, progress, note=output.note, step=step)
-        except KeyboardInterrupt:
-            output.note(going_on(options, before))
-            raise
+    result = run_shown(output, options, describe, run_training)
     output.show(
         f"test accuracy {result.test_accuracy:.2%}, of epoch {result.best_epoch}, "
         f"chosen by its validation accuracy {result.validation_accuracy:.2%}; "

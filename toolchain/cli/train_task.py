@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from vitc.cli.output import Output
-from vitc.cli.run_progress import going_on, shown, written
+from vitc.cli.run_progress import run_shown
 from vitc.errors import VitcError
 
 if TYPE_CHECKING:
@@ -64,15 +64,9 @@ def train_task(context: typer.Context) -> None:
         values["background"] = parse_colour(values["background"])
     options = TaskOptions(**{k: v for k, v in values.items() if k not in _OUTPUT})
     check_outputs(options)
-    before = written(options.last)
     from vitc.training.tasks.train import train_task as run_training
 
-    with shown(output, options.epochs, describe) as (progress, step):
-        try:
-            result = run_training(options, progress, note=output.note, step=step)
-        except KeyboardInterrupt:
-            output.note(going_on(options, before))
-            raise
+    result = run_shown(output, options, describe, run_training)
     told = ", ".join(f"{name} {value:.3f}" for name, value in result.test.items())
     output.show(f"test {told}, of epoch {result.best_epoch}; {result.seconds:.0f} s")
     output.note(f"wrote {', '.join(map(str, (result.checkpoint, *result.files)))}")

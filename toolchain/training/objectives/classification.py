@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from vitc.errors import VitcError
@@ -23,17 +19,20 @@ from vitc.models.picture_files import counted
 from vitc.models.twins.loading import load_twin
 from vitc.outputs import FileOutput
 from vitc.training.augmentation import erase, mirror, resized_crop, shift
-from vitc.training.data import DIGITS, Dataset, batches, loader
+from vitc.training.configured import configured
+from vitc.training.data import DIGITS, batches, loader
 from vitc.training.dmjd.schedule import layer_scale
 from vitc.training.drop_path import DropPath
 from vitc.training.fine_tuning import fine_tuning
 from vitc.training.losses import Losses, classification_loss, with_features
 from vitc.training.memory import MemoryNeed, estimate
 from vitc.training.mixing import mix
-from vitc.training.objectives.objective import Best, Ended, Objective
+from vitc.training.objectives.objective import Best, Ended
+from vitc.training.objectives.scheduled import Scheduled
 from vitc.training.options import TrainOptions, TrainResult
 from vitc.training.parts import load_parts
-from vitc.training.progress_files import EPOCHS, write_curve, write_history
+from vitc.training.progress_files import write_curve, write_history
+from vitc.training.provenance import described, earlier_test, provenance
 from vitc.training.start import initial
 from vitc.training.teacher import FeatureTeacher, last_tokens, read_teacher
 
@@ -41,12 +40,11 @@ __all__ = ["Classification"]
 
 _EVAL_BATCH: Final = 256
 _NARROW: Final = 128
-_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force"))
 _VALIDATION: Final = "validation_accuracy"
 _TEST: Final = "test_accuracy"
 
 
-class Classification(Objective[TrainResult]):
+class Classification(Scheduled[TrainResult]):
     """Labels of images, with AdamW, warm-up and cosine.
 
     The best epoch is chosen by the validation images; the test images are looked at once, at the
@@ -79,7 +77,9 @@ class Classification(Objective[TrainResult]):
             )
         read = load_twin if options.full_precision else load
         self.start = None if options.start is None else read(options.start)
-        self.config = _configured(chosen.config, options, self.examples)
+        self.config = configured(
+            chosen.config, options, classes=len(labels), image_size=options.image_size
+        )
         self.model = initial(self.stage_config(0), self.examples, self.start, note)
         self.teacher = (
             None if options.teacher is None else read_teacher(options.teacher, self.model)
@@ -97,15 +97,8 @@ class Classification(Objective[TrainResult]):
 
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, checkpoints by their hash."""
-        options = self.options
-        plain = {
-            field.name: list(value) if isinstance(value, tuple) else value
-            for field, value in ((field, getattr(options, field.name)) for field in fields(options))
-            if field.name not in _NOT_OF_THE_RUN
-        }
         return {
-            **plain,
-            "data": options.data if options.data == DIGITS else str(Path(options.data).resolve()),
+            **described(self.options, (DIGITS,)),
             "start": None if self.start is None else self.start.source_sha256,
             "teacher": None if self.teacher is None else self.teacher.network.source_sha256,
         }
@@ -126,33 +119,9 @@ class Classification(Objective[TrainResult]):
             )
         )
 
-    def optimizer(self) -> AdamW:
-        """AdamW; weights decay, everything else does not."""
-        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                key = (parameter.ndim == 2, self.rate_share(name))
-                groups.setdefault(key, []).append(parameter)
-        return AdamW(
-            [
-                {
-                    "params": groups[decays, share],
-                    "weight_decay": self.options.weight_decay if decays else 0.0,
-                    "lr": share * self.options.learning_rate,
-                }
-                for decays, share in sorted(groups, reverse=True)
-            ]
-        )
-
     def rate_share(self, name: str) -> float:
         """Which share of the learning rate a parameter has: less in earlier layers, if asked."""
         return layer_scale(name, self.config.blocks, self.fine.layer_decay)
-
-    def rate(self, step: int, steps: int, total: int) -> float:  # noqa: ARG002
-        """Warm-up, of a stage its share of the run's, and half a cosine to 0."""
-        warmup = self.options.warmup_epochs * total / self.options.epochs
-        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Set what the scheme schedules by epochs."""
@@ -216,7 +185,7 @@ class Classification(Objective[TrainResult]):
 
     def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
         """Write the network with what it says about itself before it is judged."""
-        self.model.history = _provenance(best, described)
+        self.model.history = provenance(best, described, _VALIDATION)
         write_checkpoint(self.model, checkpoint)
 
     def finish(self, ended: Ended) -> TrainResult:
@@ -245,57 +214,12 @@ class Classification(Objective[TrainResult]):
 
     def _judge(self, ended: Ended) -> float:
         model = load(self.options.out)
-        stated = dict(model.history)
-        known = stated.pop(_TEST, None)
-        provenance = _provenance(ended.best, ended.described)
-        if _apart_from_epochs(stated) != _apart_from_epochs(provenance):
-            raise VitcError(
-                f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
-                "Train without resuming.",
-            )
+        wanted = provenance(ended.best, ended.described, _VALIDATION)
+        known = earlier_test(model.history, wanted, _TEST, self.options)
         if known is not None:
             return float(known)
         accuracy = self.accuracy(model.to(self.accelerator.device), self.test_loader)
         if ended.outputs is not None:
-            model.history = {**provenance, _TEST: accuracy}
+            model.history = {**wanted, _TEST: accuracy}
             write_checkpoint(model, ended.outputs.checkpoint)
         return accuracy
-
-    def diverged(self, epoch: int) -> VitcError:
-        """Say which learning rate is to be lowered."""
-        return VitcError(
-            f"The loss stopped being finite in epoch {epoch}.",
-            f"Lower the learning rate, which is {self.options.learning_rate}.",
-        )
-
-
-def _configured(config: NetworkConfig, options: TrainOptions, data: Dataset) -> NetworkConfig:
-    if options.full_precision:
-        return config.replace(
-            image_size=options.image_size,
-            classes=len(data.labels),
-            depth=options.depth,
-            mlp_ratio=options.mlp_ratio,
-        )
-    sized = config.replace(
-        image_size=options.image_size,
-        classes=len(data.labels),
-        depth=options.depth,
-        si=options.si,
-        mlp_ratio=options.mlp_ratio,
-        weight_bits=options.weight_bits,
-        norm=options.norm,
-        merge=options.merge,
-    )
-    return replace(sized, scheme=options.scheme, elastic=options.elastic)
-
-
-def _provenance(best: Best, described: Mapping[str, Any]) -> dict[str, Any]:
-    return {"options": dict(described), "epoch": best.epoch, _VALIDATION: best.score}
-
-
-def _apart_from_epochs(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    options = provenance.get("options")
-    if not isinstance(options, Mapping):
-        return dict(provenance)
-    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim import AdamW
 
 from vitc.errors import VitcError
 from vitc.models.architectures import preset, twin_preset
@@ -26,11 +24,14 @@ from vitc.models.picture_files import counted
 from vitc.models.tasks.network import TaskNetwork
 from vitc.models.twins.loading import load_twin
 from vitc.outputs import FileOutput, write_file
+from vitc.training.configured import configured
 from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
-from vitc.training.objectives.objective import Best, Ended, Objective
+from vitc.training.objectives.objective import Best, Ended
+from vitc.training.objectives.scheduled import Scheduled
 from vitc.training.options import EpochReport
-from vitc.training.progress_files import EPOCHS, write_curve, write_history
+from vitc.training.progress_files import write_curve, write_history
+from vitc.training.provenance import described, earlier_test, provenance
 from vitc.training.tasks.augmentation import Batch, cropped, mirrored
 from vitc.training.tasks.data import load_task_parts
 from vitc.training.tasks.examples import TaskExamples
@@ -42,13 +43,12 @@ from vitc.training.tasks.start import task_network
 __all__ = ["MapObjective"]
 
 _NARROW: Final = 128
-_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force", "pictures_every"))
+_VALIDATION: Final = "validation"
 _TEST: Final = "test"
-_BETAS: Final = (0.9, 0.98)
 _JUDGED: Final = 50
 
 
-class MapObjective(Objective[TaskResult]):
+class MapObjective(Scheduled[TaskResult]):
     """A network that gives maps of an image, with AdamW, warm-up and cosine.
 
     Args:
@@ -60,6 +60,9 @@ class MapObjective(Objective[TaskResult]):
     """
 
     model: TaskNetwork
+    options: TaskOptions
+    betas = (0.9, 0.98)
+    decayed = (2, 4)
     measures: tuple[str, ...]
     """What it is judged by, the first chooses the epoch."""
 
@@ -76,31 +79,14 @@ class MapObjective(Objective[TaskResult]):
         self.examples: TaskExamples = self.parts.train
         if self.parts.left:
             note(f"left out of {options.data}: {counted(self.parts.left)}")
-        trunk = self._trunk(chosen.config, len(self.examples.labels))
+        trunk = configured(
+            chosen.config, options, classes=len(self.examples.labels), image_size=size
+        )
         self.config = self.configured(trunk)
         self.start = None if options.start is None else _read(options.start)
         self.model = task_network(self.config, self.examples, self.start, note)
         self.stages = (options.epochs,)
         self.threads = 1 if self.config.widest <= _NARROW else None
-
-    def _trunk(self, config: NetworkConfig, classes: int) -> NetworkConfig:
-        options = self.options
-        size = options.image_size or SCENE_SIZE
-        if options.full_precision:
-            return config.replace(
-                image_size=size, classes=classes, depth=options.depth, mlp_ratio=options.mlp_ratio
-            )
-        sized = config.replace(
-            image_size=size,
-            classes=classes,
-            depth=options.depth,
-            si=options.si,
-            mlp_ratio=options.mlp_ratio,
-            weight_bits=options.weight_bits,
-            norm=options.norm,
-            merge=options.merge,
-        )
-        return replace(sized, scheme=options.scheme, elastic=options.elastic)
 
     @abstractmethod
     def configured(self, trunk: NetworkConfig) -> TaskConfig:
@@ -120,15 +106,8 @@ class MapObjective(Objective[TaskResult]):
 
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, a checkpoint by its hash."""
-        options = self.options
-        plain = {
-            field.name: list(value) if isinstance(value, tuple) else value
-            for field, value in ((field, getattr(options, field.name)) for field in fields(options))
-            if field.name not in _NOT_OF_THE_RUN
-        }
         return {
-            **plain,
-            "data": options.data if options.data in SCENES else str(Path(options.data).resolve()),
+            **described(self.options, SCENES, ("pictures_every",)),
             "start": None if self.start is None else self.start.source_sha256,
         }
 
@@ -139,26 +118,6 @@ class MapObjective(Objective[TaskResult]):
     def prepare(self, accelerator: Accelerator) -> None:
         """See `Objective.prepare`."""
         self.accelerator = accelerator
-
-    def optimizer(self) -> AdamW:
-        """AdamW; weights of matrices and convolutions decay, everything else does not."""
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for parameter in self.model.parameters():
-            groups[parameter.ndim in (2, 4)].append(parameter)
-        return AdamW(
-            [
-                {"params": own, "weight_decay": self.options.weight_decay if decays else 0.0}
-                for decays, own in groups.items()
-            ],
-            lr=self.options.learning_rate,
-            betas=_BETAS,
-        )
-
-    def rate(self, step: int, steps: int, total: int) -> float:
-        """Warm-up and half a cosine to 0."""
-        warmup = self.options.warmup_epochs * steps
-        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Set what goes by epochs: the scheme's schedule, and which scenes are shown."""
@@ -201,7 +160,7 @@ class MapObjective(Objective[TaskResult]):
 
     def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
         """Write the network with what it says about itself before it is judged."""
-        self.model.history = _provenance(best, described)
+        self.model.history = provenance(best, described, _VALIDATION)
         write_checkpoint(self.model, checkpoint)
 
     def after_epoch(self, report: EpochReport) -> None:
@@ -244,28 +203,15 @@ class MapObjective(Objective[TaskResult]):
 
     def _judge(self, ended: Ended) -> dict[str, float]:
         model = load(self.options.out)
-        stated = dict(model.history)
-        known = stated.pop(_TEST, None)
-        provenance = _provenance(ended.best, ended.described)
-        if _apart_from_epochs(stated) != _apart_from_epochs(provenance):
-            raise VitcError(
-                f"{self.options.out} is not the best checkpoint of the run of {self.options.last}.",
-                "Train without resuming.",
-            )
+        wanted = provenance(ended.best, ended.described, _VALIDATION)
+        known = earlier_test(model.history, wanted, _TEST, self.options)
         if isinstance(known, dict):
             return {str(name): float(value) for name, value in known.items()}
         found = self.judged(model.to(self.accelerator.device).eval(), self.parts.test)
         if ended.outputs is not None:
-            model.history = {**provenance, _TEST: found}
+            model.history = {**wanted, _TEST: found}
             write_checkpoint(model, ended.outputs.checkpoint)
         return found
-
-    def diverged(self, epoch: int) -> VitcError:
-        """Say which learning rate is to be lowered."""
-        return VitcError(
-            f"The loss stopped being finite in epoch {epoch}.",
-            f"Lower the learning rate, which is {self.options.learning_rate}.",
-        )
 
 
 def _read(path: Path) -> Any:
@@ -273,14 +219,3 @@ def _read(path: Path) -> Any:
         return load(path)
     except VitcError:
         return load_twin(path)
-
-
-def _provenance(best: Best, described: Mapping[str, Any]) -> dict[str, Any]:
-    return {"options": dict(described), "epoch": best.epoch, "validation": best.score}
-
-
-def _apart_from_epochs(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    options = provenance.get("options")
-    if not isinstance(options, Mapping):
-        return dict(provenance)
-    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}

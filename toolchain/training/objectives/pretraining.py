@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -34,6 +32,7 @@ from vitc.training.objectives.objective import Best, Ended, Objective
 from vitc.training.options import EpochReport
 from vitc.training.pictures import Crops, Pictures, find_sources
 from vitc.training.progress_files import write_curve, write_history
+from vitc.training.provenance import described
 
 __all__ = ["INVISIBLE", "VISIBLE", "Pretraining"]
 
@@ -46,8 +45,6 @@ _NARROW: Final = 128
 _SHOWN: Final = 4
 _MASKS: Final = 63
 """Stream of the masks in the picture."""
-
-_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force", "pictures_every", "threads"))
 
 
 class Pretraining(Objective[PretrainResult]):
@@ -117,16 +114,9 @@ class Pretraining(Objective[PretrainResult]):
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, a teacher by its hash."""
         options = self.options
-        plain = {
-            field.name: getattr(options, field.name)
-            for field in fields(options)
-            if field.name not in _NOT_OF_THE_RUN
-        }
         chosen = options.chosen
         return {
-            **plain,
-            "data": options.data if options.data == DIGITS else str(Path(options.data).resolve()),
-            "background": None if options.background is None else list(options.background),
+            **described(options, (DIGITS,), ("pictures_every", "threads")),
             "teacher": None if self.teacher is None else self.teacher.teacher.source_sha256,
             "views": chosen.views,
             "corruption": chosen.corruption,

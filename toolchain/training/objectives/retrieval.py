@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -13,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW
 
 from vitc.errors import VitcError
 from vitc.models import load, preset
@@ -34,8 +32,10 @@ from vitc.outputs import FileOutput
 from vitc.training.augmentation import mirror, shift
 from vitc.training.losses import Losses
 from vitc.training.memory import MemoryNeed
-from vitc.training.objectives.objective import Best, Ended, Objective
-from vitc.training.progress_files import EPOCHS, write_curve, write_history
+from vitc.training.objectives.objective import Best, Ended
+from vitc.training.objectives.scheduled import Scheduled
+from vitc.training.progress_files import write_curve, write_history
+from vitc.training.provenance import described, earlier_test, provenance
 from vitc.training.retrieval.caption_folder import read_caption_folder
 from vitc.training.retrieval.captioned import CaptionData, Pairs
 from vitc.training.retrieval.glyphs import Glyphs
@@ -52,7 +52,8 @@ from vitc.training.twin_start import copy_twin
 
 __all__ = ["Ranking", "Shrinking"]
 
-_NOT_OF_THE_RUN: Final = frozenset(("out", "resume", "force", "threads"))
+_RECALL: Final = "mean_recall"
+_TEST: Final = "test"
 _NARROW: Final = 128
 _SI_SCALE: Final = 0.1
 _SLOW: Final = 0.1
@@ -120,7 +121,7 @@ class _Guided(nn.Module):
         return {**given, _APART: (1 - F.cosine_similarity(rows, wanted, dim=-1)).mean(1)}
 
 
-class _Towers(Objective[RetrievalResult]):
+class _Towers(Scheduled[RetrievalResult]):
     """What both ways to learn share: data, AdamW with warm-up and cosine, recall.
 
     Binarized towers have two stages: their full-precision twins learn first, with vectors of
@@ -202,18 +203,9 @@ class _Towers(Objective[RetrievalResult]):
 
     def described(self) -> dict[str, Any]:
         """The options: data by their resolved path, checkpoints by their hash."""
-        options = self.options
-        plain = {
-            field.name: list(value) if isinstance(value, tuple) else value
-            for field, value in ((field, getattr(options, field.name)) for field in fields(options))
-            if field.name not in _NOT_OF_THE_RUN
-        }
-        data = options.data if options.data == GLYPHS else str(Path(options.data).resolve())
-        start = None if self.start is None else self.start.source_sha256
         return {
-            **plain,
-            "data": data,
-            "start": start,
+            **described(self.options, (GLYPHS,), ("threads",)),
+            "start": None if self.start is None else self.start.source_sha256,
             "pictures": len(self.examples),
             "stage_epochs": [*self.stages],
         }
@@ -227,34 +219,17 @@ class _Towers(Objective[RetrievalResult]):
         self.accelerator = accelerator
         self.mean, self.std = self.mean.to(accelerator.device), self.std.to(accelerator.device)
 
-    def optimizer(self) -> AdamW:
-        """AdamW; matrices decay, everything else does not.
+    def rate_share(self, name: str) -> float:
+        """Less for the text tower behind the stage of the twin.
 
-        Behind the stage of the twin the text tower moves slowly: it knows the words, and what the
-        image tower gives is noise at first.
+        It knows the words, and what the image tower gives is noise at first.
         """
-        slow = 1.0 if self.model.guide is None else _SLOW
-        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                share = slow if name.startswith("towers.text") else 1.0
-                groups.setdefault((parameter.ndim == 2, share), []).append(parameter)
-        return AdamW(
-            [
-                {
-                    "params": groups[decays, share],
-                    "weight_decay": self.options.weight_decay if decays else 0.0,
-                    "lr": share * self.options.learning_rate,
-                }
-                for decays, share in sorted(groups, reverse=True)
-            ]
-        )
+        slow = self.model.guide is not None and name.startswith("towers.text")
+        return _SLOW if slow else 1.0
 
-    def rate(self, step: int, steps: int, total: int) -> float:
-        """Warm-up, and half a cosine to 0."""
-        warmup = self.options.warmup_epochs * steps
-        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+    def warmup(self, steps: int, total: int) -> float:  # noqa: ARG002
+        """As many epochs of each stage."""
+        return self.options.warmup_epochs * steps
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Take the pictures and captions of an epoch, and what the scheme schedules."""
@@ -296,7 +271,7 @@ class _Towers(Objective[RetrievalResult]):
 
     def write(self, best: Best, described: Mapping[str, Any], checkpoint: FileOutput) -> None:
         """Write the towers with what they say about themselves before they are judged."""
-        self.model.towers.history = _provenance(best, described)
+        self.model.towers.history = provenance(best, described, _RECALL)
         write_checkpoint(self.model.towers, checkpoint)
 
     def finish(self, ended: Ended) -> RetrievalResult:
@@ -307,20 +282,16 @@ class _Towers(Objective[RetrievalResult]):
         """
         options = self.options
         model = load(options.out)
-        stated, wanted = dict(model.history), _provenance(ended.best, ended.described)
-        stated.pop("test", None)
-        if not isinstance(model, Retrieval) or _timeless(stated) != _timeless(wanted):
-            raise VitcError(
-                f"{options.out} is not the best checkpoint of the run of {options.last}.",
-                "Train without resuming.",
-            )
+        wanted = provenance(ended.best, ended.described, _RECALL)
+        earlier_test(model.history, wanted, _TEST, options)
+        assert isinstance(model, Retrieval)  # noqa: S101 - of this run
         judged = Judged.of(self.data.test, model.preprocessing, self.words)
         device = self.accelerator.device
         test = recalls(all_scores(model.to(device), judged, device), judged.owner)
         guessed = chance(judged)
         validation = dict(ended.history[ended.best.epoch - 1].measures)
         if ended.outputs is not None:
-            model.history = {**wanted, "test": test}
+            model.history = {**wanted, _TEST: test}
             write_checkpoint(model, ended.outputs.checkpoint)
             best: dict[str, Any] = {
                 "epoch": ended.best.epoch,
@@ -348,13 +319,6 @@ class _Towers(Objective[RetrievalResult]):
             seconds=ended.seconds,
             curve=options.curve,
             history_file=options.history,
-        )
-
-    def diverged(self, epoch: int) -> VitcError:
-        """Say which learning rate is to be lowered."""
-        return VitcError(
-            f"The loss stopped being finite in epoch {epoch}.",
-            f"Lower --learning-rate, which is {self.options.learning_rate}.",
         )
 
 
@@ -456,9 +420,7 @@ class Shrinking(_Towers):
                 self.teacher.vectors(self.teacher.text_rows(words)),
             )
         of_teacher, of_student = self.scales
-        total = shrink_loss(
-            wanted, scores, teacher_scale=of_teacher, student_scale=of_student
-        )
+        total = shrink_loss(wanted, scores, teacher_scale=of_teacher, student_scale=of_student)
         return Losses(total, {"above the least": total - distillation_entropy(wanted, of_teacher)})
 
 
@@ -522,14 +484,3 @@ def _reuse_front_end(teacher: Retrieval, student: Retrieval) -> None:
     for name in _FRONT_END:
         slots[name].copy_(given[name])
         slots[name].requires_grad_(False)
-
-
-def _provenance(best: Best, described: Mapping[str, Any]) -> dict[str, Any]:
-    return {"options": dict(described), "epoch": best.epoch, "mean_recall": best.score}
-
-
-def _timeless(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    options = provenance.get("options")
-    if not isinstance(options, Mapping):
-        return dict(provenance)
-    return {**provenance, "options": {k: v for k, v in options.items() if k != EPOCHS}}
