@@ -14,9 +14,16 @@ from vitc.models.network import SPATIAL_SCALE
 from vitc.training.data import Dataset
 from vitc.training.twin_start import copy_twin, knows_classes
 
-__all__ = ["initial"]
+__all__ = ["fresh_scales", "initial"]
 
 _SI_SCALE = 0.1
+
+
+def fresh_scales(model: nn.Module) -> None:
+    """Let the SI branches of a network with random parameters take part a little: scale 0.1."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(SPATIAL_SCALE):
+            nn.init.constant_(parameter, _SI_SCALE)
 
 
 def initial(
@@ -39,9 +46,7 @@ def initial(
         VitcError: If `start` has another shape or scheme.
     """
     model = build_network(config, data.preprocessing, data.labels)
-    for name, parameter in model.named_parameters():
-        if name.endswith(SPATIAL_SCALE):
-            nn.init.constant_(parameter, _SI_SCALE)
+    fresh_scales(model)
     if start is None:
         return model
     twin = not start.config.binarized

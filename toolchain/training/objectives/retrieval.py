@@ -20,7 +20,7 @@ from vitc.models.architectures.retrieval import RETRIEVAL, RetrievalConfig
 from vitc.models.binary_linear import begin_epoch
 from vitc.models.build import build_network
 from vitc.models.checkpoint import write_checkpoint
-from vitc.models.network import SPATIAL_SCALE, Network
+from vitc.models.network import Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.retrieval.modes import MODES
 from vitc.models.retrieval.network import IMAGE, TEXT, Retrieval
@@ -48,6 +48,7 @@ from vitc.training.retrieval.losses import (
     shrink_loss,
 )
 from vitc.training.retrieval.options import RetrievalOptions, RetrievalResult, ShrinkOptions
+from vitc.training.start import fresh_scales
 from vitc.training.twin_start import copy_twin
 
 __all__ = ["Ranking", "Shrinking"]
@@ -55,7 +56,6 @@ __all__ = ["Ranking", "Shrinking"]
 _RECALL: Final = "mean_recall"
 _TEST: Final = "test"
 _NARROW: Final = 128
-_SI_SCALE: Final = 0.1
 _SLOW: Final = 0.1
 _APART: Final = "apart"
 _FOLLOWED: Final = 4.0
@@ -176,9 +176,7 @@ class _Towers(Scheduled[RetrievalResult]):
         """Fresh towers."""
         model = build_network(config, self.shown)
         assert isinstance(model, Retrieval)  # noqa: S101 - of that architecture
-        for name, parameter in model.named_parameters():
-            if name.endswith(SPATIAL_SCALE):
-                nn.init.constant_(parameter, _SI_SCALE)
+        fresh_scales(model)
         return model
 
     def stage_name(self, stage: int) -> str:

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from vitc.errors import VitcError
 from vitc.models.described import both
-from vitc.models.picture import FORMATS, read_picture
+from vitc.models.picture import read_picture
 from vitc.models.picture_files import find_pictures
 from vitc.models.preprocessing import Preprocessing
+from vitc.training.masks import by_name, check_size, open_image, open_mask
 
 __all__ = ["MaskedPictures", "find_masked"]
 
@@ -96,23 +97,13 @@ class MaskedPictures:
 
     def _read(self, index: int) -> Image.Image:
         if self.masks is None:
-            with _opened(self.pictures[index]) as image:
+            with open_image(self.pictures[index]) as image:
                 alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
             return Image.fromarray((np.asarray(alpha) >= _HALF).astype(np.uint8))
-        with _opened(self.masks[index]) as image:
-            if image.mode not in _MODES:
-                raise VitcError(
-                    f"The mask {self.masks[index]} is of mode {image.mode}.",
-                    "A mask has one channel of 8 bits; a pixel's value is its class.",
-                )
+        with open_mask(self.masks[index], _MODES) as image:
             mask = image.point(lambda value: value // _WHITE, "L") if image.mode == "1" else image
         picture = read_picture(self.pictures[index], self.preprocessing.background)
-        if mask.size != picture.size:
-            raise VitcError(
-                f"The mask {self.masks[index]} is {mask.width} x {mask.height}, its picture "
-                f"{picture.width} x {picture.height}.",
-                "Both must be of one size.",
-            )
+        check_size(self.masks[index], mask.size, picture.size)
         return mask
 
 
@@ -178,7 +169,7 @@ def find_masked(
 
 def _paired(pictures: Path, masks: Path) -> tuple[list[Path], list[Path]]:
     """Pictures and their masks, whose names differ in the suffix at most."""
-    shown, told = _by_name(pictures), _by_name(masks)
+    shown, told = by_name(pictures), by_name(masks)
     if not shown:
         raise VitcError(f"{pictures} holds no pictures.", f"{masks} needs them beside it.")
     without = [str(file) for name, file in shown.items() if name not in told]
@@ -191,29 +182,6 @@ def _paired(pictures: Path, masks: Path) -> tuple[list[Path], list[Path]]:
     return list(shown.values()), [told[name] for name in shown]
 
 
-def _by_name(folder: Path) -> dict[Path, Path]:
-    named: dict[Path, Path] = {}
-    for file in find_pictures(folder).files:
-        other = named.setdefault(file.relative_to(folder).with_suffix(""), file)
-        if other != file:
-            raise VitcError(
-                f"{other} and {file} differ in the suffix only.",
-                "Take one away: a mask has the name of its picture, whatever its suffix.",
-            )
-    return named
-
-
 def _transparent(file: Path) -> bool:
-    with _opened(file) as image:
+    with open_image(file) as image:
         return image.has_transparency_data
-
-
-def _opened(file: Path) -> Image.Image:
-    try:
-        image = Image.open(file, formats=FORMATS)
-        image.load()
-    except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise VitcError(
-            f"The image {file} cannot be read: {error}.", "Replace the file, or remove it."
-        ) from error
-    return image

@@ -14,12 +14,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vitc.errors import VitcError
 from vitc.models.picture import read_picture
 from vitc.models.picture_files import find_pictures
 from vitc.models.preprocessing import Preprocessing
+from vitc.training.masks import by_name, check_size, open_mask
 from vitc.training.tasks.examples import Example, FileExamples
 
 __all__ = ["VOID", "MaskExamples", "MaskFolder", "find_masks", "read_labels"]
@@ -50,7 +51,7 @@ def find_masks(folder: Path, part: str) -> MaskFolder | None:
     """The pictures of a part with their masks; None if there is no such part.
 
     Raises:
-        VitcError: If a picture has no mask; it is named.
+        VitcError: If a picture has no mask, or two; it is named.
     """
     found = [folder / pattern.format(part=part) for pattern in _PICTURES]
     pictures = next((path for path in found if path.is_dir()), None)
@@ -64,7 +65,7 @@ def find_masks(folder: Path, part: str) -> MaskFolder | None:
             f"{', '.join(str(path) for path in looked[:2])}.",
             "Put masks of the same names into one of these.",
         )
-    known = {path.relative_to(masks).with_suffix(""): path for path in find_pictures(masks).files}
+    known = by_name(masks)
     pairs, seen = [], find_pictures(pictures)
     for picture in seen.files:
         name = picture.relative_to(pictures).with_suffix("")
@@ -116,20 +117,8 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     Raises:
         VitcError: If it cannot be read, or has colours.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES:
-                raise VitcError(
-                    f"The mask {path} is of mode {image.mode}, wanted one number a pixel.",
-                    "Save it as 8-bit grey or palette PNG, whose values are classes.",
-                )
-            return np.array(image, np.uint8)
-    except VitcError:
-        raise
-    except UnidentifiedImageError as error:
-        raise VitcError(f"The mask {path} is no image.", "Replace the file.") from error
-    except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise VitcError(f"The mask {path} cannot be read: {error}.", "Replace the file.") from error
+    with open_mask(path, _MODES) as image:
+        return np.array(image, np.uint8)
 
 
 class MaskExamples(FileExamples):
@@ -160,12 +149,7 @@ class MaskExamples(FileExamples):
         picture, file = self.pairs[index]
         pixels = read_picture(picture, self.preprocessing.background)
         values = read_mask(file)
-        if values.shape != (pixels.height, pixels.width):
-            raise VitcError(
-                f"The mask {file} is {values.shape[1]} x {values.shape[0]}, its picture {picture} "
-                f"{pixels.width} x {pixels.height}.",
-                "Save the mask with the size of its picture.",
-            )
+        check_size(file, (values.shape[1], values.shape[0]), pixels.size)
         void = (values == self.void) | (values == VOID)
         wrong = values[~void & (values >= len(self.labels))]
         if len(wrong):

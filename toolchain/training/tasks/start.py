@@ -11,11 +11,10 @@ from vitc.errors import VitcError
 from vitc.models.build import build_network
 from vitc.models.network import SPATIAL_SCALE, Network
 from vitc.models.tasks.network import TaskNetwork
+from vitc.training.start import fresh_scales
 from vitc.training.tasks.examples import TaskExamples
 
 __all__ = ["task_network"]
-
-_SI_SCALE = 0.1
 
 
 def task_network(
@@ -35,9 +34,7 @@ def task_network(
     """
     model = build_network(config, data.preprocessing, data.labels)  # type: ignore[arg-type]
     assert isinstance(model, TaskNetwork)  # noqa: S101 - of a configuration of a task
-    for name, parameter in model.named_parameters():
-        if name.endswith(SPATIAL_SCALE):
-            nn.init.constant_(parameter, _SI_SCALE)
+    fresh_scales(model)
     if start is not None:
         note(_copy(start, model))
     return model
