@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from vitc.errors import VitcError
 from vitc.models.preprocessing import Preprocessing
-from vitc.training.tasks.coco import CocoExamples, annotation_file, read_annotations
+from vitc.training.tasks.coco import (
+    Annotations,
+    CocoExamples,
+    annotation_file,
+    read_annotations,
+)
 from vitc.training.tasks.examples import SceneExamples, TaskExamples
-from vitc.training.tasks.mask_folders import VOID, MaskExamples, find_masks, read_labels
+from vitc.training.tasks.mask_folders import (
+    VOID,
+    MaskExamples,
+    MaskFolder,
+    find_masks,
+    read_labels,
+)
 from vitc.training.tasks.scenes import DIGIT_LABELS, SCENES, Part
 
 __all__ = ["BACKGROUND", "TaskParts", "load_task_parts", "load_test"]
@@ -145,28 +156,15 @@ def _boxes(folder: Path, preprocessing: Preprocessing, _: int) -> TaskParts:
         for part, file in files.items()
         if file is not None and part != "train"
     }
-    left: Counter[str] = Counter(train.left)
-    for other in others.values():
-        left.update(other.left)
-    kept, held = _held(files["train"], len(train.pictures))
-    test = others.get("test") or others.get("val")
-    if test is None:
+    if not others:
         raise VitcError(
             f"{folder} has no instances_test.json or instances_val.json to judge by.", "Add one."
         )
-    if "val" in others and "test" in others:
-        return TaskParts(
-            CocoExamples(train, preprocessing),
-            CocoExamples(others["val"], preprocessing),
-            CocoExamples(test, preprocessing),
-            left,
-        )
-    return TaskParts(
-        CocoExamples(train, preprocessing, kept),
-        CocoExamples(train, preprocessing, held),
-        CocoExamples(test, preprocessing),
-        left,
-    )
+
+    def made(found: Annotations, chosen: Sequence[int] | None = None) -> TaskExamples:
+        return CocoExamples(found, preprocessing, chosen)
+
+    return _split(train, others, made, _held(files["train"], len(train.pictures)))
 
 
 def _masks(folder: Path, preprocessing: Preprocessing, void: int) -> TaskParts:
@@ -177,26 +175,40 @@ def _masks(folder: Path, preprocessing: Preprocessing, void: int) -> TaskParts:
     others = {
         part: found for part in ("val", "test") if (found := find_masks(folder, part)) is not None
     }
+    if not others:
+        raise VitcError(f"{folder} has neither test/ nor val/ to judge by.", "Add one.")
+
+    def made(found: MaskFolder, chosen: Sequence[int] | None = None) -> TaskExamples:
+        return MaskExamples(found, labels, preprocessing, void, chosen)
+
+    return _split(train, others, made, _held(folder, len(train.pairs)))
+
+
+_Found = TypeVar("_Found", Annotations, MaskFolder)
+
+
+def _split(
+    train: _Found,
+    others: Mapping[str, _Found],
+    made: Callable[..., TaskExamples],
+    held: tuple[list[int], list[int]],
+) -> TaskParts:
+    """The parts of a folder; without a ``val`` beside ``test`` some of ``train`` is for validation.
+
+    Args:
+        train: What is to be learnt from.
+        others: ``val``, ``test`` or both.
+        made: Examples of a part, or of some numbers of it.
+        held: Numbers of `train` that stay, and that are for validation.
+    """
     left: Counter[str] = Counter(train.left)
     for other in others.values():
         left.update(other.left)
-    test = others.get("test") or others.get("val")
-    if test is None:
-        raise VitcError(f"{folder} has neither test/ nor val/ to judge by.", "Add one.")
-    kept, held = _held(folder, len(train.pairs))
+    test = made(others.get("test") or others["val"])
     if len(others) > 1:
-        return TaskParts(
-            MaskExamples(train, labels, preprocessing, void),
-            MaskExamples(others["val"], labels, preprocessing, void),
-            MaskExamples(test, labels, preprocessing, void),
-            left,
-        )
-    return TaskParts(
-        MaskExamples(train, labels, preprocessing, void, kept),
-        MaskExamples(train, labels, preprocessing, void, held),
-        MaskExamples(test, labels, preprocessing, void),
-        left,
-    )
+        return TaskParts(made(train), made(others["val"]), test, left)
+    kept, chosen = held
+    return TaskParts(made(train, kept), made(train, chosen), test, left)
 
 
 def _held(where: Path, count: int) -> tuple[list[int], list[int]]:
