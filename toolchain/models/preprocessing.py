@@ -67,12 +67,6 @@ class Placement:
         found: NDArray[np.float64] = boxes * self._scale - np.tile(self.corner, 2)
         return found
 
-    def on_picture(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Boxes x0, y0, x1, y1 [.., 4] of the input as pixels of the picture, clipped to it."""
-        found = (boxes + np.tile(self.corner, 2)) / self._scale
-        clipped: NDArray[np.float64] = np.clip(found, 0, np.tile(self.picture, 2))
-        return clipped
-
     @property
     def _scale(self) -> NDArray[np.float64]:
         scale: NDArray[np.float64] = np.tile(np.divide(self.resized, self.picture), 2)
