@@ -16,10 +16,11 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "python.md"
 
 _GROUPS: Final = {
     "The way": ["new", "load", "save", "train", "export", "compile", "open", "check", "bench"],
-    "More": ["predict", "inspect", "tune", "load_twin"],
+    "More": ["predict", "see", "inspect", "tune", "load_twin"],
     "What comes out": [
         "Artefact",
         "Prediction",
+        "Seen",
         "ExportResult",
         "TrainResult",
         "CheckReport",

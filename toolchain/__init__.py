@@ -7,6 +7,7 @@
     artefact = vitc.compile("m.onnx", "here", target="native")
     logits = artefact(artefact.preprocess("x.jpg")) # or any float32 [B, 3, 224, 224], normalised
     vitc.predict("here", "x.jpg").top(0, 5)         # labels and probabilities
+    vitc.see("detector", "x.jpg")[0].boxes          # of a detector, in pixels of the picture
     report = vitc.check("here", "m.safetensors")    # report.equal, report.first_difference
     vitc.bench("here").ratio                        # against its full-precision twin
 
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
     from vitc.bench.tuning import TuneOptions as TuneOptions
     from vitc.bench.tuning import TuneReport as TuneReport
     from vitc.bench.tuning import tune as tune
+    from vitc.devices.picture_network import PredictOptions as PredictOptions
     from vitc.devices.prediction import Prediction as Prediction
-    from vitc.devices.prediction import PredictOptions as PredictOptions
     from vitc.devices.prediction import predict as predict
+    from vitc.devices.seen import Seen as Seen
+    from vitc.devices.seen import see as see
     from vitc.errors import VitcError as VitcError
     from vitc.exporter import ExportResult as ExportResult
     from vitc.models.architectures.deit import ModelConfig as ModelConfig
@@ -76,10 +79,11 @@ _HOMES: Final = {
     "Inspection": "vitc.bench.inspection",
     "ModelConfig": "vitc.models.architectures.deit",
     "Network": "vitc.models.network",
-    "PredictOptions": "vitc.devices.prediction",
+    "PredictOptions": "vitc.devices.picture_network",
     "Prediction": "vitc.devices.prediction",
     "Preprocessing": "vitc.models.preprocessing",
     "SIBiViT": "vitc.models.sibivit",
+    "Seen": "vitc.devices.seen",
     "Stated": "vitc.models.stated",
     "TrainOptions": "vitc.training",
     "TrainResult": "vitc.training",
@@ -97,6 +101,7 @@ _HOMES: Final = {
     "open": "vitc.api",
     "predict": "vitc.devices.prediction",
     "save": "vitc.models.checkpoint",
+    "see": "vitc.devices.seen",
     "train": "vitc.training",
     "tune": "vitc.bench.tuning",
 }

@@ -17,6 +17,7 @@ from vitc.errors import VitcError
 
 __all__ = [
     "BASELINES",
+    "BRANCHES",
     "DATA",
     "DEVICES",
     "FORMATS",
@@ -152,6 +153,9 @@ DATA: Final = "digits"
 
 TASKS: Final = Names("task", ("detection", "segmentation"), "see docs/tasks.md")
 """What a network may give maps of the image for (`vitc.training.tasks.train.OBJECTIVES`)."""
+
+BRANCHES: Final = ("classes", "boxes", "centreness")
+"""What a detector has a map of at each level; an output is called ``BRANCH_STRIDE``."""
 
 TOWERS: Final = Names("tower", ("dense", "depthwise", "pointwise"))
 """Inner layers of a detection head (`vitc.models.architectures.tasks.TOWERS`)."""

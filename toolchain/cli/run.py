@@ -69,7 +69,19 @@ def run(
             "--topk",
             min=1,
             help=f"Classes to show an image. By default 5, of more than {_FEW} images 1 a line; "
-            "5 in JSON.",
+            "5 in JSON. Of a detector or a segmentation network: boxes or classes, all by default.",
+        ),
+    ] = None,
+    score: Annotated[
+        float | None,
+        typer.Option("--score", min=0, max=1, help="Least score of a box; 0.2 by default."),
+    ] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-overlay",
+            metavar="OUT.png",
+            help="Draw boxes, or classes of pixels, on the picture.",
         ),
     ] = None,
     background: Background = None,
@@ -80,28 +92,36 @@ def run(
     force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
-    """Classify images, or run an array.
+    """Classify images, find boxes or classes of pixels in them, or run an array.
 
     Any number of images: they are read, run and shown a part at a time.
     """
     output = Output(json_to, force=force)
     logits_file = None if out is None else claimed(out, force=force)
+    overlay_file = None if overlay is None else claimed(overlay, force=force)
     from vitc.devices.named import needs_names
     from vitc.devices.source import refuse_external_data
 
     if needs_names(model, entry):
         refuse_external_data(model, allow_external_data)
-        for option, given in (("--topk", topk), ("--background", background)):
+        for option, given in (
+            ("--topk", topk),
+            ("--background", background),
+            ("--score", score),
+            ("--save-overlay", overlay),
+        ):
             if given is not None:
                 raise VitcError(
-                    f"{option} is for a network that classifies pictures, and {model} is none.",
+                    f"{option} is for a network that takes pictures, and {model} is none.",
                     f"Leave {option} away.",
                 )
         _run_named(
             model, inputs, logits_file, output, entry=entry, device=device, threads=threads, pin=pin
         )
         return
-    from vitc.devices.prediction import PredictOptions, stream, write_logits
+    from vitc.devices.picture_network import PredictOptions, open_network
+    from vitc.devices.prediction import classified, write_logits
+    from vitc.models.architectures.tasks import TaskConfig
     from vitc.models.picture import parse_colour
     from vitc.models.picture_files import counted
 
@@ -112,9 +132,25 @@ def run(
         background=None if background is None else parse_colour(background),
         pin=pin,
     )
+    network = open_network(model, inputs, options)
+    if isinstance(network.config, TaskConfig):
+        from vitc.cli.run_task import run_task
+
+        used = run_task(
+            network, model, output, topk=topk, score=score, maps=logits_file, overlay=overlay_file
+        )
+        if used < threads:
+            output.note(_capped(threads, used))
+        return
+    for option, only in (("--score", score), ("--save-overlay", overlay)):
+        if only is not None:
+            raise VitcError(
+                f"{option} is for a network that gives maps of a picture, and {model} is none.",
+                f"Leave {option} away.",
+            )
     with ExitStack() as stack:
         say = stack.enter_context(output.working(f"running {model}"))
-        streamed = stream(model, inputs, options)
+        streamed = classified(network)
         if streamed.left:
             output.note(f"left out: {counted(streamed.left)}")
         total = len(streamed.names)

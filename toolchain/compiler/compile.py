@@ -16,6 +16,7 @@ import onnx_ir as ir
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.described import write_description
+from vitc.compiler.extras import extras_of
 from vitc.compiler.fingerprint import compiler_fingerprint
 from vitc.compiler.integration import static_name, write_integration
 from vitc.compiler.link import (
@@ -294,9 +295,7 @@ class _Making:
         self._weights = collect_weights(self.program)
         tables = write_tables(self.program, self._weights, asked.batch, asked.machine)
         asked.dump("tables", tables)
-        # What runs over the extent of a run is a scan.
-        steps = [step for plan in self.program.values() for step in plan.steps]
-        search = any(step.over is not None for step in steps)
+        extras = extras_of(self.program)
         objects = link_library(
             self.work,
             self.built / LIBRARY,
@@ -305,14 +304,15 @@ class _Making:
             self._weights.data,
             asked.machine,
             write_description(self._read.facts.preprocessing, self._read.facts.labels),
-            search=search,
+            more=[each.source for each in extras],
         )
         prefix = asked.symbol_prefix
         if prefix:
             prefix_symbols(objects, prefix)
         archive(self.work, objects, self.built / static_name(prefix))
+        headers = [each.header for each in extras]
         write_integration(
-            self.built, runtime_sources(), asked.machine, prefix, LIBRARY, search=search
+            self.built, runtime_sources(), asked.machine, prefix, LIBRARY, more=headers
         )
 
     def choose_self_test(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,9 @@ from typing import Final
 from vitc.compiler.symbol_prefix import prefixed_header
 from vitc.targets.table import Target
 
-__all__ = ["HEADER", "SEARCH_HEADER", "WRAPPER", "static_name", "write_integration"]
+__all__ = ["HEADER", "WRAPPER", "static_name", "write_integration"]
 
 HEADER: Final = "vitc_model.h"
-SEARCH_HEADER: Final = "vitc_search.h"
 WRAPPER: Final = "vitc_model.hpp"
 
 _PKG_CONFIG: Final = """\
@@ -59,7 +59,7 @@ def write_integration(
     prefix: str,
     shared: str,
     *,
-    search: bool = False,
+    more: Sequence[str] = (),
 ) -> None:
     """Write headers and the files of pkg-config and CMake into an artefact.
 
@@ -70,17 +70,19 @@ def write_integration(
         prefix: Of the symbols of the static library; empty for the usual ones. With one, that
             library is what programs link: two shared ones of a name do not fit into one program.
         shared: File name of the shared library.
-        search: Whether the libraries search indices too.
+        more: Headers of what the libraries do beside running.
     """
     texts = {
         name: (sources / name).read_text(encoding="utf-8")
-        for name in (HEADER, WRAPPER, *([SEARCH_HEADER] if search else []))
+        for name in (HEADER, WRAPPER, *more)
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     static = ("STATIC", static_name(prefix), "INTERFACE_LINK_LIBRARIES Threads::Threads")
     if prefix:
-        declared = prefixed_header(texts[HEADER], prefix, texts.get(SEARCH_HEADER, ""))
+        declared = prefixed_header(
+            texts[HEADER], prefix, {name: texts[name] for name in more}
+        )
         (folder / f"{prefix}.h").write_text(declared, encoding="utf-8")
         made = {f"{prefix}::model": static}
     else:

@@ -34,7 +34,13 @@ __all__ = [
 
 LIBRARY = "libvitc_model.so"
 RUNNER = "vitc-run"
-RUNNER_SOURCES = ("vitc_run.c", "vitc_arrays.c", "vitc_self_test.c", "vitc_loader.c")
+RUNNER_SOURCES = (
+    "vitc_run.c",
+    "vitc_arrays.c",
+    "vitc_boxes.c",
+    "vitc_self_test.c",
+    "vitc_loader.c",
+)
 """What the runner is linked of, below `runtime_sources`."""
 TVM_SOURCE = "vitc_tvm.c"
 """The entry for TVM; a static library has none, since TVM could not load it."""
@@ -162,7 +168,7 @@ def link_library(
     target: Target,
     description: str = UNDESCRIBED,
     *,
-    search: bool = False,
+    more: Sequence[str] = (),
 ) -> list[Path]:
     """Link the standalone library.
 
@@ -174,7 +180,7 @@ def link_library(
         weights: Read-only data.
         target: Machine.
         description: C text of what the model says of its pictures and classes.
-        search: Whether it searches indices too (vitc_search.h).
+        more: Sources of what it does beside running, below `runtime_sources`.
 
     Returns:
         Objects of the interface and all that is behind it, in `folder`.
@@ -185,9 +191,7 @@ def link_library(
     (folder / "weights.S").write_text(WEIGHTS_ASSEMBLY.format(alignment=64, name="weights.bin"))
     (folder / "exports.map").write_text(_EXPORTS)
     sources = runtime_sources()
-    inputs = [*(str(sources / name) for name in LIBRARY_SOURCES), *_GENERATED]
-    if search:
-        inputs.append(str(sources / "vitc_search.c"))
+    inputs = [*(str(sources / name) for name in (*LIBRARY_SOURCES, *more)), *_GENERATED]
     of_tvm = [str(sources / TVM_SOURCE)]
     code = [*_STRICT, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", f"-I{sources}"]
     link = [

@@ -126,21 +126,22 @@ def _rename(data: bytearray, names: Mapping[str, str]) -> None:
     data += strings
 
 
-def prefixed_header(header: str, prefix: str, search: str = "") -> str:
+def prefixed_header(header: str, prefix: str, more: Mapping[str, str] | None = None) -> str:
     """The C header that declares the functions of vitc_model.h by their other names.
 
     Args:
         header: Text of vitc_model.h, which keeps types and constants.
         prefix: Of the names.
-        search: Text of vitc_search.h, if the library searches indices.
+        more: Texts of the other headers by their file names; each includes vitc_model.h.
     """
     functions = _FUNCTION.findall(header)
-    every = (*functions, *_FUNCTION.findall(search))
+    others = more or {}
+    every = (*functions, *(found for text in others.values() for found in _FUNCTION.findall(text)))
     guard = f"VITC_MODEL_OF_{prefix.upper()}_H"
     declared = "\n".join(
         f"VITC_API {kind}{prefix}_{name}{parameters};" for kind, name, parameters in every
     )
-    include = '#include "vitc_search.h"' if search else '#include "vitc_model.h"'
+    include = "\n".join(f'#include "{name}"' for name in others or ("vitc_model.h",))
     table = ", ".join(f"{prefix}_{name}" for _, name, _ in functions)
     return f"""\
 /* vitc: the functions of lib{prefix}.a, each as the one of vitc_model.h that has its name. */

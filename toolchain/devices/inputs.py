@@ -31,11 +31,13 @@ class Inputs:
         part: Reads images start to end: float32 [end - start, 3, H, W], normalised. Raises a
             `VitcError` that names what is wrong with one of them.
         left: What lies in folders that were given and is no picture, and how often.
+        files: The pictures; none of an array.
     """
 
     names: Sequence[str]
     part: Callable[[int, int], NDArray[np.float32]]
     left: Mapping[str, int] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -153,4 +155,4 @@ def _pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> Inputs:
         pixels = np.stack([preprocessing.read(file) for file in files[start:end]])
         return preprocessing.normalise(pixels)
 
-    return Inputs(tuple(str(file) for file in files), part, left)
+    return Inputs(tuple(str(file) for file in files), part, left, files)

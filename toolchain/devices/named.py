@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vitc.devices.device import DeviceRun, RunRequest
 from vitc.devices.table import parse_device
 from vitc.errors import VitcError
+from vitc.names import TASKS
 from vitc.runtime.artefact import Artefact
 
 __all__ = ["needs_names", "run_named"]
@@ -19,6 +20,8 @@ __all__ = ["needs_names", "run_named"]
 
 def needs_names(model: Path, entry: str | None = None) -> bool:
     """Whether something is an artefact whose inputs have to be named.
+
+    That of a classifier or of a network of a task takes pictures.
 
     Args:
         model: An artefact folder or an ONNX file.
@@ -34,7 +37,8 @@ def needs_names(model: Path, entry: str | None = None) -> bool:
             )
         return False
     chosen = Artefact.open(model, verify=False).at(entry)
-    return entry is not None or chosen.entry.classifier is None
+    pictures = chosen.manifest.config.get("arch") in TASKS.known
+    return entry is not None or (chosen.entry.classifier is None and not pictures)
 
 
 def run_named(

@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitc.devices.device import RunRequest
-from vitc.devices.inputs import read_inputs
-from vitc.devices.machine import usable_cores
-from vitc.devices.source import Description, refuse_external_data
-from vitc.devices.table import parse_device
-from vitc.errors import VitcError
-from vitc.models.picture import Colour
-from vitc.runtime.artefact import Artefact
+from vitc.devices.picture_network import Inputs, PictureNetwork, PredictOptions, open_network
 
 __all__ = [
-    "PredictOptions",
     "Prediction",
     "PredictionStream",
     "Ranked",
+    "classified",
     "predict",
     "stream",
     "write_logits",
 ]
 
-Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
-
-_BYTES: Final = 32 << 20
-"""Of images that a process is started for: the start takes 10 ms."""
-
-_REMOTE_BYTES: Final = 256 << 20
-"""Of images that a connection is opened for: that takes seconds."""
-
-_ONNX_BYTES: Final = 8 << 20
-"""Of images in one run of ONNX Runtime, which keeps the activations of all of them."""
-
-_MOST_IMAGES: Final = 4096
-
 _SHOWN: Final = 3
 """Images in the short form of a prediction."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How to run.
-
-    Attributes:
-        threads: Threads of the library or of ONNX Runtime.
-        device: Where an artefact runs, as behind ``--device``.
-        allow_external_data: Whether an ONNX file keeps data in other files of its folder.
-        background: Colour below transparent pixels, if not what the network was trained with.
-        pin: Whether to bind each thread of an artefact to a processor of its own.
-    """
-
-    threads: int = 1
-    device: str = "local"
-    allow_external_data: bool = False
-    background: Colour | None = None
-    pin: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,59 +119,23 @@ def stream(
     Raises:
         VitcError: If the model does not fit, or an input is not there.
     """
-    chosen = options or PredictOptions()
-    path = Path(model)
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    paths = [Path(entry) for entry in given]
-    if chosen.background is not None and any(entry.suffix == ".npy" for entry in paths):
-        raise VitcError(
-            "A background is for pictures, and an array is none.", "Leave --background away."
-        )
-    if path.is_dir():
-        refuse_external_data(path, chosen.allow_external_data)
-        artefact = Artefact.open(path)
-        description = Description.of_artefact(artefact)
-        device = parse_device(chosen.device)
-        room, step = (_REMOTE_BYTES if device.remote else _BYTES), artefact.batch
-        threads = chosen.threads if device.remote else min(chosen.threads, len(usable_cores()))
-        request = RunRequest(threads=threads, pin=chosen.pin)
+    return classified(open_network(model, inputs, options))
 
-        def run(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-            done = device.run(artefact, pixels, request)
-            return done.logits, done.threads or threads
-    else:
-        if chosen.device != "local":
-            raise VitcError(
-                f"An ONNX file runs in ONNX Runtime on this machine, not on {chosen.device!r}.",
-                "Compile it, and run the artefact there.",
-            )
-        if chosen.pin:
-            raise VitcError(
-                "ONNX Runtime places its threads itself.", "Leave --pin away, or run an artefact."
-            )
-        from vitc.onnx_files import load_onnx, run_with_taps, session
 
-        graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)
-        description = Description.of_onnx(path, facts)
-        threads = min(chosen.threads, len(usable_cores()))
-        opened = session(graph, ["logits"], threads, confined=True)
-        room, step = _ONNX_BYTES, 1
+def classified(network: PictureNetwork) -> PredictionStream:
+    """Run a classifier that was opened with its inputs, a part at a time.
 
-        def run(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-            return run_with_taps(opened, pixels)["logits"], threads
-
-    shown = description.preprocessing.on(chosen.background)
-    read = read_inputs(paths, description.config, shown)
-    count = max(1, room // (math.prod(description.config.input_shape) * 4))
-    size = min(_MOST_IMAGES, step * max(1, count // step))
+    Args:
+        network: Of `open_network`.
+    """
 
     def parts() -> Iterator[Prediction]:
-        for names, pixels in read.batches(size):
-            logits, used = run(pixels)
-            yield Prediction(tuple(names), logits, description.labels, used)
+        for names, pixels in network.inputs.batches(network.together):
+            outputs, used = network.run(pixels)
+            yield Prediction(tuple(names), next(iter(outputs.values())), network.labels, used)
 
-    classes = description.config.classes
-    return PredictionStream(read.names, description.labels, classes, read.left, parts())
+    read = network.inputs
+    return PredictionStream(read.names, network.labels, network.config.classes, read.left, parts())
 
 
 def predict(

@@ -67,6 +67,25 @@ class Placement:
         found: NDArray[np.float64] = boxes * self._scale - np.tile(self.corner, 2)
         return found
 
+    def mask_on_picture(self, mask: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Classes of the input's pixels [h, w] as those of the picture's; -1 beside the input."""
+        places = []
+        for axis, side in enumerate(mask.shape):
+            own, resized, corner = (
+                each[1 - axis] for each in (self.picture, self.resized, self.corner)
+            )
+            at = np.floor((np.arange(own) + 0.5) * resized / own - corner).astype(np.int64)
+            places.append(np.where((at >= 0) & (at < side), at, side))
+        bordered = np.pad(mask, ((0, 1), (0, 1)), constant_values=-1)
+        found: NDArray[np.int64] = bordered[np.ix_(*places)]
+        return found
+
+    def on_picture(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes x0, y0, x1, y1 [.., 4] of the input as pixels of the picture, cut where it ends."""
+        found = (boxes.astype(np.float64) + np.tile(self.corner, 2)) / self._scale
+        inside: NDArray[np.float64] = np.clip(found, 0, np.tile(self.picture, 2))
+        return inside.astype(np.float32)
+
     @property
     def _scale(self) -> NDArray[np.float64]:
         scale: NDArray[np.float64] = np.tile(np.divide(self.resized, self.picture), 2)
@@ -182,14 +201,18 @@ class Preprocessing:
         rgb = read_picture(path, self.background)
         return np.asarray(self._cropped(rgb, os.fspath(path)))
 
-    def crop_centre(self, image: Image.Image) -> Image.Image:
+    def crop_centre(self, image: Image.Image, name: str = "The image") -> Image.Image:
         """The upright RGB image of the crop's size that `apply` normalises.
+
+        Args:
+            image: Any image of Pillow whose pixels have a range.
+            name: What to call it in an error.
 
         Raises:
             VitcError: If its pixels have no stated range, or the image is so long and narrow that
                 resizing it takes a gigabyte.
         """
-        return self._cropped(upright_rgb(image, self.background), "The image")
+        return self._cropped(upright_rgb(image, self.background), name)
 
     def placement(self, width: int, height: int) -> Placement:
         """Where the crop of a picture of that size lies, in pixels."""

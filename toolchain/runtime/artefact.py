@@ -50,7 +50,7 @@ def _reopen(path: str, identity: str, chosen: str | None) -> Artefact:
 def own_files(folder: Path) -> set[str]:
     """Names of the files of an artefact, of any version, damaged or not."""
     names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
-    names.add("vitc_search.h")
+    names |= {"vitc_search.h", "vitc_detect.h"}
     names |= {"libvitc_model.a", "vitc_model.hpp", "vitc_model.pc", "vitcConfig.cmake"}
     names |= {path.name for path in folder.glob("self_test.*")}
     try:

@@ -6,7 +6,7 @@ could round otherwise. Boxes are x0, y0, x1, y1 in pixels of the network's input
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.errors import VitcError
+from vitc.names import BRANCHES
 
-__all__ = ["DecodeOptions", "Detections", "decode"]
+__all__ = ["MOST", "DecodeOptions", "Detections", "decode", "strides_of"]
+
+MOST: Final = 100
+"""Boxes of an image, if nothing else is said."""
 
 _HALF: Final = np.float32(0.5)
 
@@ -38,7 +42,7 @@ class DecodeOptions:
     score: float = 0.05
     overlap: float = 0.6
     candidates: int = 1000
-    most: int = 100
+    most: int = MOST
 
     def __post_init__(self) -> None:
         for name in ("score", "overlap"):
@@ -65,6 +69,19 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+def strides_of(outputs: Collection[str]) -> tuple[int, ...]:
+    """Strides of the levels whose maps these outputs are, the finest first; none if they are not.
+
+    Args:
+        outputs: Names of all outputs of a network.
+    """
+    first = f"{BRANCHES[0]}_"
+    told = [name.removeprefix(first) for name in outputs if name.startswith(first)]
+    strides = sorted(int(text) for text in told if text.isdecimal() and text.isascii())
+    wanted = {f"{branch}_{stride}" for branch in BRANCHES for stride in strides}
+    return tuple(strides) if wanted == set(outputs) and 0 not in strides else ()
 
 
 def decode(

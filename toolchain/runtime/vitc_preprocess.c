@@ -102,12 +102,8 @@ static void look(const windows *made, int32_t filter, int32_t from, int32_t to, 
   else weigh(made, filter, from, to, begin, begin + count, room);
 }
 
-vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input) {
+vitc_status vitc_place(int32_t height, int32_t width, vitc_placement *placed) {
   const vitc_preprocessing *how = &vitc_model_preprocessing;
-  if (!how->height) return VITC_ERROR_PORT;
-  if (!rgb || !input || height < 1 || width < 1 || height > LONGEST_SIDE || width > LONGEST_SIDE) return VITC_ERROR_ARGUMENT;
-  if (!stride) stride = 3 * (size_t)width;
-  if (stride < 3 * (size_t)width) return VITC_ERROR_ARGUMENT;
   /* The shorter side is exact, the longer one truncated. */
   int64_t tall = how->resize_height, broad = how->resize_width;
   if ((int64_t)width * how->resize_height >= (int64_t)height * how->resize_width)
@@ -115,7 +111,21 @@ vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, s
   else
     tall = (int64_t)((double)(broad * height) / width);
   if (tall * broad > MOST_PIXELS) return VITC_ERROR_ARGUMENT;
-  int32_t rows = how->height, columns = how->width, high = (int32_t)tall, wide = (int32_t)broad;
+  *placed = (vitc_placement){(int32_t)tall, (int32_t)broad, margin((int32_t)tall, how->height),
+                             margin((int32_t)broad, how->width)};
+  return VITC_OK;
+}
+
+vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input) {
+  const vitc_preprocessing *how = &vitc_model_preprocessing;
+  if (!how->height) return VITC_ERROR_PORT;
+  if (!rgb || !input || height < 1 || width < 1 || height > LONGEST_SIDE || width > LONGEST_SIDE) return VITC_ERROR_ARGUMENT;
+  if (!stride) stride = 3 * (size_t)width;
+  if (stride < 3 * (size_t)width) return VITC_ERROR_ARGUMENT;
+  vitc_placement placed;
+  vitc_status status = vitc_place(height, width, &placed);
+  if (status) return status;
+  int32_t rows = how->height, columns = how->width, high = placed.height, wide = placed.width;
   int32_t most_x = most_weights(how->filter, width, wide), most_y = most_weights(how->filter, height, high);
   size_t row_bytes = 3 * (size_t)columns, room = (size_t)(most_x > most_y ? most_x : most_y);
   size_t numbers = words(columns, most_x) + words(rows, most_y);
@@ -128,8 +138,8 @@ vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, s
   windows x, y;
   place(&x, integers, columns, most_x);
   place(&y, integers + words(columns, most_x), rows, most_y);
-  look(&x, how->filter, width, wide, margin(wide, columns), columns, doubles);
-  look(&y, how->filter, height, high, margin(high, rows), rows, doubles);
+  look(&x, how->filter, width, wide, placed.left, columns, doubles);
+  look(&y, how->filter, height, high, placed.top, rows, doubles);
 
   int32_t from = y.first[0], to = y.first[rows - 1] + y.count[rows - 1];
   for (int32_t row = from; row < to; row++) {

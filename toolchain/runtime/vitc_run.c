@@ -23,10 +23,12 @@ static const char usage[] =
     "\n"
     "  vitc-run INPUT.npy OUTPUT.npy [OPTIONS]   fp32 [images, channels, height, width], normalised, to logits\n"
     "  vitc-run --input NAME=FILE.npy .. --output NAME=FILE.npy .. [OPTIONS]   the same by the names of ports\n"
+    "  vitc-run PICTURE.ppm --boxes [OPTIONS]    print the boxes that a detector finds in a picture, in pixels of it\n"
     "  vitc-run --self-test [OPTIONS]            verify the library, and compare every layer of a stored image\n"
     "\n"
     "  --input NAME=FILE   array of an input; each input once\n"
     "  --output NAME=FILE  where an output is written; those that are not named are not\n"
+    "  --score S        least score of a box that is printed (0.2)\n"
     "  --entry NAME     another program of the library than its first\n"
     "  --threads T      threads, 1 to 64 (1); never more than the processors that it may use\n"
     "  --pin            bind each thread to a processor of its own\n"
@@ -91,6 +93,7 @@ typedef struct {
   void (*get_info)(vitc_info *);
   void (*destroy)(vitc_model *);
   const char *(*status_text)(vitc_status);
+  detector boxes;
 } api;
 
 static void *need(const vitc_library *library, const char *name) {
@@ -112,6 +115,9 @@ static api load(const char *path, const char *digest) {
   *(void **)&result.get_info = need(library, "vitc_get_info");
   *(void **)&result.destroy = need(library, "vitc_destroy");
   *(void **)&result.status_text = need(library, "vitc_status_text");
+  *(void **)&result.boxes.detect = vitc_library_symbol(library, "vitc_detect");
+  *(void **)&result.boxes.label = vitc_library_symbol(library, "vitc_label");
+  result.boxes.status_text = result.status_text;
   return result;
 }
 
@@ -212,6 +218,13 @@ static int32_t number(const char *option, const char *text, int32_t low, int32_t
   return (int32_t)value;
 }
 
+static float share(const char *option, const char *text) {
+  char *end;
+  float value = strtof(text, &end);
+  if (!*text || *end || !(value >= 0.0f && value <= 1.0f)) die("%s wants a number from 0 to 1", option);
+  return value;
+}
+
 static void pin_to_first_cpu(void) {
   cpu_set_t allowed, own;
   CPU_ZERO(&own);
@@ -306,6 +319,8 @@ int main(int argc, char **argv) {
   const char *paths[2] = {NULL, NULL}, *trace_path = NULL, *digests_path = NULL, *library_path = NULL, *entry = NULL;
   const char *named[2 * VITC_MAX_PORTS];
   int32_t threads = 1, repeat = 1, warmup = 0, positional = 0, profiled = 0, tested = 0, pinned = 0, files = 0;
+  int32_t boxes = 0;
+  float score = 0.2f;
   int outputs[2 * VITC_MAX_PORTS];
   uint32_t flags = 0;
   for (int i = 1; i < argc; i++) {
@@ -316,6 +331,7 @@ int main(int argc, char **argv) {
     else if (strcmp(option, "--oversubscribe") == 0) flags |= VITC_OVERSUBSCRIBE;
     else if (strcmp(option, "--profile") == 0) profiled = 1;
     else if (strcmp(option, "--self-test") == 0) tested = 1;
+    else if (strcmp(option, "--boxes") == 0) boxes = 1;
     else if (i + 1 >= argc) die("%s is not an option or wants a value", option);
     else if (strcmp(option, "--input") == 0 || strcmp(option, "--output") == 0) {
       if (files == 2 * VITC_MAX_PORTS) die("more arrays than a model has ports");
@@ -323,6 +339,7 @@ int main(int argc, char **argv) {
       named[files++] = argv[++i];
     }
     else if (strcmp(option, "--entry") == 0) entry = argv[++i];
+    else if (strcmp(option, "--score") == 0) score = share(option, argv[++i]);
     else if (strcmp(option, "--threads") == 0) threads = number(option, argv[++i], 1, VITC_MAX_THREADS);
     else if (strcmp(option, "--repeat") == 0) repeat = number(option, argv[++i], 1, 1000000);
     else if (strcmp(option, "--warmup") == 0) warmup = number(option, argv[++i], 0, 1000000);
@@ -332,7 +349,8 @@ int main(int argc, char **argv) {
     else if (strcmp(option, "--sys") == 0) sys_path = argv[++i];
     else die("%s is not an option", option);
   }
-  if (tested ? positional || files : positional != (files ? 0 : 2))
+  if (boxes && (tested || files || positional != 1 || entry)) die("--boxes wants one PICTURE.ppm; see vitc-run --help");
+  if (!boxes && (tested ? positional || files : positional != (files ? 0 : 2)))
     die("wanted INPUT.npy OUTPUT.npy, or each by its name, or --self-test alone; see vitc-run --help");
 
   char beside[PATH_BYTES], recorded[SHA256_TEXT];
@@ -354,6 +372,15 @@ int main(int argc, char **argv) {
   if (run.info.abi_version != VITC_ABI_VERSION)
     die("%s has interface version %u, this runner wants %u", library_path, (unsigned)run.info.abi_version,
         (unsigned)VITC_ABI_VERSION);
+  const vitc_options options = {sizeof options, threads, flags};
+  if (boxes) {
+    if (!run.functions.boxes.detect) die("%s finds no boxes: --boxes is for a detector", library_path);
+    vitc_status made = run.functions.create_with(&options, &run.model);
+    if (made) die("%s", run.functions.status_text(made));
+    print_boxes(&run.functions.boxes, run.model, paths[0], score);
+    run.functions.destroy(run.model);
+    return 0;
+  }
   find_entry(&run, entry);
   int32_t inputs = run.entry.inputs, given = run.entry.ports - inputs;
   if (positional && (inputs != 1 || given != 1))
@@ -368,7 +395,6 @@ int main(int argc, char **argv) {
   if (!latencies || !step_times) die("not enough memory");
 
   /* Workers choose their own processor among those allowed, so they are made before this thread is pinned. */
-  const vitc_options options = {sizeof options, threads, flags};
   vitc_status status = run.functions.create_with(&options, &run.model);
   if (status) die("%s", run.functions.status_text(status));
   if (pinned) pin_to_first_cpu();

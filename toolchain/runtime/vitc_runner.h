@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vitc_detect.h"
 #include "vitc_model.h"
 #include "vitc_sha256.h"
 
@@ -56,5 +57,16 @@ char *self_test_path(const char *library, const char *kind, int32_t number, int3
 
 /* Compare with what ONNX Runtime gave when the model was compiled; the largest difference of a float. */
 float compare_outputs(const char *path, const port_array *found, int64_t images);
+
+/* vitc_boxes.c: what a library with a detector has beside the rest; `detect` is null in others. */
+typedef struct {
+  vitc_status (*detect)(vitc_model *, const uint8_t *, int32_t, int32_t, size_t, const vitc_detect_options *, vitc_box *,
+                        int32_t, int32_t *);
+  const char *(*label)(int32_t);
+  const char *(*status_text)(vitc_status);
+} detector;
+
+/* Print the boxes of a picture in a PPM file as JSON, those whose score is larger than `score`. */
+void print_boxes(const detector *found, vitc_model *model, const char *path, float score);
 
 #endif

@@ -12,11 +12,9 @@ from vitc.models.architectures.tasks import DetectionConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
 from vitc.models.tasks.network import Inner, TaskNetwork
+from vitc.names import BRANCHES
 
-__all__ = ["BRANCHES", "Detector"]
-
-BRANCHES: Final = ("classes", "boxes", "centreness")
-"""What each level has a map of; an output is called ``BRANCH_STRIDE``."""
+__all__ = ["Detector"]
 
 _PRIOR: Final = 0.01
 """Probability that a place begins with (focal loss, Lin et al. 2017)."""

@@ -20,7 +20,7 @@ __all__ = ["draw_boxes", "draw_masks"]
 _SIDE: Final = 256
 _COLUMNS: Final = 2
 _GAP: Final = 6
-_SCORE: Final = 0.3
+_SCORE: Final = 0.2
 """Least score of a box that is drawn."""
 
 

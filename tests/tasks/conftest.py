@@ -1,0 +1,3 @@
+from tests.cli.conftest import vitc
+
+__all__ = ["vitc"]
