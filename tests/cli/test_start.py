@@ -58,6 +58,34 @@ def test_the_table_of_models_imports_no_framework() -> None:
     assert "deit-small" in text
 
 
+def test_compiling_imports_no_pytorch(built, tmp_path) -> None:
+    loaded, _ = loaded_by("compile", str(built.onnx), "--out", str(tmp_path / "m"))
+
+    assert "tvm" in loaded
+    assert not {"torch", "onnxscript"} & set(loaded)
+
+
+@pytest.mark.parametrize("what", ["onnx", "artefact"])
+def test_inspecting_what_was_exported_imports_no_compiler(built, what) -> None:
+    loaded, text = loaded_by("inspect", str(getattr(built, what)))
+
+    assert not {"torch", "tvm", "onnxscript"} & set(loaded)
+    assert "fp MACs" in text
+
+
+def test_pytorch_can_be_imported_after_a_tvm_that_went_without() -> None:
+    code = (
+        "import sys; from vitc.cli.tvm_alone import import_tvm_alone; import_tvm_alone(); "
+        "assert 'tvm' in sys.modules and 'torch' not in sys.modules; "
+        "import torch; print(int(torch.ones(3).sum()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
+    )
+
+    assert done.stdout.strip() == "3"
+
+
 def test_importing_vitc_imports_no_framework() -> None:
     code = f"import sys, vitc; print([n for n in {HEAVY!r} if n in sys.modules])"
     done = subprocess.run(

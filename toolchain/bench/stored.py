@@ -8,7 +8,6 @@ from typing import Final
 
 import onnx_ir as ir
 
-from vitc.compiler.pipeline import make_plan
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY
 from vitc.errors import VitcError
 from vitc.models.account import Account, LayerAccount
@@ -51,6 +50,9 @@ def planned(model: ir.Model, facts: ModelFacts) -> list[Work]:
             f"has format {facts.form}.",
             "Export it with --format packed as well, and inspect that.",
         )
+    # It brings TVM, which accounts of everything else do without.
+    from vitc.compiler.pipeline import make_plan
+
     steps = make_plan(model, find(_ANY_TARGET), tap_names(model)).steps
     return [Work(s.tap, s.layer, s.cost.binary, s.cost.fp) for s in steps]
 

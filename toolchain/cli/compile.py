@@ -9,6 +9,7 @@ import typer
 
 from vitc.cli.options import AllowExternalData, Force, SkipCheck, existing
 from vitc.cli.output import Output, megabytes
+from vitc.cli.tvm_alone import import_tvm_alone
 from vitc.errors import VitcError
 from vitc.outputs import check_folder, prepare_folder
 
@@ -106,6 +107,7 @@ def compile_(
     from vitc.api import CompileOptions
     from vitc.api import compile as compile_file
 
+    import_tvm_alone()
     output = Output()
     options = CompileOptions(
         target=target,

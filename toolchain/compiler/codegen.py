@@ -34,7 +34,8 @@ def lower(kernels: Sequence[Kernel], target: Target, dump: Dump | None = None) -
     Args:
         kernels: Kernels with distinct symbols.
         target: Machine.
-        dump: Called with a phase's name and its text, for `--dump-ir`.
+        dump: Called with a phase's name and its text, for `--dump-ir`; None to make no texts, which
+            take as long as the object.
 
     Returns:
         The lowered module.

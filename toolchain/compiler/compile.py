@@ -58,18 +58,15 @@ Check = Callable[[Artefact], dict[str, Any] | str]
 
 
 class _Dump:
-    """Writes each phase's text into a folder, numbered in order; does nothing without a folder."""
+    """Writes each phase's text into a folder, numbered in order."""
 
-    def __init__(self, folder: Path | None, force: bool) -> None:
+    def __init__(self, folder: Path, force: bool) -> None:
         self._folder = folder
         self._force = force
         self._count = 0
-        if folder is not None:
-            prepare_folder(folder, force=force)
+        prepare_folder(folder, force=force)
 
     def __call__(self, phase: str, text: str) -> None:
-        if self._folder is None:
-            return
         suffix = {"assembly": "s", "tables": "c"}.get(phase, "txt")
         file = self._folder / f"{self._count:02d}-{phase}.{suffix}"
         write_file(file, text, force=self._force)
@@ -126,7 +123,7 @@ def compile_model(
     if symbol_prefix:
         check_prefix(symbol_prefix)
     with claim_folder(out, marker=MANIFEST, force=force, parts=own_files) as output:
-        dump = _Dump(None if dump_ir is None else Path(dump_ir), force)
+        dump = None if dump_ir is None else _Dump(Path(dump_ir), force)
         request = _Request(
             onnx,
             machine,
@@ -154,7 +151,7 @@ class _Request:
     tiles: Mapping[str, Tile]
     symbol_prefix: str
     progress: Progress
-    dump: _Dump
+    dump: Dump | None
 
 
 def _compile(request: _Request, output: FolderOutput) -> None:
@@ -280,8 +277,11 @@ class _Making:
 
     def place(self) -> None:
         """Give buffers their places in the workspace."""
+        dump = self._request.dump
         for plan in self.program.values():
-            self._request.dump("relax-planned", plan_workspace(plan).script())
+            planned = plan_workspace(plan)
+            if dump is not None:
+                dump("relax-planned", planned.script())
 
     def generate(self) -> None:
         """Make objects of the kernels."""
@@ -294,7 +294,8 @@ class _Making:
         asked = self._request
         self._weights = collect_weights(self.program)
         tables = write_tables(self.program, self._weights, asked.batch, asked.machine)
-        asked.dump("tables", tables)
+        if asked.dump is not None:
+            asked.dump("tables", tables)
         extras = extras_of(self.program)
         objects = link_library(
             self.work,

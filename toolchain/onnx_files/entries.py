@@ -18,7 +18,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitc.dialect.entries import Entries, Scan
 from vitc.dialect.metadata import ENTRIES_KEY
-from vitc.dialect.scan_graph import scan_graph
 from vitc.errors import VitcError
 
 __all__ = [
@@ -129,6 +128,9 @@ def scan_of(query: ir.Model, documents: ir.Model) -> ir.Model:
             f"Texts have vectors of {d} bits and images of {width}, so none can be scored.",
             "Export towers that were trained together.",
         )
+    # It brings onnxscript, which reading a file does without.
+    from vitc.dialect.scan_graph import scan_graph
+
     return scan_graph(a, b, d)
 
 
