@@ -137,6 +137,32 @@ def test_signs_of_windows_are_made_as_floats_lie_and_thresholds_with_them():
     assert np.array_equal(order.rows[..., 0], ORDER)
 
 
+def test_signs_of_some_rows_that_are_turned_are_made_of_the_rows():
+    # Spatial interaction of the tokens before the codes.
+    theta = np.random.default_rng(2).standard_normal((5, 1)).astype(np.float32)
+    nodes = [
+        ("Slice", ["x", "from", "to", "one"], "some", {}),
+        ("Transpose", ["some"], "turned", {"perm": (0, 2, 1)}),
+        ("vitc.Binarize", ["turned", "theta", "no"], "bits", {}),
+        ("vitc.PackBits", ["bits"], "packed", {"k": 7}),
+        ("Slice", ["x", "from", "to", "one"], "residual", {}),
+        ("vitc.BinaryLinearResidual", ["packed", "w", "s", "s", "g", "residual"], "y", {"k": 7}),
+    ]
+    constants = {"theta": theta, "from": sizes(2), "to": sizes(9), "one": sizes(1)}
+    constants |= {"w": np.zeros((7, 1), np.uint8), "s": np.ones(7, np.float32)}
+    constants |= {"g": np.ones((5, 1), np.float32)}
+    nodes[-1][3]["transposed"] = 1
+    sign, reader = ordered(["images", 16, 5], nodes, constants, ("bits",)).ops
+    read, seen = sign.use(0), reader.use(0)
+    assert np.array_equal(read.elements, np.arange(80).reshape(16, 5)[2:9])
+    assert np.array_equal(apply_views(np.arange(80).reshape(16, 5), read.views), read.elements)
+    assert np.array_equal(np.broadcast_to(sign.constant(1), (7, 5)), theta.T.repeat(7, 0))
+    assert np.array_equal(seen.elements, np.arange(35).reshape(7, 5).T)
+    ((name, views),) = sign.output.taps
+    assert name == "bits"
+    assert np.array_equal(apply_views(np.arange(35).reshape(7, 5), views), seen.elements)
+
+
 def test_a_sum_of_windows_is_the_stream_again():
     # The product's rows are added to the rows of the stream that the windows name.
     nodes = [

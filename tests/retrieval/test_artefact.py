@@ -13,15 +13,32 @@ from vitc.errors import VitcError
 from vitc.models.checkpoint import load, save
 from vitc.retrieval.encoder import Encoder, open_encoder
 
+CODES = {"base": 0, "inflate": 3, "fast": 0}
 
-@pytest.fixture(scope="module", params=["base", "fast"])
-def pair(request, tmp_path_factory) -> tuple[Encoder, Encoder]:
+
+@pytest.fixture(scope="module", params=CODES)
+def made(request, tmp_path_factory) -> Path:
+    """Folder of towers and what they were exported to."""
     folder: Path = tmp_path_factory.mktemp("towers")
-    save(towers(request.param, 5), folder / "m.safetensors")
+    save(towers(request.param, 5, codes=CODES[request.param]), folder / "m.safetensors")
     quick = api.ExportOptions(check=False)
     api.export(load(folder / "m.safetensors"), folder / "m.onnx", quick)
-    api.compile(folder / "m.onnx", folder / "m", api.CompileOptions(check=False))
-    return open_encoder(folder / "m.safetensors"), open_encoder(folder / "m")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(made) -> tuple[Encoder, Encoder]:
+    api.compile(made / "m.onnx", made / "m", api.CompileOptions(check=False))
+    return open_encoder(made / "m.safetensors"), open_encoder(made / "m")
+
+
+def test_towers_of_every_mode_are_their_file_on_arm(made, tmp_path, need_emulator):
+    need_emulator("aarch64")
+    artefact = api.compile(made / "m.onnx", tmp_path / "m", api.CompileOptions(target="arm"))
+    checked = artefact.manifest.check
+    assert isinstance(checked, dict), checked
+    assert checked["device"] == "qemu"
+    assert checked["equal"]
 
 
 def test_vectors_of_the_artefact_are_those_of_the_checkpoint(pair):

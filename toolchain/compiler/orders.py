@@ -6,11 +6,14 @@ order; a tap on a view belongs to that value.
 
 A view that keeps all elements moves on through an operator that maps them one by one: what behind a
 convolution works on channels first works on rows x channels instead, and bits are made of floats as
-they lie. A sum of a view of the residual stream (windows of it) and a product is written through
+they lie. Where the view takes some rows and turns them, bits are made of these rows, and the turn
+follows. A sum of a view of the residual stream (windows of it) and a product is written through
 that view: its value is the stream again, and what comes after it reads through the view.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,10 +34,14 @@ from vitc.targets.layouts.views import View, apply_views
 __all__ = ["orders"]
 
 
+Readers = Mapping[Value, Sequence[Op]]
+
+
 def orders(graph: Graph) -> Graph:
     """Take the views out of a graph."""
     through: dict[Value, Use] = {}
     ops: list[Op] = []
+    readers = graph.readers()
 
     def resolved(read: Input) -> Input:
         return through.get(read.value, read) if isinstance(read, Use) else read
@@ -47,12 +54,12 @@ def orders(graph: Graph) -> Graph:
             use = _joined(list(op.uses), len(op.output.shape), op.attributes.get("axis", 0))
         else:
             before = op.use(-1) if op.is_a("BinaryLinearResidual") else next(op.uses, None)
-            moved = None if before is None else _moved_on(op, before)
+            moved = None if before is None else _moved_on(op, before, readers)
             if before is None or moved is None:
                 ops.append(op)
                 continue
-            ops.append(moved)
-            use = Use(moved.output, before.views, before.elements)
+            done, use = moved
+            ops.append(done)
         through[op.output] = use
         use.value.taps += [(name, use.views) for name, _ in op.output.taps]
     outputs = {name: through.get(use.value, use) for name, use in graph.outputs.items()}
@@ -109,18 +116,65 @@ _OF_NUMBERS = frozenset({"Clip", "Pow"})
 """Whose constants are single numbers."""
 
 
-def _moved_on(op: Op, before: Use) -> Op | None:
-    """An operator on the values before the views, so that the views follow it.
+def _moved_on(op: Op, before: Use, readers: Readers) -> tuple[Op, Use] | None:
+    """An operator on the values before the views, and what it wrote, seen through them.
 
     Args:
         op: One that maps elements one by one, all of whose values have the same view, or a sum.
         before: What it reads in a view; of a sum, the residual.
+        readers: Of the graph as it was read.
     """
     elements, source = before.elements, before.value.shape
     if elements is None or before.whole or elements.shape != op.output.shape:
         return None
     if not _keeps_all(elements, source):
+        turned = op.is_a("Binarize") and _in_columns(op.output, readers)
+        return _of_some_rows(op, before) if turned else None
+    moved = _on_all(op, before, elements)
+    return None if moved is None else (moved, Use(moved.output, before.views, elements))
+
+
+def _in_columns(bits: Value, readers: Readers) -> bool:
+    """Whether all that reads bits reads columns: they lead to sums that are turned back."""
+    reading = readers.get(bits, [])
+    return bool(reading) and all(
+        bool(op.attributes.get("transposed"))
+        if op.is_a("BinaryLinearResidual")
+        else (op.kind == VIEW or op.is_a("BinaryLinearThreshold"))
+        and _in_columns(op.output, readers)
+        for op in reading
+    )
+
+
+def _of_some_rows(op: Op, before: Use) -> tuple[Op, Use] | None:
+    """Bits of rows that are read turned: bits of the rows, and the turn behind them."""
+    order = before.order
+    if order is None or order.heads != 1 or order.together != 1 or order.along != "rows":
         return None
+    taken, channels = order.rows.reshape(-1), before.value.channels
+    rows = taken[:, None] * channels + np.arange(channels)
+    picks: tuple[View, ...] = (
+        ("reshape", (before.value.rows, channels)),
+        ("take", (0, *(int(row) for row in taken))),
+    )
+    turn: tuple[View, ...] = (
+        ("reshape", (order.windows, order.count, channels)),
+        ("transpose", (0, 2, 1)),
+        ("reshape", op.output.shape),
+    )
+    turned = apply_views(np.arange(rows.size).reshape(rows.shape), turn)
+    output = Value(
+        f"{op.output.name}.rows", op.output.kind, rows.shape, shown=((op.output.name, turn),)
+    )
+    inputs: list[Input] = [Use(before.value, picks, rows)]
+    inputs += [_before(op.constant(i), turned, rows.shape) for i in range(1, len(op.inputs))]
+    return Op(op.kind, op.domain, tuple(inputs), output, op.attributes, op.layer), Use(
+        output, turn, turned
+    )
+
+
+def _on_all(op: Op, before: Use, elements: Array) -> Op | None:
+    source = before.value.shape
     shown = ((op.output.name, before.views),)
     output = Value(f"{op.output.name}.rows", op.output.kind, source, shown=shown)
     if op.is_a("BinaryLinearResidual"):

@@ -100,11 +100,11 @@ class TextTower(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """Ids int [B, n] to rows [B, n + k, C], normalised: what the head takes."""
         x = self.word(words) + self.positions
-        excluded = F.embedding(words, self.pads).transpose(1, 2).unsqueeze(1)
+        excluded = F.embedding(words, self.pads)
         if self.codes is not None:
-            count = self.codes.table.shape[1]
             x = self.codes(x)
-            excluded = F.pad(excluded, (0, count))
+            excluded = F.pad(excluded, (0, 0, 0, self.codes.table.shape[1]))
+        excluded = excluded.transpose(1, 2).unsqueeze(1)
         x = F.dropout(tap("text.embedding", x), self.dropout, self.training)
         for block in self.blocks:
             x = block(x, excluded)
