@@ -20,11 +20,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `build` a command of its own."""
-
-
 @app.command(short_help="Make an index of a folder of photos, or bring one up to date.")
 def build(
     photos: Annotated[
@@ -85,3 +80,30 @@ def build(
             "index_bytes": done.index_bytes,
         }
     )
+
+
+@app.command(short_help="Write an index as several parts, for several processes or machines.")
+def split(
+    index: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTOS.vidx",
+            help="Made by `vitc index build`.",
+            callback=existing("index", "Make one with `vitc index build`."),
+        ),
+    ],
+    parts: Annotated[int, typer.Option("--parts", min=1, help="How many.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the parts.")],
+    force: Force = False,
+    json_to: JsonTo = None,
+) -> None:
+    """Split an index into parts of neighbours; `vitc search DIR` merges what is found by score."""
+    output = Output(json_to, force=force)
+    from vitc.retrieval.index_file import Index
+    from vitc.retrieval.shards import split_index
+
+    with Index.open(index) as opened:
+        made = split_index(opened, out, parts, force=force)
+        images = opened.images
+    output.show(f"{images} photos in {len(made)} parts in {out}")
+    output.result({"parts": [str(part) for part in made], "images": images})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,7 +12,13 @@ from vitc.cli.options import Force, JsonTo, Threads, existing
 from vitc.cli.output import Output
 from vitc.cli.tables import table
 
+if TYPE_CHECKING:
+    from vitc.retrieval.encoder import Encoder
+
 __all__ = ["search"]
+
+_RANKED: Final = 100
+"""Photos that another index orders again."""
 
 
 def search(
@@ -19,7 +26,7 @@ def search(
         Path,
         typer.Argument(
             metavar="PHOTOS.vidx",
-            help="Made by `vitc index build`.",
+            help="Made by `vitc index build`, or a folder of `vitc index split`.",
             callback=existing("index", "Make one with `vitc index build`."),
         ),
     ],
@@ -45,6 +52,32 @@ def search(
             callback=existing("model", "Name the one that the index was built with."),
         ),
     ] = None,
+    ranked: Annotated[
+        int | None,
+        typer.Option(
+            "--ranked",
+            min=1,
+            help="Scan first vectors, and order so many of the best by all vectors.",
+        ),
+    ] = None,
+    rank_by: Annotated[
+        Path | None,
+        typer.Option(
+            "--rank-by",
+            metavar="BASE.vidx",
+            help="Order the best by this index of the same photos, of other towers.",
+            callback=existing("index", "Make one with `vitc index build`."),
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Processes that search the parts of a folder.")
+    ] = 1,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show a page on this machine to type words in.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 for any that is free.")
+    ] = 8765,
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE.html", help="Write a page with thumbnails."),
@@ -54,22 +87,53 @@ def search(
     json_to: JsonTo = None,
 ) -> None:
     """Find the photos that fit words best; equal scores come in the order of the index."""
-    if (words is None) == (like is None):
+    split = index.is_dir()
+    if serve:
+        others = (words, like, ranked, rank_by, html, json_to)
+        if split or any(given is not None for given in others):
+            raise typer.BadParameter(
+                "--serve takes an index, --model, --top, --port and --threads; words are typed "
+                "into its page."
+            )
+    elif (words is None) == (like is None):
         raise typer.BadParameter("Give words to search for, or --like PHOTO.")
+    if split and rank_by is not None:
+        raise typer.BadParameter("--rank-by is for an index that is one file.")
     output = Output(json_to, force=force)
     from vitc.outputs import check_file
     from vitc.retrieval.encoder import open_encoder
     from vitc.retrieval.index_file import Index
-    from vitc.retrieval.querying import model_of, query
+    from vitc.retrieval.querying import model_of, query, query_shards
+    from vitc.retrieval.ranking import Ranking
+    from vitc.retrieval.shards import shards_of
 
     if html is not None:
         check_file(html, force=force)
-    with Index.open(index) as opened:
+    parts = shards_of(index) if split else [index]
+    with ExitStack() as stack:
+        opened = stack.enter_context(Index.open(parts[0]))
         with output.working("opening the model"):
             encoder = open_encoder(model or model_of(opened), threads=threads)
         opened.refuse_other(encoder.model)
-        answer = query(opened, encoder, text=words, like=like, count=top)
+        if serve:
+            _serve(output, index, encoder, port, top)
+            return
         photos = opened.facts.photos
+        if split:
+            answer = query_shards(
+                parts, encoder, text=words, like=like, count=top, ranked=ranked or 0, jobs=jobs
+            )
+        else:
+            by = None
+            if rank_by is not None:
+                other = stack.enter_context(Index.open(rank_by))
+                with output.working("opening the other model"):
+                    second = open_encoder(model_of(other), threads=threads)
+                other.refuse_other(second.model)
+                by = Ranking(other, second, ranked or max(_RANKED, top))
+            answer = query(
+                opened, encoder, text=words, like=like, count=top, ranked=ranked or 0, by=by
+            )
     rows = [
         (str(place), f"{found.score:d}", found.name) for place, found in enumerate(answer.found, 1)
     ]
@@ -99,3 +163,12 @@ def search(
             ],
         }
     )
+
+
+def _serve(output: Output, index: Path, encoder: Encoder, port: int, count: int) -> None:
+    from vitc.retrieval.serving import PageServer
+
+    with PageServer(index, encoder, port=port, count=count) as server:
+        output.show(f"{server.url} until Ctrl-C; nothing but this machine reaches it")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -85,9 +85,9 @@ def build_index(
     """
     found = _photos(photos, note)
     part = out.with_name(f"{out.name}.part")
-    exists = out.exists()
-    known = _known(out, encoder.model, force) if exists else {}
-    with claim_file(out, force=exists) as output, claim_file(part, force=True) as aside:
+    # What is there is read as nobody else can write it, and never replaced unread.
+    with claim_file(out, force=True) as output, claim_file(part, force=True) as aside:
+        known = _known(out, encoder.model, force) if out.exists() else {}
         before = set(known)
         begun = _begun(part, encoder.model)
         if begun:
@@ -190,9 +190,7 @@ def _unchanged(
     found: dict[str, Stamp], known: dict[str, tuple[Stamp, Packed]]
 ) -> dict[str, tuple[Stamp, Packed]]:
     return {
-        name: entry
-        for name, entry in known.items()
-        if name in found and found[name] == entry[0]
+        name: entry for name, entry in known.items() if name in found and found[name] == entry[0]
     }
 
 
@@ -217,9 +215,7 @@ def _encoded(
     return {name: (stamp, row) for (name, stamp), row in zip(read, vectors, strict=True)}
 
 
-def _write(
-    output: FileOutput, facts: IndexFacts, entries: dict[str, tuple[Stamp, Packed]]
-) -> None:
+def _write(output: FileOutput, facts: IndexFacts, entries: dict[str, tuple[Stamp, Packed]]) -> None:
     names: Sequence[str] = list(entries)
     tokens = np.empty((len(names), facts.tokens, packed_width(facts.width)), np.uint8)
     for row, (_, vectors) in zip(tokens, entries.values(), strict=True):

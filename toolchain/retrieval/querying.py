@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import numpy as np
 
 from vitc.errors import VitcError
 from vitc.retrieval.encoder import Encoder
 from vitc.retrieval.index_file import Index, Packed
-from vitc.retrieval.scan import Found, interactions, search, top
+from vitc.retrieval.ranking import Ranking, ranked_again
+from vitc.retrieval.scan import Found, find
+from vitc.retrieval.shards import search_shards
 
-__all__ = ["Answer", "by_all_vectors", "model_of", "query"]
-
-_ROWS: Final = 1 << 12
+__all__ = ["Answer", "encoded", "model_of", "query", "query_shards"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,14 @@ class Answer:
 
 
 def query(
-    index: Index, encoder: Encoder, *, text: str | None, like: Path | None, count: int
+    index: Index,
+    encoder: Encoder,
+    *,
+    text: str | None,
+    like: Path | None,
+    count: int,
+    ranked: int = 0,
+    by: Ranking | None = None,
 ) -> Answer:
     """Find the photos that fit words, or that are like a photo.
 
@@ -51,34 +56,86 @@ def query(
         text: Words, or None.
         like: A photo, or None.
         count: How many photos to find.
+        ranked: As of `vitc.retrieval.scan.find`.
+        by: What the best of the scan are ordered by again; None for nothing but the scan.
 
     Raises:
-        VitcError: If there are neither words nor a photo or both, the photo cannot be read, or the
-            index is damaged.
+        VitcError: If there are neither words nor a photo or both, the photo cannot be read, fewer
+            are ranked than wanted, or an index is damaged.
+    """
+    began = time.perf_counter()
+    packed = encoded(encoder, text=text, like=like)
+    again = None if by is None else encoded(by.encoder, text=text, like=like)
+    done = time.perf_counter()
+    if by is None or again is None:
+        found, last, width = find(index, packed, count, ranked=ranked), packed, index.facts.width
+    else:
+        if by.count < count:
+            raise VitcError(
+                f"{count} photos are wanted and only the best {by.count} are ranked again.",
+                "Rank at least as many as are wanted.",
+            )
+        scanned = find(index, packed, by.count)
+        found, last, width = (
+            ranked_again(scanned, by.index, again, count),
+            again,
+            by.index.facts.width,
+        )
+    searched = time.perf_counter()
+    return Answer(
+        found,
+        -len(last) * width,
+        index.images,
+        1e3 * (done - began),
+        1e3 * (searched - done),
+    )
+
+
+def query_shards(
+    shards: Sequence[Path],
+    encoder: Encoder,
+    *,
+    text: str | None,
+    like: Path | None,
+    count: int,
+    ranked: int = 0,
+    jobs: int | None = None,
+) -> Answer:
+    """Find the photos of an index in parts; arguments are those of `query` and `search_shards`."""
+    began = time.perf_counter()
+    packed = encoded(encoder, text=text, like=like)
+    done = time.perf_counter()
+    found = search_shards(shards, encoder.model, packed, count, ranked=ranked, jobs=jobs)
+    searched = time.perf_counter()
+    images = 0
+    for part in shards:
+        with Index.open(part) as index:
+            images += index.images
+    return Answer(
+        found,
+        -len(packed) * encoder.config.width,
+        images,
+        1e3 * (done - began),
+        1e3 * (searched - done),
+    )
+
+
+def encoded(encoder: Encoder, *, text: str | None, like: Path | None) -> Packed:
+    """Packed vectors of words or of a photo, uint8 [a, P(d)].
+
+    Raises:
+        VitcError: As `query`.
     """
     if (text is None) == (like is None):
         raise VitcError("A search is for words, or for what is like a photo.", "Give one of them.")
-    began = time.perf_counter()
     if like is not None:
-        (packed,) = encoder.images(encoder.preprocessing.read(like)[None])
+        vectors = encoder.images(encoder.preprocessing.read(like)[None])
+    elif not (text or "").strip():
+        raise VitcError("The words to search for are empty.", 'Write some: "a dog".')
     else:
-        if not (text or "").strip():
-            raise VitcError("The words to search for are empty.", 'Write some: "a dog".')
-        (packed,) = encoder.texts([text or ""])
-    encoded = time.perf_counter()
-    found = (
-        search(index, packed, count)
-        if index.facts.tokens == 1
-        else by_all_vectors(index, packed, count)
-    )
-    done = time.perf_counter()
-    return Answer(
-        found,
-        -len(packed) * index.facts.width,
-        index.images,
-        1e3 * (encoded - began),
-        1e3 * (done - encoded),
-    )
+        vectors = encoder.texts([text or ""])
+    packed: Packed = vectors[0]
+    return packed
 
 
 def model_of(index: Index) -> Path:
@@ -95,22 +152,3 @@ def model_of(index: Index) -> Path:
             "Name it with --model.",
         )
     return place
-
-
-def by_all_vectors(index: Index, packed: Packed, count: int) -> list[Found]:
-    """Score every image by all its vectors: late interaction without a scan before it.
-
-    Args:
-        index: An open index.
-        packed: Packed vectors of a query, uint8 [a, P(d)].
-        count: How many to find.
-
-    Raises:
-        VitcError: If the index is damaged.
-    """
-    scores = np.empty(index.images, np.int32)
-    for start in range(0, index.images, _ROWS):
-        rows = index.tokens(start, start + _ROWS)
-        scores[start : start + _ROWS] = interactions(packed, rows, index.facts.width)
-    best = top(scores, count)
-    return [Found(int(i), index.ids[int(i)], int(scores[i])) for i in best]

@@ -16,12 +16,14 @@ from vitc.dialect.packing import packed_width
 from vitc.errors import VitcError
 from vitc.retrieval.index_file import Index, Packed
 
-__all__ = ["Found", "interactions", "scan", "search", "top"]
+__all__ = ["Found", "find", "interactions", "scan", "search", "top"]
 
 Scores = NDArray[np.int32]
 
 _ROWS: Final = 1 << 15
 """Images that are looked at together: what is computed of them fits the caches."""
+_TOKEN_ROWS: Final = 1 << 12
+"""The same of images with several vectors."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,28 @@ def search(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[
     return [
         Found(int(i), index.ids[int(i)], int(score)) for i, score in zip(best, found, strict=True)
     ]
+
+
+def find(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[Found]:
+    """Find the images that fit best: by a scan, or by all vectors where an image has several.
+
+    Args:
+        index: An open index.
+        query: Packed vectors of the text, uint8 [a, P(d)].
+        count: How many to find.
+        ranked: As of `search`: if not 0, several vectors are looked at of so many images only.
+
+    Raises:
+        VitcError: As `search`.
+    """
+    if index.facts.tokens == 1 or ranked:
+        return search(index, query, count, ranked=ranked if index.facts.tokens > 1 else 0)
+    _fits(index, query)
+    scores = np.empty(index.images, np.int32)
+    for start in range(0, index.images, _TOKEN_ROWS):
+        rows = index.tokens(start, start + _TOKEN_ROWS)
+        scores[start : start + _TOKEN_ROWS] = interactions(query, rows, index.facts.width)
+    return [Found(int(i), index.ids[int(i)], int(scores[i])) for i in top(scores, count)]
 
 
 def _fits(index: Index, query: Packed) -> None:

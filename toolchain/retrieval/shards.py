@@ -1,0 +1,130 @@
+"""An index in parts: each is an index, several processes search them, and the lists merge by score.
+
+Which processes is joblib's matter: those of this machine, or where its backend is Dask's or Ray's
+(``joblib.parallel_config``) those of many. A part holds neighbours of the whole index, so that
+equal scores of a merged list stand as in that of the whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from joblib import Parallel, delayed
+
+from vitc.errors import VitcError
+from vitc.outputs import claim_file, claim_folder
+from vitc.retrieval.index_file import Index, Packed, Vectors, write_index
+from vitc.retrieval.scan import Found, find
+
+__all__ = ["merged", "search_shards", "shards_of", "split_index"]
+
+_SUFFIX: Final = ".vidx"
+_FIRST: Final = f"0000{_SUFFIX}"
+
+
+def split_index(index: Index, out: Path, count: int, *, force: bool = False) -> list[Path]:
+    """Write an index as several of nearly equal size.
+
+    Args:
+        index: The whole.
+        out: Folder of the parts.
+        count: How many.
+        force: Whether a folder of parts may be replaced.
+
+    Returns:
+        The parts, in order.
+
+    Raises:
+        VitcError: If there are fewer images than parts, the index is damaged, or the folder cannot
+            be written.
+    """
+    if not 1 <= count <= index.images:
+        raise VitcError(
+            f"{index.path} has {index.images} images, and {count} parts were asked for.",
+            "Ask for fewer parts.",
+        )
+    whole = index.vectors()
+    assert whole.stamps is not None  # noqa: S101 - of an index that is there
+    bounds = [index.images * i // count for i in range(count + 1)]
+    with claim_folder(out, marker=_FIRST, force=force) as folder, folder.scratch() as made:
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            part = Vectors(
+                whole.ids[start:stop], whole.tokens[start:stop], whole.stamps[start:stop]
+            )
+            with claim_file(made / f"{number:04d}{_SUFFIX}") as output:
+                write_index(output, index.facts, part)
+        folder.publish(made)
+    return shards_of(out)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The parts in a folder, in order.
+
+    Raises:
+        VitcError: If there are none, or one is missing among them.
+    """
+    found = sorted(folder.glob(f"*{_SUFFIX}"))
+    if [file.name for file in found] != [f"{i:04d}{_SUFFIX}" for i in range(len(found))]:
+        raise VitcError(
+            f"{folder} lacks a part of an index.", "Split it again: `vitc index split`."
+        )
+    if not found:
+        raise VitcError(f"{folder} holds no parts of an index.", "Make them: `vitc index split`.")
+    return found
+
+
+def search_shards(
+    shards: Sequence[str | os.PathLike[str]],
+    model: str,
+    query: Packed,
+    count: int,
+    *,
+    ranked: int = 0,
+    jobs: int | None = None,
+) -> list[Found]:
+    """Find the images that fit a query best, in all parts.
+
+    Args:
+        shards: The parts, in order; on several machines each sees them under these names.
+        model: SHA-256 of the query's model.
+        query: Packed vectors, uint8 [a, P(d)].
+        count: How many to find.
+        ranked: As of `vitc.retrieval.scan.find`, in each part.
+        jobs: Processes; None for what ``joblib.parallel_config`` says, or one.
+
+    Returns:
+        What a search of the whole index finds, if none are ranked again.
+
+    Raises:
+        VitcError: If a part is no index, is damaged, or of another model.
+    """
+    tasks = (delayed(_of_one)(os.fspath(part), model, query, count, ranked) for part in shards)
+    return merged(Parallel(n_jobs=jobs)(tasks), count)
+
+
+def _of_one(
+    path: str, model: str, query: Packed, count: int, ranked: int
+) -> tuple[int, list[Found]]:
+    with Index.open(path, model=model) as index:
+        return index.images, find(index, query, count, ranked=ranked)
+
+
+def merged(parts: Iterable[tuple[int, Sequence[Found]]], count: int) -> list[Found]:
+    """One list of several.
+
+    Args:
+        parts: Images of each part, and its best, in order.
+        count: How many to give.
+
+    Returns:
+        The best of all, numbered as in the whole; of equal ones the earlier first.
+    """
+    start, every = 0, list[Found]()
+    for images, found in parts:
+        every += [Found(start + each.index, each.name, each.score) for each in found]
+        start += images
+    return sorted(every, key=lambda each: (-each.score, each.index))[:count]
