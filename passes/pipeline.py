@@ -119,13 +119,15 @@ def run_phases(
         before = len(model.graph)
         rewriting = phase.make()
         rewriting(model)
-        set_functions(model)
         done: list[str] = json.loads(model.metadata_props.get(PASSES_KEY, "[]"))
         model.metadata_props[PASSES_KEY] = json.dumps([*done, phase.name])
         count = int(getattr(rewriting, "count", 0))
         reports.append(PassReport(phase.name, count, before, len(model.graph)))
         logger.debug("%s: %s", phase.name, Counter(node.op_type for node in model.graph))
         if dump is not None:
+            set_functions(model)
             dump.mkdir(parents=True, exist_ok=True)
             onnx.save(to_proto(model), dump / f"{phase.number:02d}_{phase.name}.onnx")
+    if phases:
+        set_functions(model)
     return tuple(reports)

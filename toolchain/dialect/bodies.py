@@ -302,7 +302,11 @@ def function_protos() -> dict[str, onnx.FunctionProto]:
 
 def functions() -> dict[str, ir.Function]:
     """Return fresh onnx_ir functions of every operator, by operator name."""
-    return {name: ir.serde.deserialize_function(p) for name, p in function_protos().items()}
+    return {name: _function(name) for name in _bodies()}
+
+
+def _function(name: str) -> ir.Function:
+    return ir.serde.deserialize_function(onnx.FunctionProto.FromString(_bodies()[name]))
 
 
 def set_functions(model: ir.Model) -> None:
@@ -311,18 +315,17 @@ def set_functions(model: ir.Model) -> None:
     Args:
         model: Changed in place: functions, opset imports and IR version.
     """
-    bodies = functions()
     wanted = [node.op_type for node in model.graph if node.domain == DOMAIN]
-    used: set[str] = set()
+    used: dict[str, ir.Function] = {}
     while wanted:
         name = wanted.pop()
         if name not in used:
-            used.add(name)
-            wanted += [node.op_type for node in bodies[name] if node.domain == DOMAIN]
+            used[name] = body = _function(name)
+            wanted += [node.op_type for node in body if node.domain == DOMAIN]
     model.functions.clear()
-    for name, body in bodies.items():
+    for name in _bodies():
         if name in used:
-            model.functions[body.identifier()] = body
+            model.functions[used[name].identifier()] = used[name]
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = OPSET
     if used:
