@@ -204,7 +204,7 @@ def train(
         typer.Option(
             "--tower",
             metavar="dense|depthwise|pointwise",
-            help="With --task detection: inner layers of the head.",
+            help="With --task: inner layers of the head.",
             callback=names.TOWERS.check,
         ),
     ] = "dense",

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from vitc.models.processes import processes, summed
 
-__all__ = ["DISTILLATION_SHARE", "Losses", "classification_loss", "normalised_difference"]
+__all__ = [
+    "DISTILLATION_SHARE",
+    "Losses",
+    "added",
+    "classification_loss",
+    "normalised_difference",
+]
 
 DISTILLATION_SHARE: Final = 0.95
 _BETA: Final = 2.0
@@ -30,6 +36,12 @@ class Losses:
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def added(one: Losses, other: Losses) -> Losses:
+    """The sum of both, of the parts of both."""
+    parts = {name: loss for each in (one, other) for name, loss in each.parts.items()}
+    return Losses(one.total + other.total, parts)
 
 
 def classification_loss(

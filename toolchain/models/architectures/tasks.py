@@ -20,6 +20,7 @@ __all__ = [
     "SEGMENTATION",
     "TOWERS",
     "DetectionConfig",
+    "HeadedConfig",
     "SegmentationConfig",
     "TaskConfig",
     "TrunkMap",
@@ -198,21 +199,52 @@ class TaskConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionConfig(TaskConfig):
+class HeadedConfig(TaskConfig):
+    """A network whose head has inner layers.
+
+    Attributes:
+        tower: Inner layers of the head, one of `TOWERS`.
+        layers: How many there are; of a detector before classes, and before boxes.
+        binary_head: Whether the inner 1 x 1 layers are binary; not of a dense tower.
+    """
+
+    tower: str = "dense"
+    layers: int = 2
+    binary_head: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tower not in TOWERS:
+            raise VitcError(f"tower must be one of {', '.join(TOWERS)}, found {shown(self.tower)}.")
+        self._check_sizes("layers")
+        if type(self.binary_head) is not bool:
+            raise VitcError(f"binary_head must be true or false, found {shown(self.binary_head)}.")
+        if self.binary_head and not self.trunk.binarized:
+            raise VitcError(
+                "A full-precision twin has no binary head.", "Leave --binary-head away."
+            )
+        if self.binary_head and self.tower == "dense":
+            raise VitcError(
+                "A dense tower has no 1 x 1 layers to be binary.",
+                "Choose --tower depthwise or pointwise with --binary-head.",
+            )
+
+    @property
+    def binarized(self) -> bool:
+        """See `NetworkConfig.binarized`."""
+        return super().binarized or self.binary_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(HeadedConfig):
     """A detector of boxes.
 
     Attributes:
         strides: Pixels a place, of each level.
-        tower: Inner layers of the head, one of `TOWERS`.
-        layers: How many there are before classes, and before boxes.
-        binary_head: Whether the inner 1 x 1 layers are binary; not of a dense tower.
     """
 
     arch: str = "detection"
     strides: tuple[int, ...] = (8,)
-    tower: str = "dense"
-    layers: int = 2
-    binary_head: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -226,45 +258,28 @@ class DetectionConfig(TaskConfig):
                 f"{shown(self.strides)}."
             )
         super().__post_init__()
-        if self.tower not in TOWERS:
-            raise VitcError(f"tower must be one of {', '.join(TOWERS)}, found {shown(self.tower)}.")
-        self._check_sizes("layers")
-        _check_binary_head(self.binary_head, self)
-        if self.binary_head and self.tower == "dense":
-            raise VitcError(
-                "A dense tower has no 1 x 1 layers to be binary.",
-                "Choose --tower depthwise or pointwise with --binary-head.",
-            )
 
     @property
     def levels(self) -> tuple[int, ...]:
         """See `TaskConfig.levels`."""
         return self.strides
 
-    @property
-    def binarized(self) -> bool:
-        """See `NetworkConfig.binarized`."""
-        return super().binarized or self.binary_head
-
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig(TaskConfig):
+class SegmentationConfig(HeadedConfig):
     """Classes of pixels.
 
     Attributes:
         stride: Pixels a place of the logits, along either side; the trunk's finest map is made
             finer to it.
-        binary_head: Whether the head has a binary 1 x 1 layer before its classes.
     """
 
     arch: str = "segmentation"
     stride: int = 2
-    binary_head: bool = False
 
     def __post_init__(self) -> None:
         self._check_sizes("stride")
         super().__post_init__()
-        _check_binary_head(self.binary_head, self)
         fine = trunk_maps(self.trunk)[0].stride
         if fine % self.stride:
             raise VitcError(
@@ -276,18 +291,6 @@ class SegmentationConfig(TaskConfig):
     def levels(self) -> tuple[int, ...]:
         """See `TaskConfig.levels`: the trunk's finest map."""
         return (trunk_maps(self.trunk)[0].stride,)
-
-    @property
-    def binarized(self) -> bool:
-        """See `NetworkConfig.binarized`."""
-        return super().binarized or self.binary_head
-
-
-def _check_binary_head(value: object, config: TaskConfig) -> None:
-    if type(value) is not bool:
-        raise VitcError(f"binary_head must be true or false, found {shown(value)}.")
-    if value and not config.trunk.binarized:
-        raise VitcError("A full-precision twin has no binary head.", "Leave --binary-head away.")
 
 
 def _no_shapes(shapes: Shapes) -> dict[str, Any]:  # noqa: ARG001
@@ -317,33 +320,40 @@ def _pyramid(config: TaskConfig) -> Iterator[LayerAccount]:
         places = config.sides[0] // level * (config.sides[1] // level)
         weights = macs = norms = 0
         for found in trunk_maps(config.trunk):
+            channels = config.width
             if found.stride < level:
                 ratio = level // found.stride
                 side = 3 if ratio == 2 else ratio
-                own, rows = found.width * config.width * side**2, places
+                own, rows = found.width * channels * side**2, places
             else:
-                own = found.width * config.width * (found.stride // level) ** 2
-                rows = found.rows * found.columns
-            weights, macs, norms = weights + own, macs + own * rows, norms + 2 * config.width
+                channels *= (found.stride // level) ** 2
+                own, rows = found.width * channels, found.rows * found.columns
+            weights, macs, norms = weights + own, macs + own * rows, norms + 2 * channels
         yield in_fp32(
             f"neck.{level}", f"neck.{level}", parameters=weights + norms, fp_macs=macs, why=_WHY
         )
 
 
-def _one_by_one(
-    config: DetectionConfig | SegmentationConfig, name: str, places: int
-) -> Iterator[LayerAccount]:
-    if not config.binary_head:
-        yield _convolution(name, places, config.width, config.width, 1)
-        return
-    yield from moved_linear(
-        name,
-        rows=places,
-        inputs=config.width,
-        outputs=config.width,
-        moves=config.width,
-        binary=Binary(config.weight_bits, config.scheme),
-    )
+def _tower(config: HeadedConfig, name: str, places: int) -> Iterator[LayerAccount]:
+    W = config.width
+    for number in range(config.layers):
+        layer = f"{name}.{number}"
+        if config.tower == "dense":
+            yield _convolution(layer, places, W, W, 9)
+            continue
+        if config.tower == "depthwise":
+            yield _convolution(f"{layer}.depth", places, W, W, 9, by_channel=True)
+        if not config.binary_head:
+            yield _convolution(layer, places, W, W, 1)
+            continue
+        yield from moved_linear(
+            layer,
+            rows=places,
+            inputs=W,
+            outputs=W,
+            moves=W,
+            binary=Binary(config.weight_bits, config.scheme),
+        )
 
 
 def _detection_layers(config: DetectionConfig) -> Iterator[LayerAccount]:
@@ -354,14 +364,7 @@ def _detection_layers(config: DetectionConfig) -> Iterator[LayerAccount]:
         places = config.sides[0] // level * (config.sides[1] // level)
         made: list[LayerAccount] = []
         for branch in ("classes", "boxes"):
-            for layer in range(config.layers):
-                name = f"head.{level}.{branch}.{layer}"
-                if config.tower == "dense":
-                    made.append(_convolution(name, places, W, W, 9))
-                    continue
-                if config.tower == "depthwise":
-                    made.append(_convolution(f"{name}.depth", places, W, W, 9, by_channel=True))
-                made += _one_by_one(config, name, places)
+            made += _tower(config, f"head.{level}.{branch}", places)
         outputs = (("classes", config.classes), ("boxes", 4), ("centreness", 1))
         for branch, count in outputs:
             made.append(
@@ -392,7 +395,7 @@ def _segmentation_layers(config: SegmentationConfig) -> Iterator[LayerAccount]:
     W, fine = config.width, config.levels[0]
     ratio = fine // config.stride
     rows = config.sides[0] // fine * (config.sides[1] // fine)
-    yield from _one_by_one(config, "head.fused", rows)
+    yield from _tower(config, "head", rows)
     yield _convolution("head.fine", rows, W, W * ratio**2, 1)
     places = rows * ratio**2
     yield in_fp32(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vitc.models.architectures.tasks import DetectionConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.taps import tap
-from vitc.models.tasks.network import Inner, TaskNetwork
+from vitc.models.tasks.network import TaskNetwork
+from vitc.models.tasks.tower import Tower
 from vitc.names import BRANCHES
 
 __all__ = ["Detector"]
@@ -21,25 +22,6 @@ _PRIOR: Final = 0.01
 
 _FARTHEST: Final = 6.0
 """Largest logarithm of a distance, so that no weight makes one infinite."""
-
-
-class _Tower(nn.Module):
-    def __init__(self, config: DetectionConfig) -> None:
-        super().__init__()
-        self.tower = config.tower
-        self.layers = nn.ModuleList()
-        for _ in range(config.layers):
-            if config.tower == "depthwise":
-                self.layers.append(Inner(config, side=3, by_channel=True))
-            side = 3 if config.tower == "dense" else 1
-            self.layers.append(Inner(config, binary=config.binary_head, side=side))
-
-    def forward(self, x: Tensor, name: str) -> Tensor:
-        step = 2 if self.tower == "depthwise" else 1
-        for place, layer in enumerate(self.layers):
-            depth = ".depth" if step == 2 and place % 2 == 0 else ""
-            x = layer(x, f"{name}.{place // step}{depth}")
-        return x
 
 
 class Detector(TaskNetwork):
@@ -67,7 +49,7 @@ class Detector(TaskNetwork):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(config, preprocessing, labels)
-        self.class_tower, self.box_tower = _Tower(config), _Tower(config)
+        self.class_tower, self.box_tower = Tower(config), Tower(config)
         self.classes = nn.Conv2d(config.width, config.classes, 1)
         self.boxes = nn.Conv2d(config.width, 4, 1)
         self.centreness = nn.Conv2d(config.width, 1, 1)

@@ -1,4 +1,4 @@
-"""A segmentation network: the fused pyramid, made finer, and a linear a place."""
+"""A segmentation network: a tower on the fused pyramid, made finer, and a linear a place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vitc.models.architectures.tasks import SegmentationConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.tasks.convolution import Finer
-from vitc.models.tasks.network import Inner, TaskNetwork
+from vitc.models.tasks.network import TaskNetwork
+from vitc.models.tasks.tower import Tower
 
 __all__ = ["Segmenter"]
 
@@ -33,7 +34,7 @@ class Segmenter(TaskNetwork):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(config, preprocessing, labels)
-        self.fused = Inner(config, binary=config.binary_head)
+        self.tower = Tower(config)
         ratio = config.levels[0] // config.stride
         self.fine = Finer(config.width, config.width, ratio, "head.fine")
         self.classes = nn.Conv2d(config.width, config.classes, 1)
@@ -45,5 +46,5 @@ class Segmenter(TaskNetwork):
             VitcError: If the images are not of the network's size.
         """
         (x,) = self.levels(image)
-        logits: Tensor = self.classes(self.fine(self.fused(x, "head.fused")).relu())
+        logits: Tensor = self.classes(self.fine(self.tower(x, "head")).relu())
         return logits.permute(0, 2, 3, 1)

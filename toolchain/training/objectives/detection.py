@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from vitc.models.architectures.tasks import DetectionConfig
 from vitc.models.config import NetworkConfig
 from vitc.runtime.detection import Detections, decode
-from vitc.training.losses import Losses
+from vitc.training.losses import Losses, added
 from vitc.training.objectives.maps import MapObjective
 from vitc.training.tasks.augmentation import Batch
+from vitc.training.tasks.distillation import box_distillation
 from vitc.training.tasks.examples import TaskExamples
 from vitc.training.tasks.losses import detection_loss
 from vitc.training.tasks.measures import precision
@@ -49,11 +50,15 @@ class Detection(MapObjective):
             binary_head=options.binary_head,
         )
 
-    def loss(self, maps: dict[str, Tensor], batch: Batch) -> Losses:
+    def loss(self, maps: dict[str, Tensor], batch: Batch, told: dict[str, Tensor] | None) -> Losses:
         """See `MapObjective.loss`."""
         strides = self.config.strides
         targets = assigned(batch.boxes, batch.classes, self.config.sides, strides)
-        return detection_loss(maps, targets, strides)
+        own = detection_loss(maps, targets, strides)
+        if told is None or self.teacher is None:
+            return own
+        features = self.teacher.features()
+        return added(own, box_distillation(maps, told, targets, self.config, features))
 
     def judged(self, network: nn.Module, examples: TaskExamples) -> dict[str, float]:
         """See `MapObjective.judged`: mean average precision at .5, and over .5 to .95."""

@@ -34,6 +34,7 @@ from vitc.training.progress_files import write_curve, write_history
 from vitc.training.provenance import described, earlier_test, provenance
 from vitc.training.tasks.augmentation import Batch, cropped, mirrored
 from vitc.training.tasks.data import load_task_parts
+from vitc.training.tasks.distillation import TaskTeacher
 from vitc.training.tasks.examples import TaskExamples
 from vitc.training.tasks.mask_folders import VOID
 from vitc.training.tasks.options import SCENE_SIZE, TaskOptions, TaskResult
@@ -85,6 +86,7 @@ class MapObjective(Scheduled[TaskResult]):
         self.config = self.configured(trunk)
         self.start = None if options.start is None else _read(options.start)
         self.model = task_network(self.config, self.examples, self.start, note)
+        self.teacher = None if options.teacher is None else TaskTeacher(options.teacher, self.model)
         self.stages = (options.epochs,)
         self.threads = 1 if self.config.widest <= _NARROW else None
 
@@ -93,8 +95,14 @@ class MapObjective(Scheduled[TaskResult]):
         """The network on a trunk."""
 
     @abstractmethod
-    def loss(self, maps: Any, batch: Batch) -> Losses:
-        """Losses of what the network gives in training."""
+    def loss(self, maps: Any, batch: Batch, told: Any) -> Losses:
+        """Losses of what the network gives in training.
+
+        Args:
+            maps: What it gives.
+            batch: For these images.
+            told: What the teacher gives for them; None without one.
+        """
 
     @abstractmethod
     def judged(self, network: nn.Module, examples: TaskExamples) -> dict[str, float]:
@@ -109,6 +117,7 @@ class MapObjective(Scheduled[TaskResult]):
         return {
             **described(self.options, SCENES, ("pictures_every",)),
             "start": None if self.start is None else self.start.source_sha256,
+            "teacher": None if self.teacher is None else self.teacher.network.source_sha256,
         }
 
     def memory(self) -> MemoryNeed | None:
@@ -118,6 +127,8 @@ class MapObjective(Scheduled[TaskResult]):
     def prepare(self, accelerator: Accelerator) -> None:
         """See `Objective.prepare`."""
         self.accelerator = accelerator
+        if self.teacher is not None:
+            self.teacher.network.to(accelerator.device)
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Set what goes by epochs: the scheme's schedule, and which scenes are shown."""
@@ -129,7 +140,8 @@ class MapObjective(Scheduled[TaskResult]):
         shown = Batch(*batch)
         if self.options.augment and self.options.data not in SCENES:
             shown = cropped(mirrored(shown, draws, self.share), draws, self.share)
-        return self.loss(network(shown.images), shown)
+        told = None if self.teacher is None else self.teacher(shown.images)
+        return self.loss(network(shown.images), shown, told)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Figures on the pictures for validation."""

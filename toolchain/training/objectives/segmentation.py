@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from vitc.models.architectures.tasks import SegmentationConfig
 from vitc.models.config import NetworkConfig
 from vitc.runtime.segmentation import classes_of_pixels
-from vitc.training.losses import Losses
+from vitc.training.losses import Losses, added
 from vitc.training.objectives.maps import MapObjective
 from vitc.training.tasks.augmentation import Batch
 from vitc.training.tasks.data import BACKGROUND
+from vitc.training.tasks.distillation import pixel_distillation
 from vitc.training.tasks.examples import TaskExamples
 from vitc.training.tasks.losses import segmentation_loss
 from vitc.training.tasks.measures import Confusion
@@ -34,15 +35,19 @@ class Segmentation(MapObjective):
             trunk,
             control=not options.blocks,
             width=options.width,
+            tower=options.tower,
             binary_head=options.binary_head,
         )
 
-    def loss(self, maps: Tensor, batch: Batch) -> Losses:
+    def loss(self, maps: Tensor, batch: Batch, told: Tensor | None) -> Losses:
         """See `MapObjective.loss`."""
         assert batch.masks is not None  # noqa: S101 - of its data
         labels = self.examples.labels
         background = labels.index(BACKGROUND) if BACKGROUND in labels else None
-        return segmentation_loss(maps, batch.masks, background)
+        own = segmentation_loss(maps, batch.masks, background)
+        if told is None or self.teacher is None:
+            return own
+        return added(own, pixel_distillation(maps, told, self.teacher.features()))
 
     def judged(self, network: nn.Module, examples: TaskExamples) -> dict[str, float]:
         """See `MapObjective.judged`: mean intersection over union."""

@@ -17,9 +17,6 @@ __all__ = ["SCENE_SIZE", "TaskOptions", "TaskResult"]
 SCENE_SIZE: Final = 64
 """Side of a picture in pixels, if nothing else is said."""
 
-_MASKS_ONLY: Final = ("void",)
-_BOXES_ONLY: Final = ("tower",)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions(RunOptions):
@@ -45,10 +42,11 @@ class TaskOptions(RunOptions):
         blocks: Whether the trunk has its blocks; without them the network is a control that shows
             what the rest does by itself.
         width: Channels of the pyramid and of the head.
-        tower: Of a detector: inner layers of its head, ``dense``, ``depthwise`` or ``pointwise``.
+        tower: Inner layers of the head, ``dense``, ``depthwise`` or ``pointwise``.
         binary_head: Whether the inner 1 x 1 layers of the head are binary.
         void: Value of mask pixels that belong to no class, beside 255.
         start: Checkpoint of the task to begin from: what fits is copied.
+        teacher: Checkpoint of the task to distil from, mostly the full-precision twin.
         learning_rate: Peak of the schedule.
         warmup_epochs: Epochs of linear warm-up before the cosine.
         weight_decay: AdamW's, on matrices and convolutions only.
@@ -82,6 +80,7 @@ class TaskOptions(RunOptions):
     binary_head: bool = False
     void: int | None = None
     start: Path | None = None
+    teacher: Path | None = None
     learning_rate: float = 4e-3
     warmup_epochs: int = 1
     weight_decay: float = 0.05
@@ -94,10 +93,8 @@ class TaskOptions(RunOptions):
         TOWERS.check(self.tower)
         self._check_positive("learning_rate", "width", "pictures_every")
         self._check_not_negative("warmup_epochs", "weight_decay")
-        other = _BOXES_ONLY if self.task == "segmentation" else _MASKS_ONLY
-        for name in other:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise VitcError(f"--{name} is not of --task {self.task}.", f"Leave --{name} away.")
+        if self.task == "detection" and self.void is not None:
+            raise VitcError("--void is of masks, and boxes have none.", "Leave --void away.")
         if self.void is not None and not 0 <= self.void <= 255:
             raise VitcError(f"void is a value of a mask, from 0 to 255, found {self.void}.")
 

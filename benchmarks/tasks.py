@@ -1,0 +1,164 @@
+"""Detection and segmentation: no blocks, the full-precision twin, binarized, with SI.
+
+    python benchmarks/tasks.py --work runs --write docs/evidence.md
+    python benchmarks/tasks.py --work runs --bccd bccd.tar --camvid camvid.tar ...
+
+Of each data set and task, networks of one trunk, head and number of epochs. Every result is a file
+in the work folder: a run that was stopped goes on where it was, and the table is made of what there
+is; `--sets` and `--rows` choose what is trained now, `--report` trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from kept import begin, kept, taken
+from markdown import replace_section, table
+
+from vitc.devices.machine import machine
+from vitc.training.tasks.options import TaskOptions
+from vitc.training.tasks.train import train_task
+
+_SECTION: Final = "tasks"
+_TWIN: Final = "twin"
+
+ROWS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
+    "control": ("no blocks", {"blocks": False}),
+    _TWIN: ("float twin", {"full_precision": True}),
+    "plain": ("binarized", {"si": False}),
+    "si": ("binarized + SI", {"si": True}),
+    "distilled": ("binarized + SI, from the twin", {"si": True}),
+}
+"""Rows of the table; the last one begins with the twin's weights and learns from it."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set and a task.
+
+    Attributes:
+        task: As of `vitc train --task`.
+        data: As of ``--data``; None for an archive that the command names.
+        archive: Option that names it.
+        options: Of its trainings.
+    """
+
+    task: str
+    data: str | None = None
+    archive: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PHOTOS: Final = {"image_size": (128, 160)}
+
+SETS: Final[Mapping[str, Set]] = {
+    "digits-detection": Set("detection", "digits"),
+    "digits-segmentation": Set("segmentation", "digits"),
+    # Only the trunk of a light head sees a mark from its digit.
+    "marked-detection": Set("detection", "digits-marked", options={"tower": "pointwise"}),
+    "marked-segmentation": Set("segmentation", "digits-marked", options={"tower": "pointwise"}),
+    "bccd": Set("detection", archive="bccd", options=_PHOTOS),
+    "camvid": Set("segmentation", archive="camvid", options={**_PHOTOS, "void": 11}),
+}
+
+
+def made(arguments: argparse.Namespace, name: str, row: str) -> dict[str, Any] | None:
+    """Figures of a network, trained if it is asked for; None if there are none."""
+    chosen = SETS[name]
+    out: Path = arguments.work / f"{name}-{row}.safetensors"
+    known = out.with_suffix(".train.json").is_file()
+    archive = None if chosen.archive is None else getattr(arguments, chosen.archive)
+    wanted = name in arguments.sets and row in arguments.rows and not arguments.report
+    if not known and (not wanted or (chosen.data is None and archive is None)):
+        return None
+    twin = out.with_name(f"{name}-{_TWIN}.safetensors")
+    more = {"start": twin, "teacher": twin} if row == "distilled" else {}
+
+    def make() -> dict[str, Any]:
+        data = chosen.data or str(taken(archive, arguments.work / name, None, None))
+        resume = out.with_suffix(".last.pt").is_file()
+        result = train_task(
+            TaskOptions(
+                task=chosen.task,
+                data=data,
+                out=out,
+                epochs=arguments.epochs,
+                seed=arguments.seed,
+                threads=arguments.threads,
+                resume=resume,
+                force=not resume,
+                **{**chosen.options, **ROWS[row][1], **more},
+            ),
+            progress=lambda report: print(" ", report.flat(), flush=True),
+        )
+        speeds = [report.images_per_second for report in result.history]
+        return {
+            "test": result.test,
+            "validation": result.validation,
+            "best_epoch": result.best_epoch,
+            "seconds": result.seconds,
+            "images_per_second": statistics.median(speeds),
+        }
+
+    return kept(arguments.work, f"{name}-{row}.train", make)
+
+
+def report(found: Mapping[tuple[str, str], dict[str, Any]], arguments: argparse.Namespace) -> str:
+    """The table, as Markdown."""
+    rows = []
+    for (name, row), figures in found.items():
+        test, chosen = figures["test"], SETS[name]
+        tower = chosen.options.get("tower", "dense")
+        size = chosen.options.get("image_size", (64, 64))
+        rows.append(
+            (
+                f"{name.partition('-')[0]}, {chosen.task}, {size[0]} x {size[1]}",
+                tower,
+                ROWS[row][0],
+                *(f"{test[key]:.3f}" if key in test else "" for key in ("map50", "map", "miou")),
+                f"{figures['images_per_second']:.0f}",
+            )
+        )
+    columns = ("data", "head", "network", ">mAP@0.5", ">mAP", ">mIoU", ">images/s")
+    setting = (
+        f"`micro-swin`, BiBERT, {arguments.epochs} epochs, seed {arguments.seed}; of the test "
+        f"pictures, by the epoch that validation chose; {machine().cpu}."
+    )
+    return "\n".join((setting, "", table(columns, rows)))
+
+
+def main() -> None:
+    """Make what is missing, and print or write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--bccd", type=Path, help="folder or archive")
+    parser.add_argument("--camvid", type=Path, help="folder or archive")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--write", type=Path, help="document whose section is replaced")
+    arguments = parser.parse_args()
+    begin(arguments, ("write", "sets", "rows", "report", "threads", "bccd", "camvid"))
+    found = {}
+    for name, row in product(SETS, ROWS):
+        figures = made(arguments, name, row)
+        if figures is not None:
+            found[name, row] = figures
+    text = report(found, arguments)
+    if arguments.write is None:
+        print(text)
+    else:
+        replace_section(arguments.write, _SECTION, text)
+
+
+if __name__ == "__main__":
+    main()
