@@ -165,6 +165,7 @@ def baseline(name: str) -> Baseline:
 
 
 def usual_baseline(artefact: Artefact) -> Baseline:
-    """The full-precision twin of a classifier with a configuration; else its own file."""
-    twin = artefact.manifest.config and artefact.entry.classifier
+    """The full-precision twin of a classifier or a network of a task; else its own file."""
+    stated = artefact.manifest.config
+    twin = stated and (artefact.entry.classifier or stated.get("arch") in names.TASKS.known)
     return BASELINES["onnxruntime" if twin else "packed"]
