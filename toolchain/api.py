@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vitc.devices import Device
-    from vitc.exporter import ExportResult
+    from vitc.exporter import ExportResult, Traced
     from vitc.exporter.example import Example
     from vitc.models.described import Sides
     from vitc.models.network import Network
@@ -131,7 +131,7 @@ def new(
 
 
 def export(
-    model: nn.Module | str | os.PathLike[str],
+    model: nn.Module | Traced | str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: ExportOptions | None = None,
     *,
@@ -141,7 +141,8 @@ def export(
     """Export a model to an ONNX file that any ONNX Runtime runs.
 
     Args:
-        model: A checkpoint, or a model: a `Network`, or any module built of `vitc.nn`.
+        model: A checkpoint, or a model: a `Network`, or any module built of `vitc.nn`; or what
+            `vitc.exporter.trace` made of one, for several formats.
         out: The file to write; it gets its name only when it is whole and passes its check.
         options: Format and check.
         example: What a model takes that is no `Network`: a tensor [B, ..], or several by the names
@@ -152,16 +153,18 @@ def export(
         VitcError: If the model cannot be exported, or `out` exists.
         CheckFailedError: If the file does not compute what the model computes.
     """
+    from vitc.exporter import Traced
     from vitc.exporter import export as write_onnx
     from vitc.models.checkpoint import load
     from vitc.verify import CheckFailedError, check_fresh_export
 
     chosen = options or ExportOptions()
     source = load(model) if isinstance(model, str | os.PathLike) else model
+    module = source.model if isinstance(source, Traced) else source
 
     def check(file: Path) -> None:
         say("comparing the file with the model")
-        report = check_fresh_export(file, source, images=_SHORT_CHECK_IMAGES)
+        report = check_fresh_export(file, module, images=_SHORT_CHECK_IMAGES)
         if not report.equal:
             raise CheckFailedError(report, f"The export to {out}")
 

@@ -16,7 +16,7 @@ from vitc.models import ModelConfig, random_model
 from vitc.models.binary_linear import BinaryLinear, freeze
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import TapEvent, binarize, observe, tap
-from vitc.verify import bounds
+from vitc.verify import bounds, forcing
 from vitc.verify.bounds import LAMBDA, RoundingErrors
 from vitc.verify.forcing import Reference, TapComparison
 from vitc.verify.report import LayerReport
@@ -315,3 +315,24 @@ def test_outputs_are_those_of_what_was_given_now():
     images[1] += 1
     assert (reference.outputs({"input": images})["logits"].value[1] != one[1]).any()
     assert reference.ran == 6
+
+
+def test_outputs_of_inputs_that_were_given_before_are_not_computed_again(monkeypatch):
+    model = random_model(CONFIG, 9)
+    given = [{"input": images_of(seed).numpy()} for seed in (9, 10, 11)]
+    reference = Counted(model)
+    first = [reference.outputs(inputs)["logits"] for inputs in given]
+    again = [reference.outputs(inputs)["logits"] for inputs in given]
+    assert reference.ran == 9
+    for inputs, one, other in zip(given, first, again, strict=True):
+        alone = Reference(model).outputs(inputs)["logits"]
+        assert np.array_equal(one.value, alone.value)
+        assert np.array_equal(other.value, alone.value)
+        assert np.array_equal(other.bound, alone.bound)
+    # Where there is room for one only, the one before it goes.
+    monkeypatch.setattr(forcing, "_KEPT", 1)
+    reference, runs = Counted(model), []
+    for inputs in (given[0], given[0], given[1], given[0]):
+        reference.outputs(inputs)
+        runs.append(reference.ran)
+    assert runs == [3, 3, 6, 9]

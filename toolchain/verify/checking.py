@@ -95,7 +95,7 @@ class CheckOptions:
 
 def check(
     candidate: str | os.PathLike[str],
-    reference: nn.Module | Traced | str | os.PathLike[str],
+    reference: Reference | nn.Module | Traced | str | os.PathLike[str],
     options: CheckOptions | None = None,
     *,
     say: Callable[[str], None] = _NOTHING,
@@ -109,7 +109,8 @@ def check(
     Args:
         candidate: An artefact folder, or an exported ``.onnx`` file.
         reference: The checkpoint it was made from, or that model, traced or not. A model without a
-            configuration is run on the inputs that the candidate takes.
+            configuration is run on the inputs that the candidate takes. Or a `Reference`, which
+            several candidates share.
         options: Images, device.
         say: Told what is being done.
         note: Told in a sentence what a person should know about the images.
@@ -119,13 +120,12 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    source = (
-        reference
-        if isinstance(reference, nn.Module | Traced)
-        else _read_reference(Path(reference), Path(candidate), chosen)
-    )
-    report, made_from = _check(Path(candidate), source, chosen, say, note)
-    stated = getattr(_module(source), "source_sha256", None)
+    if isinstance(reference, str | os.PathLike):
+        reference = _read_reference(Path(reference), Path(candidate), chosen)
+    if not isinstance(reference, Reference):
+        reference = Reference(reference)
+    report, made_from = _check(Path(candidate), reference, chosen, say, note)
+    stated = getattr(reference.model, "source_sha256", None)
     return replace(report, made_from=made_from or None, reference_sha256=stated)
 
 
@@ -159,13 +159,13 @@ def _read_reference(file: Path, candidate: Path, chosen: CheckOptions) -> Networ
 
 def _check(
     path: Path,
-    source: nn.Module | Traced,
+    reference: Reference,
     chosen: CheckOptions,
     say: Callable[[str], None],
     note: Callable[[str], None],
 ) -> tuple[CheckReport, str | None]:
     """Return the report, and the SHA-256 of the checkpoint that the candidate names."""
-    model = _module(source)
+    model = reference.model
     if not path.is_dir():
         if chosen.device != "local":
             raise VitcError(
@@ -179,7 +179,7 @@ def _check(
             )
         loaded = load_onnx(path, allow_external_data=chosen.allow_external_data)
         images = _images(model, input_ports(loaded[0]), chosen, note)
-        report = _check_onnx(path, loaded, source, Reference(model), images, say)
+        report = _check_onnx(path, loaded, reference, images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
     artefact = Artefact.open(path, verify=False).at(chosen.entry)
@@ -191,7 +191,6 @@ def _check(
     device.supports(artefact)
     ports = {port.name: port for entry in entries for port in entry.inputs}
     images = _images(model, list(ports.values()), chosen, note)
-    reference = Reference(model)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
@@ -203,7 +202,7 @@ def _check(
             faults += found
         say("checking the artefact's ONNX file")
         loaded = load_onnx(artefact.onnx)
-        inner = _check_onnx(artefact.onnx, loaded, source, reference, _few(images), say)
+        inner = _check_onnx(artefact.onnx, loaded, reference, _few(images), say)
     elif artefact.onnx.name not in changed:
         faults.append(
             f"there is no {artefact.onnx.name}, so nothing says what it was compiled from"
@@ -304,13 +303,12 @@ def check_fresh_export(path: Path, model: nn.Module, *, images: int) -> CheckRep
 def _check_onnx(
     path: Path,
     found: tuple[ir.Model, ModelFacts],
-    source: nn.Module | Traced,
     reference: Reference,
     images: Images,
     say: Callable[[str], None],
 ) -> CheckReport:
     loaded, facts = found
-    model = _module(source)
+    model, source = reference.model, reference.source
     example = None
     if isinstance(model, Network):
         _same_network(path, Description.of_onnx(path, facts), model)
@@ -343,10 +341,6 @@ def _check_onnx(
             f"not what the reference exports to: {first.detail}.",
             "Export the checkpoint again.",
         ) from error
-
-
-def _module(source: nn.Module | Traced) -> nn.Module:
-    return source.model if isinstance(source, Traced) else source
 
 
 def _example(loaded: ir.Model) -> Example:

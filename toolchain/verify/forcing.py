@@ -13,6 +13,8 @@ each float tap of the candidate, its outputs among them, must be within its own 
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitc.errors import VitcError
+from vitc.exporter import Traced
 from vitc.exporter.coverage import wide_layers
 from vitc.exporter.example import inputs_of
 from vitc.exporter.recording import named_outputs
@@ -42,6 +45,9 @@ OPTIONAL_TAPS: Final = (".scores", ".mask")
 """Taps that never leave the attention kernel of an artefact; any other missing tap is a fault."""
 
 _NO_BIT: Final = 2
+_KEPT: Final = 64 << 20
+"""Bytes of the reference's outputs that are kept for the next candidate."""
+
 _LISTED: Final = 100
 """Near ties that are described; all are counted."""
 
@@ -62,33 +68,43 @@ class Expected:
 class Reference:
     """The frozen PyTorch model in float64.
 
+    Several candidates may be compared with one: what depends on none of them is computed once.
+
     Args:
-        model: The model; it is copied. Binary layers hold what is exported: signs, and scales that
-            were rounded to fp32 once.
+        source: The model, traced or not; it is copied. Binary layers hold what is exported: signs,
+            and scales that were rounded to fp32 once.
+
+    Attributes:
+        source: The same.
+        model: The model.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._double = freeze(model, keep=wide_layers(model)).double()
-        self._given: tuple[Arrays, dict[str, Expected]] | None = None
+    def __init__(self, source: nn.Module | Traced) -> None:
+        self.source = source
+        self.model = source.model if isinstance(source, Traced) else source
+        self._double = freeze(self.model, keep=wide_layers(self.model)).double()
+        self._given: OrderedDict[bytes, dict[str, Expected]] = OrderedDict()
         self._followed: _Followed | None = None
 
     @torch.no_grad()
     def outputs(self, inputs: Inputs) -> dict[str, Expected]:
         """What the network gives, by the name of each output.
 
-        They do not depend on a candidate, so the last inputs that were given are not run again.
+        They do not depend on a candidate, so inputs that were given before are not run again as
+        long as there is room for what they came to.
         """
-        arrays = _named(inputs)
-        if self._given is None or not _same(arrays, self._given[0]):
+        key = _digest(_named(inputs))
+        if key not in self._given:
             with RoundingErrors() as errors:
                 outputs = self._run(inputs)
-            found = {
+            self._given[key] = {
                 name: Expected(value.numpy(), _limit(errors.bound(value), value).numpy())
                 for name, value in outputs.items()
             }
-            self._given = _copied(arrays), found
-        return self._given[1]
+            while len(self._given) > 1 and sum(map(_bytes, self._given.values())) > _KEPT:
+                self._given.popitem(last=False)
+        self._given.move_to_end(key)
+        return self._given[key]
 
     def _run(self, inputs: Inputs) -> dict[str, Tensor]:
         """Run in float64, in the mode and before the observer that are at work."""
@@ -192,6 +208,18 @@ class Reference:
 
 def _named(inputs: Inputs) -> Arrays:
     return inputs if isinstance(inputs, Mapping) else {"input": inputs}
+
+
+def _digest(arrays: Arrays) -> bytes:
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(repr((name, array.dtype.str, array.shape)).encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
+
+
+def _bytes(outputs: Mapping[str, Expected]) -> int:
+    return sum(each.value.nbytes + each.bound.nbytes for each in outputs.values())
 
 
 def _same(one: Arrays, other: Arrays) -> bool:
