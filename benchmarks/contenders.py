@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 from networks import Network, Workshop
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
@@ -30,7 +31,17 @@ from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
 from vitc.runtime.artefact import Artefact
 
-__all__ = ["Contender", "OwnLibrary", "noise", "openvino", "own_int8", "pinned", "race", "twins"]
+__all__ = [
+    "Contender",
+    "OwnLibrary",
+    "noise",
+    "openvino",
+    "own_int8",
+    "pinned",
+    "race",
+    "static_int8",
+    "twins",
+]
 
 _ROUNDS = 6
 _WARMUP = 3
@@ -66,14 +77,13 @@ class OwnLibrary:
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """Two images of noise; the ranges that come out do not change the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, shape: Sequence[int]) -> None:
         rng = np.random.default_rng(1)
-        shape = (1, 3, _PIXELS, _PIXELS)
-        self._images = iter([rng.standard_normal(shape, dtype=np.float32) for _ in range(2)])
+        images = [rng.standard_normal(shape, dtype=np.float32) for _ in range(2)]
+        self._images = iter([{name: image} for image in images])
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        image = next(self._images, None)
-        return None if image is None else {"input": image}
+        return next(self._images, None)
 
 
 def noise(shape: tuple[int, ...] = (1, 3, _PIXELS, _PIXELS)) -> NDArray[np.float32]:
@@ -85,28 +95,48 @@ def twins(network: Network, threads: int) -> dict[str, Contender]:
     """DeiT of the same width in ONNX Runtime: fp32, static int8 (QDQ) and dynamic int8."""
     model = twin_model(network.config)
     image = [noise()]
-    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as name:
-        folder = Path(name)
-        plain, ready, static, dynamic = (
-            folder / f"{stem}.onnx" for stem in ("plain", "ready", "static", "dynamic")
-        )
-        plain.write_bytes(model.SerializeToString())
-        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+    return {
+        "fp32": BaselineSession(model.SerializeToString(), image, threads),
+        "int8 QDQ": BaselineSession(static_int8(model), image, threads),
+        "int8 dynamic": BaselineSession(_dynamic_int8(model), image, threads),
+    }
+
+
+def static_int8(model: onnx.ModelProto) -> bytes:
+    """A network of one image in int8, weights by channel (QDQ)."""
+    (given,) = model.graph.input
+    shape = [dimension.dim_value or 1 for dimension in given.type.tensor_type.shape.dim]
+
+    def quantize(ready: Path, made: Path) -> None:
         quantize_static(
             str(ready),
-            str(static),
-            _Calibration(),
+            str(made),
+            _Calibration(given.name, shape),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        quantize_dynamic(str(ready), str(dynamic), per_channel=True, weight_type=QuantType.QInt8)
-        return {
-            "fp32": BaselineSession(plain.read_bytes(), image, threads),
-            "int8 QDQ": BaselineSession(static.read_bytes(), image, threads),
-            "int8 dynamic": BaselineSession(dynamic.read_bytes(), image, threads),
-        }
+
+    return _quantized(model, quantize)
+
+
+def _dynamic_int8(model: onnx.ModelProto) -> bytes:
+    return _quantized(
+        model,
+        lambda ready, made: quantize_dynamic(
+            str(ready), str(made), per_channel=True, weight_type=QuantType.QInt8
+        ),
+    )
+
+
+def _quantized(model: onnx.ModelProto, quantize: Callable[[Path, Path], None]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="vitc-bench-") as name:
+        plain, ready, made = (Path(name) / f"{stem}.onnx" for stem in ("plain", "ready", "made"))
+        plain.write_bytes(model.SerializeToString())
+        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+        quantize(ready, made)
+        return made.read_bytes()
 
 
 def own_int8(workshop: Workshop, network: Network, threads: int) -> Contender:
@@ -116,18 +146,17 @@ def own_int8(workshop: Workshop, network: Network, threads: int) -> Contender:
 
 
 class _OpenVino:
-    def __init__(self, network: Network, threads: int) -> None:
+    def __init__(self, content: bytes, threads: int) -> None:
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(twin_model(network.config).SerializeToString())
         options: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = core.compile_model(model, "CPU", options)
+        compiled = core.compile_model(core.read_model(content), "CPU", options)
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(openvino.Tensor(noise()))
@@ -141,13 +170,15 @@ class _OpenVino:
         return taken
 
 
-def openvino(network: Network, threads: int) -> tuple[str, Contender] | None:
-    """The fp32 twin in OpenVINO, with the precision it chooses; None where it is not installed."""
+def openvino(network: Network, threads: int) -> dict[str, Contender]:
+    """The twin in OpenVINO, in the precision that it chooses and in int8; empty without it."""
     if find_spec("openvino") is None:
-        return None
-    contender = _OpenVino(network, threads)
-    precision = contender.precision.replace("'", "").split(" ")[-1].rstrip(">")
-    return f"OpenVINO {precision}", contender
+        return {}
+    model = twin_model(network.config)
+    plain = _OpenVino(model.SerializeToString(), threads)
+    precision = plain.precision.replace("'", "").split(" ")[-1].rstrip(">")
+    int8 = _OpenVino(static_int8(model), threads)
+    return {f"OpenVINO {precision}": plain, "OpenVINO int8 QDQ": int8}
 
 
 def race(contenders: Mapping[str, Contender], runs: int) -> dict[str, Latency]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from contenders import Contender, OwnLibrary, noise, pinned, race
+from contenders import Contender, OwnLibrary, noise, pinned, race, static_int8
 from markdown import table
 from networks import Network, Workshop
 
 from vitc.bench.baselines import BaselineSession
+from vitc.bench.measure import Latency
 from vitc.bench.profile import Profile, profile
 from vitc.bench.twin import twin_model
 from vitc.devices import LocalDevice
@@ -29,22 +30,31 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
             say(f"timing {network.name}")
             artefact = workshop.artefact(network, "native")
             target = artefact.target.name
-            content = twin_model(network.config).SerializeToString()
-            image = noise((1, *artefact.image_shape))
-            twin = BaselineSession(content, [image], 1)
-            contenders: dict[str, Contender] = {"vitc": OwnLibrary(artefact), "fp32": twin}
-            found = race(contenders, runs)
-            own, other = found["vitc"], found["fp32"]
+            twin = twin_model(network.config)
+            image = [noise((1, *artefact.image_shape))]
+            contenders: dict[str, Contender] = {
+                "vitc": OwnLibrary(artefact),
+                "fp32": BaselineSession(twin.SerializeToString(), image, 1),
+                "int8 QDQ": BaselineSession(static_int8(twin), image, 1),
+            }
+            own, *others = race(contenders, runs).values()
             shares = profile(artefact, LocalDevice(), 1, say, pin=True)
-            ratios = f"**{other.median / own.median:.1f}x** ({other.min / own.min:.1f}x)"
-            times = f"{own.median:.2f} ms ({own.min:.2f})", f"{other.median:.1f} ms, {ratios}"
+            times = [f"{own.median:.2f} ms ({own.min:.2f})", *(_beside(own, o) for o in others)]
             rows.append((network.name, *times, *_shares(shares)))
-    columns = ("network", ">vitc", ">fp32", ">binary products", ">fp32 products", ">other")
+    columns = (
+        "network", ">vitc", ">fp32", ">int8 QDQ", ">binary products", ">fp32 products", ">other"
+    )  # fmt: skip
     return (
         f"{table(columns, rows)}\n\nTarget {target}, one pinned thread, batch 1, {runs} runs of "
         "each in turns. Medians, and how many times faster vitc is; in brackets minima and their "
         "ratio. Shares are those of the fastest time of each step."
     )
+
+
+def _beside(own: Latency, other: Latency) -> str:
+    """A rival's time, and how many times as fast vitc is."""
+    ratios = f"**{other.median / own.median:.1f}x** ({other.min / own.min:.1f}x)"
+    return f"{other.median:.1f} ms, {ratios}"
 
 
 def _shares(found: Profile) -> tuple[str, str, str]:

@@ -61,12 +61,10 @@ def avx2_table(workshop: Workshop, runs: int, say: Say) -> str:
 
 
 def _rivals(network: Network) -> dict[str, Contender]:
-    found = twins(network, 1)
     try:
-        extra = openvino(network, 1)
+        return {**twins(network, 1), **openvino(network, 1)}
     except RuntimeError as error:
         raise VitcError(f"OpenVINO fails: {error}", "Uninstall it to leave it out.") from error
-    return found if extra is None else {**found, extra[0]: extra[1]}
 
 
 def _cells(found: dict[str, Latency]) -> list[str]:

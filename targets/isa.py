@@ -20,7 +20,7 @@ class Isa:
         name: Name of the microkernel family, as it stands in a manifest.
         element_bits: Width of the unsigned integers that the popcount works on: 32 where the
             machine counts bits per 32-bit lane (VPOPCNTDQ), 8 where it counts per byte (NEON `cnt`,
-            the AVX2 `pshufb` table).
+            the `pshufb` table).
         lanes: Elements side by side in one block of the lane-interleaved layout; a multiple of 16.
         row_tile: Rows of the broadcast operand held in registers by the binary matrix product.
         lane_tile: Most lane blocks held in registers by the binary matrix product.
@@ -35,6 +35,8 @@ class Isa:
         shuffle: LLVM intrinsic of a byte shuffle within 16 bytes, where looking popcounts up in
             registers is the fastest; empty where the machine counts the bits of a vector.
         amx: Whether there are AMX tiles, on which binary linear layers run as int8 products.
+        narrow: Instruction set with half the lanes, for heads that do not fill a block; empty where
+            every head does, as heads are padded to 32 bits.
     """
 
     name: str
@@ -49,6 +51,15 @@ class Isa:
     float_load: int = 1
     float_part: int = 256
     amx: bool = False
+    narrow: str = ""
+
+    def with_lanes(self, lanes: int) -> Isa:
+        """The instruction set whose blocks have so many lanes: this one, or the narrow one."""
+        return self if self.lanes == lanes or not self.narrow else ISAS[self.narrow]
+
+    def filled_by(self, vectors: int) -> Isa:
+        """The instruction set whose blocks so many vectors fill, a multiple of 32."""
+        return self if not vectors % self.lanes or not self.narrow else ISAS[self.narrow]
 
     @property
     def element(self) -> str:
@@ -61,6 +72,10 @@ ISAS: dict[str, Isa] = {
     for isa in (
         Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
         Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True),
+        Isa(
+            "avx512-pshufb", 8, 64, 8, 3, 16, 6, 4, "llvm.x86.avx512.pshuf.b.512",
+            narrow="avx2-pshufb",
+        ),
         Isa("avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b"),
         Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
         Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4),

@@ -79,19 +79,20 @@ _X86_V3 = replace(
     features=("avx2", "bmi2", "fma"),
     isa="avx2-pshufb",
 )
-_X86_AVX512 = replace(
+_X86_AVX512BW = replace(
     _X86_V3,
+    name="x86-avx512bw",
+    description="x86-64-v4 (AVX-512 BW: Skylake-SP, Cascade Lake and later)",
+    cpu="skylake-avx512",
+    features=(*_X86_V3.features, "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    isa="avx512-pshufb",
+)
+_X86_AVX512 = replace(
+    _X86_AVX512BW,
     name="x86-avx512",
     description="x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
     cpu="icelake-server",
-    features=(
-        *_X86_V3.features,
-        "avx512f",
-        "avx512bw",
-        "avx512dq",
-        "avx512vl",
-        "avx512_vpopcntdq",
-    ),
+    features=(*_X86_AVX512BW.features, "avx512_vpopcntdq"),
     isa="avx512-vpopcntdq",
 )
 _ARM64 = Target(
@@ -144,6 +145,7 @@ TARGETS: dict[str, Target] = {
         ),
         _X86_V2,
         _X86_V3,
+        _X86_AVX512BW,
         _X86_AVX512,
         replace(
             _X86_AVX512,
@@ -158,7 +160,7 @@ TARGETS: dict[str, Target] = {
     )
 }
 
-ALIASES: Final = {"x86-64-v3": "x86"}
+ALIASES: Final = {"x86-64-v3": "x86", "x86-64-v4": "x86-avx512bw"}
 """Other names of targets."""
 
 TARGET_NAMES: Final = Names("target", ("native", *TARGETS, *ALIASES), "see `vitc targets`")

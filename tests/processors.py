@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from typing import Final
 
-from vitc.targets.table import TARGETS, host_features
+import pytest
 
-__all__ = ["HAS_AMX", "HOST", "NO_AVX512"]
+from vitc.targets.isa import ISAS
+from vitc.targets.table import TARGETS, Target, find, host_features
+
+__all__ = ["HAS_AMX", "HOST", "NO_AVX512", "SHAPED", "of_shape"]
 
 # The emulator of tests/amx executes it where a processor has none.
 _EMULATED: Final = {"amx_tile", "amx_int8"}
@@ -23,3 +27,16 @@ HOST: Final = [
 ]
 
 NO_AVX512: Final = "this processor has no AVX-512 with VPOPCNTDQ"
+
+SHAPED: Final = (
+    ("avx512-vpopcntdq", "avx512-pshufb") if platform.machine() in TARGETS["x86"].machine else ()
+)
+"""Instruction sets whose lanes and tiles are tried on any x86 processor, with its instructions."""
+
+
+def of_shape(isa: str, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """A target that any x86 processor executes, with the lanes and tiles of an instruction set."""
+    shape = ISAS[isa]
+    narrow = "ssse3-pshufb" if shape.narrow else ""
+    monkeypatch.setitem(ISAS, isa, replace(shape, shuffle="", narrow=narrow))
+    return replace(find("x86-64-v2"), isa=isa)

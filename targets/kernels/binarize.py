@@ -138,11 +138,20 @@ def along_columns_kernel(
                 result = T.bitwise_and(result, e.constant(isa.element, (1 << count) - 1, HALF))
             e.store(out, (task * elements + element) * lanes + half * HALF, result, HALF)
 
+        def lane_words(task: Any, half: int) -> None:
+            with e.loop(0, rows // bits) as element:
+                element_word(task, half, element, bits)
+            for element in range(rows // bits, elements):
+                element_word(task, half, element, max(0, rows - element * bits))
+
+        # Blocks wider than a word may end behind the columns that there are.
+        room = round_up(columns, WORD) - (blocks - 1) * lanes
         with e.loop(e.begin, e.end) as task:
             for half in range(lanes // HALF):
-                with e.loop(0, rows // bits) as element:
-                    element_word(task, half, element, bits)
-                for element in range(rows // bits, elements):
-                    element_word(task, half, element, max(0, rows - element * bits))
+                if half * HALF < room:
+                    lane_words(task, half)
+                elif blocks > 1:
+                    with T.If(T.floormod(task, blocks) < blocks - 1), T.Then():
+                        lane_words(task, half)
     tasks = groups * blocks
     return emitter.kernel(tasks, compare=tasks * lanes * rows)

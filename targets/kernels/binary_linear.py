@@ -271,12 +271,19 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
             buffers["lanes_in"],
             lambda b: (first_block + b) * (shape.elements * isa.lanes),
         )
+        # Blocks wider than a word may end behind the lanes that the output has room for.
+        room = round_up(shape.lanes, WORD) - (shape.blocks(isa) - 1) * isa.lanes
         for r in range(isa.row_tile):
             for b in range(tile):
                 for half in range(halves):
                     lane = e.let((first_block + b) * isa.lanes + half * HALF)
                     value = sums.centred(r, b, half, shape.k)
-                    epilogue.finish(first_row + r, epilogue.constants.lanes(lane), value)
+                    lanes = epilogue.constants.lanes(lane)
+                    if b < tile - 1 or half * HALF < room:
+                        epilogue.finish(first_row + r, lanes, value)
+                        continue
+                    with T.If(lane < shape.lanes), T.Then():
+                        epilogue.finish(first_row + r, lanes, value)
     return shape.row_tiles(isa)
 
 

@@ -253,9 +253,14 @@ class Residual:
         if not self.rows:
             self._add(row, lanes, value, row, lanes.first)
             return
-        window, channel = self.constants.emitter.split(lanes.first, self.stride)
-        # What a tile has behind the last row would be another window's.
-        with T.If(row < self.rows), T.Then():
+        wide = self.constants.period or self.stride
+        window, channel = self.constants.emitter.split(lanes.first, wide)
+        # What a tile has behind the last row would be another window's; so would lanes be that fill
+        # the last block.
+        inside = row < self.rows
+        if wide > self.stride:
+            inside = T.And(inside, channel < self.stride)
+        with T.If(inside), T.Then():
             self._add(row, lanes, value, window * self.rows + row, channel)
 
     def _add(self, row: Any, lanes: Lanes, value: Any, place: Any, channel: Any) -> None:

@@ -432,6 +432,7 @@ class _PairScan:
 _VECTOR_BYTES = {
     "avx512-vpopcntdq": 32,
     "avx512-amx": 32,
+    "avx512-pshufb": 32,
     "avx2-pshufb": 32,
     "ssse3-pshufb": 8,
     "neon-cnt": 16,

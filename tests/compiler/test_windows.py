@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 
 from tests.compiler.programs import check_program
 from tests.compiler.windows import Block, block, write_block
-from tests.processors import HOST
+from tests.processors import HOST, SHAPED, of_shape
 from vitc.compiler import compile_model
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.pipeline import make_plan
 from vitc.onnx_files import run_with_taps
 from vitc.targets.isa import ISAS
-from vitc.targets.table import Target, find
+from vitc.targets.table import find
 
 _spec = importlib.util.spec_from_file_location("shared", Path(__file__).with_name("conftest.py"))
 shared = importlib.util.module_from_spec(_spec)
@@ -44,25 +43,17 @@ BLOCKS = {
     ),
     "SI of 64 tokens": Block(map=(8, 16), window=(8, 8), width=33, heads=1, seed=9),
 }  # fmt: skip
-AVX512_SHAPE = "avx512-vpopcntdq on any processor"
+TARGETS = [name for name in HOST if not ISAS[find(name).isa].amx]
 
 
-def machine(name: str) -> Target:
-    if name == AVX512_SHAPE:
-        return replace(find("x86-64-v2"), isa="avx512-vpopcntdq")
-    return find(name)
-
-
-TARGETS = [*(name for name in HOST if not ISAS[find(name).isa].amx), AVX512_SHAPE]
-
-
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [*TARGETS, *SHAPED])
 @pytest.mark.parametrize("name", BLOCKS)
-def test_every_value_is_that_of_onnx_runtime(name, target, tmp_path):
+def test_every_value_is_that_of_onnx_runtime(name, target, tmp_path, monkeypatch):
+    machine = of_shape(target, monkeypatch) if target in SHAPED else find(target)
     size = BLOCKS[name]
     model, taps = block(size)
     x = np.random.default_rng(size.seed).standard_normal((size.tokens, size.width))
-    check_program(model, x.astype(np.float32), machine(target), tmp_path, taps=taps)
+    check_program(model, x.astype(np.float32), machine, tmp_path, taps=taps)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -80,7 +71,9 @@ def test_no_float_and_no_bit_is_copied_into_an_order(name):
     assert kinds[:-1] == ["copy_rows"] * (kinds[0] == "copy_rows") + attention + mlp + spatial
 
 
-@pytest.mark.parametrize("target", ["arm", "armv7", "x86-avx512", "x86-amx"])
+@pytest.mark.parametrize(
+    "target", ["arm", "armv7", "x86-avx512bw", "x86-avx512", "x86-amx"]
+)
 def test_code_is_made_for_processors_that_this_one_is_not(target, tmp_path):
     model, taps = block(BLOCKS["a bias and what is excluded"])
     plan = make_plan(model, find(target), taps)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processors import HOST
+from tests.processors import HOST, SHAPED, of_shape
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.targets.isa import ISAS
@@ -24,8 +24,10 @@ def aligned(size: int, fill: int = 0) -> np.ndarray:
     return memory[start : start + size]
 
 
-@pytest.fixture(params=HOST)
-def target(request) -> Target:
+@pytest.fixture(params=[*HOST, *SHAPED])
+def target(request, monkeypatch) -> Target:
+    if request.param in SHAPED:
+        return of_shape(request.param, monkeypatch)
     chosen = TARGETS[request.param]
     if ISAS[chosen.isa].amx:
         request.getfixturevalue("amx")

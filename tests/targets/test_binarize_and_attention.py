@@ -61,7 +61,7 @@ def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
     out = call(
         kernel,
         [x, threshold, np.where(flip, ones, 0).astype(isa.element)],
-        columns * axis.padded // 8,
+        round_up(columns, isa.lanes) * axis.padded // 8,
     )
     padded = from_lanes(out, columns, Axis(axis.padded), isa.lanes, isa.element_bits)
     assert np.array_equal(padded[:, :rows], ((x >= threshold) ^ flip).T)
@@ -83,6 +83,7 @@ def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
     ],
 )
 def test_attention_agrees_with_plain_integers(call, isa, tokens, others, heads, width, slack):
+    isa = isa.filled_by(Axis(width).padded)
     rng = np.random.default_rng(8)
     q, k, v = (
         rng.integers(0, 2, (heads, n, width), dtype=np.uint8) for n in (tokens, others, others)

@@ -44,6 +44,7 @@ class Form:
 
 FORMS = {
     "avx512-vpopcntdq": Form({"vpxord": 1, "vpopcntd": 1, "vpaddd": 1}, 512, 0, 62),
+    "avx512-pshufb": Form({"vpshufb": 2, "vpaddb": 2}, 512, 19, 186),
     "avx2-pshufb": Form({"vpshufb": 2, "vpaddb": 2}, 256, 10, 110),
     "ssse3-pshufb": Form({"pshufb": 2, "paddb": 2}, 128, 6, 104),
     "neon-cnt": Form({"eor": 1, "cnt": 1}, 128, 5, 59),
@@ -57,6 +58,7 @@ COUNTS = ("vpopcntd", "vpshufb", "pshufb", "cnt", "vcnt.8")
 # each that counts.
 ATTENTION = {
     "avx512-vpopcntdq": (17, 4.0),
+    "avx512-pshufb": (14, 4.6),
     "avx2-pshufb": (7, 4.6),
     "ssse3-pshufb": (6, 5.2),
     "neon-cnt": (14, 3.8),
@@ -151,6 +153,7 @@ def test_neon_adds_bytes_once_a_vector_of_sums():
 
 MULTIPLIED = {
     "avx512-vpopcntdq": (16, 39, "vfmadd"),
+    "avx512-pshufb": (16, 39, "vfmadd"),
     "avx2-pshufb": (8, 24, "vfmadd"),
     "ssse3-pshufb": (4, 40, "mulps"),
     "neon-cnt": (4, 90, "fmla"),

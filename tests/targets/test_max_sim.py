@@ -118,7 +118,8 @@ def test_scores_are_those_of_numpy_for_any_number_of_documents(built, number):
 def test_the_tile_is_for_whole_elements_that_fill_the_lanes(isa):
     one = MaxSimShape(1, 1, 1, 256)
     assert not uses_tile(isa, one)
-    assert uses_tile(isa, replace(one, texts=32))
-    assert uses_tile(isa, replace(one, queries=32, documents=32))
-    odd = replace(one, queries=32, width=8 * 5)
+    full = 2 * isa.lanes
+    assert uses_tile(isa, replace(one, texts=full))
+    assert uses_tile(isa, replace(one, queries=full, documents=32))
+    odd = replace(one, queries=full, width=8 * 5)
     assert uses_tile(isa, odd) == (isa.element_bits == 8)

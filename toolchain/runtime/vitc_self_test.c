@@ -114,7 +114,7 @@ static float compare_floats(const port_array *found, const float *own, const flo
   }
   size_t best = largest(own, count), wanted = largest(other, count);
   if (!(worst <= TOLERANCE) || best != wanted)
-    die("the self-test failed: %s differ by %g, and the class is %zu instead of %zu; do not use this library here",
+    die("the self-test failed: %s differ by %g (class %zu, wanted %zu); do not use this library here",
         found->port.name, (double)worst, best, wanted);
   return worst;
 }

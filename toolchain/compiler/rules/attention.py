@@ -58,6 +58,7 @@ class Attention(Rule):
         """Queries as rows, keys as lanes, values as columns."""
         del form
         size = _Sizes.of(op)
+        isa = isa.filled_by(size.head.padded_group)
         lanes = (isa.lanes, isa.element_bits)
         matrices = size.windows * size.heads
         keys = Lanes(size.keys, size.head.size, *lanes, matrices)
@@ -106,8 +107,14 @@ class Attention(Rule):
             "attention",
             _key(shape, windows, bias, summed=summed),
             lambda symbol, isa: attention_kernel(
-                symbol, isa, shape, windows=windows, bias=bias, summed=summed
+                symbol,
+                isa.filled_by(head.padded_group),
+                shape,
+                windows=windows,
+                bias=bias,
+                summed=summed,
             ),
+            tuned=isa.filled_by(head.padded_group) == isa,
         )
         limits = self._sums(op, size) if summed else [self._threshold(op, size)]
         asks = self.asks(op, form, isa)

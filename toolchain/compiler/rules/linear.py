@@ -184,12 +184,14 @@ class Product:
             rows = np.full(round_up(len(values), ROW_PADDING), fill, np.float32)
             rows[: len(values)] = values
             return emission.constant(rows)
-        return emission.constant(self.outputs.pad(values, 0, fill))
+        padded = np.full(round_up(self.outputs.padded, self.isa.lanes), fill, np.float32)
+        padded[: self.outputs.padded] = self.outputs.pad(values, 0, fill)
+        return emission.constant(padded)
 
     def of_places(self, array: Array, emission: Emission) -> Constant:
         """Constants of the places of a window [groups, places], along lanes or rows as they lie."""
         if self.transposed:
-            lanes = np.zeros(self.period or self.shape.lanes, np.float32)
+            lanes = np.zeros(self.period or self._lanes_of_window, np.float32)
             lanes[: self.places] = array[0]
             return emission.constant(lanes)
         padded = np.zeros((len(array), round_up(self.places, ROW_PADDING)), np.float32)

@@ -41,6 +41,7 @@ class LinearThreshold(Rule):
         if not order.in_place or order.together != 1 or order.rows.size != op.output.rows:
             return False
         heads, windows = Axis(channels // order.heads, order.heads), order.windows
+        isa = _isa_of(form, isa)
         lanes = (isa.lanes, isa.element_bits)
         offered: list[Layout]
         if order.along == "rows":
@@ -61,12 +62,13 @@ class LinearThreshold(Rule):
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
         outputs, output = _outputs(form, op.output.channels)
-        read = ask(op, emission.isa, transposed=_transposed(form))[1]
+        whole = emission.isa
+        read = ask(op, whole, transposed=_transposed(form))[1]
         windows = form.order.windows
         # Tiles of rows would lie in two windows, whose bits are columns of their own.
         grouped = output == "columns" and windows > 1 and not _transposed(form)
-        amx = emission.isa.amx and not grouped
-        product = Product(op, read, outputs, replace(emission.isa, amx=amx))
+        amx = whole.amx and not grouped
+        product = Product(op, read, outputs, replace(_isa_of(form, whole), amx=amx))
         _need_finite(op, op.constant(2), product.axis.length)
         upper, lower = (_matrix(op.constant(i)) for i in (4, 5))
         two_sided = bool(np.any(lower > -np.inf))
@@ -83,12 +85,14 @@ class LinearThreshold(Rule):
         head = outputs if output == "keys" else None
         shape, transposed, period = product.shape, product.transposed, product.period
         key: tuple[object, ...] = (shape, transposed, two_sided, group, head)
+        if product.isa.lanes != whole.lanes:
+            key = (*key, product.isa.lanes)
         kernel = emission.kernel(
             product.stem(f"threshold_{output}"),
             (*key, windows, period) if windows > 1 or period else key,
             lambda symbol, isa: threshold_kernel(
                 symbol,
-                replace(isa, amx=amx),
+                replace(_isa_of(form, isa), amx=amx),
                 shape,
                 output=output,
                 transposed=transposed,
@@ -98,9 +102,15 @@ class LinearThreshold(Rule):
                 windows=windows,
                 period=period,
             ),
-            tuned=not product.on_tiles,
+            tuned=not product.on_tiles and _isa_of(form, whole) == whole,
         )
         return emission.step(op, form, kernel, operands, product.cost)
+
+
+def _isa_of(form: Form, isa: Isa) -> Isa:
+    """The instruction set whose blocks a form has."""
+    layout = form.layout
+    return isa.with_lanes(layout.lanes) if isinstance(layout, Lanes | Columns) else isa
 
 
 def _same_windows(op: Op, order: Order) -> bool:
