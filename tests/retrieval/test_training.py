@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from vitc.errors import VitcError
 from vitc.models import load
 from vitc.models.retrieval.network import Retrieval
+from vitc.training.epoch_order import Share
 from vitc.training.objectives.retrieval import Ranking, Shrinking
 from vitc.training.retrieval.judged import Judged, chance, recalls
 from vitc.training.retrieval.options import RetrievalOptions, ShrinkOptions
@@ -75,6 +77,36 @@ def test_towers_are_packed_and_say_how_they_learnt(inflated):
     }
 
 
+def test_binarized_towers_keep_the_text_tower_and_the_words_of_their_twin(data, tmp_path):
+    """The twin's vectors are signs already, so what a text gives does not change any more."""
+    given = options(data, tmp_path / "i.safetensors")
+    objective = Ranking(given, ignore)
+    objective.model.train()
+    pixels, words = objective.examples.__getitems__(range(8))
+    objective.prepare(Accelerator())
+    objective.share = Share.whole(8)
+    first = objective.losses(objective.model, (pixels, words), torch.Generator().manual_seed(1))
+    assert set(first.parts) == set()
+    twin = objective.model.towers.eval()
+    assert twin.config.packed
+    assert not twin.config.binarized
+    before = twin.given(twin.text_rows(words))
+    objective.enter(1)
+    objective.model.train()
+    draws = torch.Generator().manual_seed(1)
+    losses = objective.losses(objective.model, (pixels, words), draws)
+    losses.total.backward()
+    towers = objective.model.towers
+    assert set(losses.parts) == {"apart from the twin"}
+    assert all(parameter.grad is None for parameter in towers.text.parameters())
+    assert towers.image.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in objective.model.guide.parameters())
+    after = towers.eval()
+    assert torch.equal(after.given(after.text_rows(words)), before)
+    shares = {objective.rate_share(name) for name, _ in objective.model.named_parameters()}
+    assert shares == {given.packed_rate / given.learning_rate}
+
+
 @pytest.mark.parametrize("stop", [1, 2])
 def test_a_resumed_run_is_the_uninterrupted_one(data, inflated, tmp_path, stop):
     out = tmp_path / "i.safetensors"
@@ -103,7 +135,9 @@ def test_only_encoders_of_the_student_change(data, inflated, tmp_path, to, vecto
         assert torch.equal(given[name], kept[name])
     for name in ("text.blocks.0.mlp.fc1.weight", "image.blocks.0.attn.qkv.weight"):
         assert not torch.equal(given[name], kept[name])
-    assert all(report.parts["above the least"] >= 0 for report in result.history)
+    shrunken, followed = (report.parts for report in result.history)
+    assert shrunken["above the least"] >= 0
+    assert 0 <= followed["apart from the twin"] <= 2
 
 
 def test_the_distillation_falls_towards_the_entropy_of_the_teacher(data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -17,11 +18,13 @@ from vitc.cli.options import (
     MixedPrecision,
     Resume,
     Seed,
+    Threads,
     TrainingThreads,
     existing,
 )
 from vitc.cli.output import Output
 from vitc.cli.run_progress import run_shown
+from vitc.cli.tables import table
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
@@ -73,11 +76,15 @@ _FloatEpochs: TypeAlias = Annotated[
     typer.Option(
         "--float-epochs",
         min=0,
-        help="Of --epochs, those of the full-precision twin before it is binarized; a third.",
+        help="Of --epochs, those of the full-precision twin before it is binarized; half.",
     ),
 ]
 _Rate: TypeAlias = Annotated[
     float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
+]
+_PackedRate: TypeAlias = Annotated[
+    float,
+    typer.Option("--packed-rate", min=0, help="The same of binarized towers that follow a twin."),
 ]
 _Warmup: TypeAlias = Annotated[
     float, typer.Option("--warmup-epochs", min=0, help="In which the rate rises, of each stage.")
@@ -146,6 +153,7 @@ def train(
     float_epochs: _FloatEpochs = None,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,
+    packed_rate: _PackedRate = 5e-3,
     warmup_epochs: _Warmup = 1.0,
     weight_decay: _Decay = 0.01,
     mixed_precision: MixedPrecision = "no",
@@ -187,6 +195,7 @@ def train(
         float_epochs=float_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        packed_rate=packed_rate,
         warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,
         mixed_precision=mixed_precision,
@@ -223,6 +232,7 @@ def shrink(
     float_epochs: _FloatEpochs = None,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,
+    packed_rate: _PackedRate = 5e-3,
     warmup_epochs: _Warmup = 1.0,
     weight_decay: _Decay = 0.01,
     mixed_precision: MixedPrecision = "no",
@@ -251,6 +261,7 @@ def shrink(
         float_epochs=float_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        packed_rate=packed_rate,
         warmup_epochs=warmup_epochs,
         weight_decay=weight_decay,
         mixed_precision=mixed_precision,
@@ -264,6 +275,56 @@ def shrink(
     from vitc.training.retrieval.run import shrink as run_shrinking
 
     _tell(output, run_shown(output, options, _described, run_shrinking))
+
+
+@app.command(short_help="Time a search of an index, beside other libraries.")
+def bench(
+    images: Annotated[int, typer.Option("--images", min=1, help="Random ones.")] = 1_000_000,
+    width: Annotated[int, typer.Option("--width", min=8, help="Bits of a vector.")] = 256,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Queries at once.")] = 32,
+    top: Annotated[int, typer.Option("--top", min=1, help="Images a query finds.")] = 10,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed searches.")] = 7,
+    threads: Threads = 1,
+    json_to: JsonTo = None,
+) -> None:
+    """Search random vectors, one an image, for one query and for a batch.
+
+    Beside vitc stand numpy, and faiss (IndexBinaryFlat) and usearch (exact) where they are
+    installed. All scores are compared with their definition first.
+    """
+    output = Output(json_to)
+    from vitc.bench.searching import SearchBenchOptions, bench_searches
+    from vitc.devices.machine import machine
+
+    options = SearchBenchOptions(
+        images=images, width=width, batch=batch, top=top, repeats=repeats, threads=threads
+    )
+    with output.working("drawing vectors") as say:
+        times = bench_searches(options, say)
+
+    def shown(pair: tuple[float, float] | None) -> str:
+        return "" if pair is None else f"{pair[0]:.2f} / {pair[1]:.2f}"
+
+    rows = [(each.name, shown(each.single_ms), shown(each.batch_ms), each.note) for each in times]
+    output.show(table(("search", ">one query, ms", f">of {batch}, ms a query", "note"), rows))
+    facts = machine()
+    load = "unknown" if facts.load is None else f"{facts.load:.1f}"
+    output.show(
+        f"fastest / median of {repeats}; {images} x {width} bits, the best {top}; threads: "
+        f"{threads}; {facts.cpu}, {facts.cores} cores, load {load}"
+    )
+    output.result(
+        {
+            "images": images,
+            "width": width,
+            "batch": batch,
+            "top": top,
+            "repeats": repeats,
+            "threads": threads,
+            "machine": asdict(facts),
+            "times": [asdict(each) for each in times],
+        }
+    )
 
 
 def _tell(output: Output, result: RetrievalResult) -> None:

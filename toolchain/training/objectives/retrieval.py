@@ -56,10 +56,7 @@ __all__ = ["Ranking", "Shrinking"]
 _RECALL: Final = "mean_recall"
 _TEST: Final = "test"
 _NARROW: Final = 128
-_SLOW: Final = 0.1
 _APART: Final = "apart"
-_FOLLOWED: Final = 4.0
-"""Weight of the distance to the twin's vectors."""
 
 _LONGEST: Final = 32
 _MULTIPLE: Final = 4
@@ -96,7 +93,7 @@ def read_data(spec: str, seed: int, note: Callable[[str], None]) -> CaptionData:
 
 
 class _Guided(nn.Module):
-    """Towers, and behind the stage of the twin its image tower, whose vectors they follow.
+    """Towers, and behind the stage of the twin its image tower, whose vectors theirs follow.
 
     Args:
         towers: What learns.
@@ -109,25 +106,27 @@ class _Guided(nn.Module):
         self.guide = None if guide is None else guide.requires_grad_(False)
 
     def forward(self, pixels: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """As `Retrieval.forward`, and `apart` [B]: of images, the mean of 1 - cos to the guide."""
-        towers = self.towers
-        rows = towers.image_rows(pixels)
-        given = {IMAGE: towers.given(rows), TEXT: towers.given(towers.text_rows(words))}
+        """As `Retrieval.forward`; with a guide `apart` alone.
+
+        That is, of each image [B], the mean of 1 - cos from its vectors to the guide's.
+        """
         if self.guide is None:
+            given: dict[str, Tensor] = self.towers(pixels, words)
             return given
         self.guide.eval()
         with torch.no_grad():
             wanted = self.guide.image_rows(pixels)
-        return {**given, _APART: (1 - F.cosine_similarity(rows, wanted, dim=-1)).mean(1)}
+        rows = self.towers.image_rows(pixels)
+        return {_APART: (1 - F.cosine_similarity(rows, wanted, dim=-1)).mean(1)}
 
 
 class _Towers(Scheduled[RetrievalResult]):
     """What both ways to learn share: data, AdamW with warm-up and cosine, recall.
 
-    Binarized towers have two stages: their full-precision twins learn first, with vectors of
-    floats, and then they do, from what fits them of the twins, and beside the twin's image tower:
-    the distance of their vectors is a part of the loss (ours: from random parameters the ranking
-    loss lets them collapse).
+    Binarized towers have two stages (ours: from random parameters the ranking loss lets them
+    collapse). Their full-precision twin learns first, whose vectors are signs already where theirs
+    will be: so the text tower is done then. The image tower then begins with what fits it of the
+    twin's, and follows its vectors.
     """
 
     model: _Guided
@@ -148,9 +147,9 @@ class _Towers(Scheduled[RetrievalResult]):
         self.start = None if options.start is None else load_twin(options.start)
         before = options.float_epochs
         if before is None:
-            before = -(-options.epochs // 3)
+            before = -(-options.epochs // 2)
         self.twin = None
-        if (config.binarized or config.packed) and before:
+        if config.binarized and before:
             if before >= options.epochs:
                 raise VitcError(
                     f"{before} of {options.epochs} epochs are of the full-precision twin.",
@@ -192,11 +191,10 @@ class _Towers(Scheduled[RetrievalResult]):
             made = self._made(self.config)
         given = self.model.towers.cpu()
         given.zero_grad(set_to_none=True)  # what is clipped is the gradients that a network holds
-        made.text.load_state_dict(given.text.state_dict())
-        if made.config.image == given.config.image:
-            made.image.load_state_dict(given.image.state_dict())
-        else:
-            copy_twin(given.image, made.image)
+        for done, known in ((made.text, given.text), (made.text_spread, given.text_spread)):
+            done.load_state_dict(known.state_dict())
+            done.requires_grad_(False)
+        copy_twin(given.image, made.image)
         self.model = _Guided(made, given)
 
     def described(self) -> dict[str, Any]:
@@ -217,13 +215,11 @@ class _Towers(Scheduled[RetrievalResult]):
         self.accelerator = accelerator
         self.mean, self.std = self.mean.to(accelerator.device), self.std.to(accelerator.device)
 
-    def rate_share(self, name: str) -> float:
-        """Less for the text tower behind the stage of the twin.
-
-        It knows the words, and what the image tower gives is noise at first.
-        """
-        slow = self.model.guide is not None and name.startswith("towers.text")
-        return _SLOW if slow else 1.0
+    def rate_share(self, name: str) -> float:  # noqa: ARG002
+        """More where binarized towers follow: the learning rates are of stages."""
+        if self.model.guide is None:
+            return 1.0
+        return self.options.packed_rate / self.options.learning_rate
 
     def warmup(self, steps: int, total: int) -> float:  # noqa: ARG002
         """As many epochs of each stage."""
@@ -246,12 +242,9 @@ class _Towers(Scheduled[RetrievalResult]):
         # Dropout has no generator of its own, and a resumed run must drop the same.
         torch.manual_seed(int(torch.randint(1 << 62, (), generator=draws)) + self.share.begin)
         given = network(images, words)
-        losses = self.loss(images, words, late_interaction(given[IMAGE], given[TEXT]))
-        if _APART not in given:
-            return losses
-        apart = given[_APART].sum()
-        parts = losses.parts or {"retrieval": losses.total}
-        return Losses(losses.total + _FOLLOWED * apart, {**parts, "apart from the twin": apart})
+        if _APART in given:
+            return Losses(given[_APART].sum(), {"apart from the twin": given[_APART].mean()})
+        return self.loss(images, words, late_interaction(given[IMAGE], given[TEXT]))
 
     @abstractmethod
     def loss(self, images: Tensor, words: Tensor, scores: Tensor) -> Losses:
@@ -459,13 +452,15 @@ def _configured(
 
 
 def _twin_of(config: RetrievalConfig, start: Network | None) -> RetrievalConfig:
-    """The full-precision twin, whose MLPs are as wide as the network's, or as those of a start."""
+    """The full-precision twin, whose MLPs are as wide as the network's, or as those of a start.
+
+    Its vectors are signs where the network's are.
+    """
     twin = RETRIEVAL.twin(config)
     assert isinstance(twin, RetrievalConfig)  # noqa: S101 - as the entry says
     hidden = getattr(config.image if start is None else start.config, "hidden", None)
-    if hidden is None or not config.binarized:
-        return twin
-    return RetrievalConfig.of(replace(twin.image, hidden=hidden), **_own(twin))  # type: ignore[call-arg]
+    image = twin.image if hidden is None else replace(twin.image, hidden=hidden)  # type: ignore[call-arg]
+    return RetrievalConfig.of(image, **{**_own(twin), "packed": config.packed})
 
 
 def _own(config: RetrievalConfig) -> dict[str, Any]:

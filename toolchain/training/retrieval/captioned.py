@@ -80,7 +80,7 @@ class Pairs:
 
     Attributes:
         epoch: Whose pictures and captions are given, counted from 0.
-        in_memory: Whether pictures are kept, or cost little to draw.
+        in_memory: Whether pictures are kept; those that are drawn are drawn by other processes.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Pairs:
         self.seed = seed
         pictures = data.train(0)
         size = len(pictures) * int(np.prod(both(shown.crop))) * 3
-        self.in_memory = data.drawn or size <= _KEPT_BYTES
+        self.in_memory = not data.drawn and size <= _KEPT_BYTES
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._count = len(pictures)
         self.epoch = 0

@@ -22,8 +22,9 @@ class _Learnt(RunOptions):
         data: ``glyphs``, or a folder, see `vitc.training.retrieval.caption_folder`.
         start: Full-precision twin that the image tower begins with.
         float_epochs: Of the epochs, those in which the full-precision twin of binarized towers
-            learns first; a third if None.
+            learns first; the larger half if None.
         learning_rate: Peak of the schedule.
+        packed_rate: The same of binarized towers that follow their twin.
         warmup_epochs: Epochs of linear warm-up before the cosine.
         weight_decay: AdamW's, on matrices only.
     """
@@ -35,12 +36,13 @@ class _Learnt(RunOptions):
     start: Path | None = None
     float_epochs: int | None = None
     learning_rate: float = 2e-3
+    packed_rate: float = 5e-3
     warmup_epochs: float = 1.0
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("learning_rate")
+        self._check_positive("learning_rate", "packed_rate")
         if self.float_epochs is not None:
             self._check_not_negative("float_epochs")
         self._check_not_negative("warmup_epochs", "weight_decay")
