@@ -228,8 +228,9 @@ def _compiled(options: SearchBenchOptions, folder: Path) -> Artefact:
     texts = {_ONE: None, _MANY: options.batch}
     files: dict[str, str | Path | None] = {}
     for name, count in texts.items():
-        files[name] = folder / f"{name}.onnx"
-        onnx.save(to_proto(scan_graph(1, 1, options.width, texts=count)), files[name])
+        file = folder / f"{name}.onnx"
+        onnx.save(to_proto(scan_graph(1, 1, options.width, texts=count)), file)
+        files[name] = file
     return api.compile(files, folder / "scan", api.CompileOptions(check=False))
 
 

@@ -149,7 +149,7 @@ def train(
         int, typer.Option("--text-layers", min=1, help="Layers of the text tower.")
     ] = 2,
     start: _Start = None,
-    epochs: _Epochs = 9,
+    epochs: _Epochs = 8,
     float_epochs: _FloatEpochs = None,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,
@@ -228,7 +228,7 @@ def shrink(
     out: _Out,
     data: _Data = names.GLYPHS,
     start: _Start = None,
-    epochs: _Epochs = 9,
+    epochs: _Epochs = 7,
     float_epochs: _FloatEpochs = None,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,

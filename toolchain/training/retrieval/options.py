@@ -29,7 +29,7 @@ class _Learnt(RunOptions):
         weight_decay: AdamW's, on matrices only.
     """
 
-    epochs: int = 9
+    epochs: int = 8
     batch_size: int = 64
     clip_norm: float = 2.0
     data: str = GLYPHS
@@ -119,6 +119,7 @@ class ShrinkOptions(_Learnt):
         VitcError: If a value is out of range.
     """
 
+    epochs: int = 7
     teacher: Path
     to: str
 
