@@ -14,6 +14,10 @@ from PIL import Image
 
 from vitc.errors import VitcError
 from vitc.models import load
+from vitc.models.architectures import twin_preset
+from vitc.models.build import build_network
+from vitc.models.checkpoint import save
+from vitc.models.preprocessing import SMALL_PICTURES
 from vitc.models.retrieval.network import Retrieval
 from vitc.training.epoch_order import Share
 from vitc.training.objectives.retrieval import Ranking, Shrinking
@@ -163,6 +167,25 @@ def test_what_does_not_fit_is_refused(data, inflated, tmp_path):
         options(data, out, mode="base")
     with pytest.raises(VitcError, match="base or fast"):
         dataclasses.replace(ShrinkOptions(out=out, teacher=base, to="fast"), to="slow")
+
+
+def test_the_image_tower_begins_with_a_twin_that_was_pre_trained(data, tmp_path):
+    file, notes = tmp_path / "t.safetensors", list[str]()
+    torch.manual_seed(5)
+    twin = build_network(twin_preset("micro").config.replace(depth=1), SMALL_PICTURES)
+    save(twin, file)
+    out = tmp_path / "i.safetensors"
+    objective = Ranking(options(data, out, start=file), notes.append)
+    assert any("copied from" in note for note in notes)
+    towers = objective.model.towers
+    given, begun = twin.state_dict(), towers.image.state_dict()
+    for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"):
+        assert torch.equal(begun[name], given[name]), name
+    assert begun["head.weight"].shape != given["head.weight"].shape
+    objective.enter(1)
+    packed = objective.model.towers.image
+    assert torch.equal(packed.blocks[0].attn.qkv.weight, given["blocks.0.attn.qkv.weight"])
+    assert objective.described()["start"] == load(file).source_sha256
 
 
 def test_chance_is_what_random_scores_give():
