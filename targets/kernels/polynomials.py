@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.kernels.emitter import Emitter
 
-__all__ = ["POLYNOMIALS"]
+__all__ = ["POLYNOMIALS", "exp_below_zero"]
 
 _ROUND = 12582912.0
 """1.5 * 2^23: added to a number of less than 2^22, it leaves no place for a fraction."""
@@ -27,6 +27,13 @@ _LEAST, _MOST = -105.0, 89.0
 """Beyond, results are 0 and infinite, and so they are at these ends."""
 _BIAS, _MANTISSA = 127, 23
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_LEAST_NORMAL = -87.0
+"""Of whose exponential no place is lost."""
+_EXP2 = (
+    1.5461447463e-4, 1.3390867351e-3, 9.6180566699e-3, 5.5503571043e-2,
+    2.4022650922e-1, 6.9314718803e-1,
+)  # fmt: skip
+"""Of (2^f - 1) / f, from f = -1/2 to 1/2, at the nodes of Chebyshev."""
 _ERF_END = 4.0
 _ERF = (
     (
@@ -85,6 +92,31 @@ def _exp(e: Emitter, x: Any, lanes: int) -> Any:
         return T.call_intrin(single, "tirx.reinterpret", bits)
 
     return value * power(first) * power(number - first)
+
+
+def exp_below_zero(e: Emitter, x: Any, lanes: int) -> Any:
+    """Emit exp of what is not above zero, to a relative error of 2^-24 (1 + |x|); at least 2^-126.
+
+    It is 2^n times a polynomial of what x log2(e) has beside n: fewer operations than any x takes.
+
+    Args:
+        e: Emitter.
+        x: A vector of fp32.
+        lanes: Of the vector.
+    """
+
+    def constant(value: float) -> Any:
+        return e.constant("float32", value, lanes)
+
+    kind, single = (t if lanes == 1 else f"{t}x{lanes}" for t in ("int32", "float32"))
+    turns = e.let(T.max(constant(_LEAST_NORMAL), x) * constant(_LOG2_E))
+    whole = e.let(T.call_intrin(kind, "tirx.reinterpret", turns + constant(_ROUND)))
+    # By way of integers, or TVM would see that nothing is left of the large number.
+    number = T.call_intrin(single, "tirx.reinterpret", whole) - constant(_ROUND)
+    value = _horner(e, e.let(turns - number), (*_EXP2, 1.0), lanes)
+    bits = T.call_intrin(kind, "tirx.reinterpret", value)
+    power = T.shift_left(whole, e.constant("int32", _MANTISSA, lanes))
+    return T.call_intrin(single, "tirx.reinterpret", bits + power)
 
 
 def _quotient(

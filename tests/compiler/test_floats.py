@@ -59,9 +59,14 @@ CASES: dict[str, Case] = {
         PICTURE, "BatchNormalization", normal(6), normal(6), normal(6), normal(6) ** 2
     ),
     "Clip": one(ODD, "Clip", np.float32(-0.5), np.float32(0.25)),
+    "Celu": one(ODD, "Celu", alpha=0.7),
     "Clip from below": one(ODD, "Clip", np.float32(-0.5)),
     "Conv": one(PICTURE, "Conv", normal(9, 6, 3, 3), normal(9), pads=[1, 1, 1, 1]),
     "Conv of one pixel": one(PICTURE, "Conv", normal(37, 6, 1, 1)),
+    "Conv of a picture that is one pixel, and what is not negative of it": (
+        (6, 1, 1), [("Conv", ["x", "w"], "c", {}), ("Relu", ["c"], "y", {})],
+        {"w": normal(3, 6, 1, 1)},
+    ),
     "Conv with strides and dilations": one(
         (3, 11, 9), "Conv", normal(4, 3, 3, 2), strides=[2, 3], dilations=[2, 1], pads=[0, 1, 2, 0]
     ),
@@ -69,6 +74,7 @@ CASES: dict[str, Case] = {
     "Conv by depth, twice": one(PICTURE, "Conv", normal(12, 1, 3, 3), group=6),
     "Conv by groups": one(PICTURE, "Conv", normal(4, 3, 3, 3), group=2, pads=[1] * 4),
     "Div": one(ODD, "Div", normal(71) + 3),
+    "Elu": one(ODD, "Elu", alpha=1.3),
     "Erf": one(ODD, "Erf"),
     "Exp": one(ODD, "Exp"),
     "Gelu": one(ODD, "Gelu"),
@@ -88,11 +94,15 @@ CASES: dict[str, Case] = {
     "Max": one(ODD, "Max", normal(71)),
     "MaxPool": one(PICTURE, "MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
     "Min": one(ODD, "Min", normal(71)),
+    "Mish": one(ODD, "Mish"),
     "Mul": one(ODD, "Mul", normal(5, 1)),
     "Neg": one(ODD, "Neg"),
+    "PRelu": one(ODD, "PRelu", normal(71)),
     "Pad": one(PICTURE, "Pad", whole(0, 1, 2, 0, 0, 3, 0, 0), np.float32(-0.5)),
     "Pad of rows": one(ODD, "Pad", whole(0, 1, 0, 0, 4, 0)),
+    "Pad of channels": one(ODD, "Pad", whole(0, 1, 2, 0, 0, 3)),
     "Pow": one(ODD, "Pow", np.float32(2)),
+    "Pow of 5": one(ODD, "Pow", np.float32(5)),
     "ReduceMax": one(ODD, "ReduceMax", whole(-1)),
     "ReduceMean": one(ODD, "ReduceMean", whole(2)),
     "ReduceMean of rows": one(ODD, "ReduceMean", whole(1), keepdims=0),
@@ -111,10 +121,27 @@ CASES: dict[str, Case] = {
         PICTURE, "Resize", None, np.array([1, 1, 2, 2], np.float32), mode="nearest",
         coordinate_transformation_mode="asymmetric", nearest_mode="floor",
     ),
+    "Resize by scales": one(
+        PICTURE, "Resize", None, np.array([1, 1, 1.5, 1.7], np.float32), mode="linear",
+        coordinate_transformation_mode="pytorch_half_pixel",
+    ),
+    "Resize to the nearer, upward": one(
+        PICTURE, "Resize", None, None, whole(1, 6, 14, 5), mode="nearest",
+        coordinate_transformation_mode="half_pixel", nearest_mode="round_prefer_ceil",
+    ),
+    "Selu": one(ODD, "Selu"),
     "Sigmoid": one(ODD, "Sigmoid"),
     "Softmax": one(ODD, "Softmax", axis=-1),
     "Softmax of 197": one((3, 197), "Softmax", axis=-1),
     "Softmax along rows": one(ODD, "Softmax", axis=1),
+    "Softmax of few": one((3, 5), "Softmax", axis=-1),
+    "Softmax of what is turned": (
+        ODD, [("Transpose", ["x"], "t", {"perm": [0, 2, 1]}), ("Softmax", ["t"], "y", {})], {},
+    ),
+    "Softmax within": (
+        ODD, [("Relu", ["x"], "r", {}), ("Softmax", ["r"], "s", {}), ("Neg", ["s"], "y", {})], {},
+    ),
+    "Softsign": one(ODD, "Softsign"),
     "Sqrt of a square": (ODD, [("Mul", ["x", "x"], "z", {}), ("Sqrt", ["z"], "y", {})], {}),
     "Sub": one(ODD, "Sub", normal(71)),
     "Sub from": (ODD, [("Sub", ["c", "x"], "y", {})], {"c": normal(71)}),
@@ -312,6 +339,6 @@ def test_a_function_without_a_polynomial_is_named():
     model = onnx_graph([1, *ODD], [("Log", ["x"], "y", {})], {})
     with pytest.raises(VitcError, match=r"y \(Log of layer of y\) is not compiled"):
         make_plan(model, find("x86"), [])
-    model = onnx_graph([1, *ODD], [("Pow", ["x", "c"], "y", {})], {"c": np.float32(3)})
+    model = onnx_graph([1, *ODD], [("Pow", ["x", "c"], "y", {})], {"c": np.float32(0.3)})
     with pytest.raises(VitcError, match=r"y \(Pow of layer of y\) is not compiled"):
         make_plan(model, find("x86"), [])

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from tests.compiler.graphs import onnx_graph
-from tests.compiler.programs import compare, load_kernels
+from tests.compiler.programs import check_program, compare, load_kernels
 from vitc.compiler.pipeline import make_plan
-from vitc.errors import VitcError
 from vitc.targets.table import find
 
 RNG = np.random.default_rng(3)
@@ -65,8 +64,8 @@ def test_channels_that_lie_apart_are_copied_once():
     assert symbols == ["vitc_transpose_0", "vitc_layer_norm_0"]
 
 
-def test_a_norm_of_several_axes_is_named():
-    nodes: Nodes = [("LayerNormalization", ["x", "g"], "y", {"axis": 1})]
-    model = onnx_graph([1, 5, 33], nodes, {"g": normal(5, 33)})
-    with pytest.raises(VitcError, match=r"y \(LayerNormalization of layer of y\) is not compiled"):
-        make_plan(model, find("x86"), [])
+def test_a_norm_of_several_axes_is_one_of_rows_as_long_as_all_of_them(tmp_path):
+    nodes: Nodes = [("LayerNormalization", ["x", "g", "b"], "y", {"axis": 1})]
+    model = onnx_graph([1, 5, 33], nodes, {"g": normal(5, 33), "b": normal(5, 33)})
+    plan = check_program(model, 3 + normal(5, 33), find("native"), tmp_path)
+    assert [step.kernel.tasks for step in plan.steps if "layer_norm" in step.kernel.symbol] == [1]

@@ -57,8 +57,7 @@ REFUSED = {
     "images joined with windows": ("Reshape", {}, {"s": ints(-1, 4)}, "joins the axis of images"),
     "as many images as windows": ("Reshape", {}, {"s": ints(6, 4)}, "joins the axis of images"),
     "too few elements": ("Reshape", {}, {"s": ints(-1, 5, 4)}, "joins the axis of images"),
-    "images moved": ("Transpose", {"perm": (1, 0, 2)}, {}, "moves the axis of images"),
-    "an axis too many": ("Transpose", {"perm": (0, 1, 2, 3)}, {}, "moves the axis of images"),
+    "an axis too many": ("Transpose", {"perm": (0, 1, 2, 3)}, {}, "is none of 3 axes"),
     "picked images": ("Gather", {"axis": 0}, {"i": ints(0)}, "touches the axis of images"),
     "picked beyond": ("Gather", {"axis": 1}, {"i": ints(6)}, "beyond the 6"),
     "nothing taken": ("Slice", {}, {"a": ints(4), "b": ints(2), "c": ints(1)}, "takes nothing"),
@@ -73,6 +72,30 @@ REFUSED = {
         {"w": np.zeros((3, 1), np.uint8), "s": np.zeros(3), "b": np.zeros(3), "g": np.ones((1, 1)),
          "r": np.zeros((6, 3))}, "is added to"),
 }  # fmt: skip
+
+
+MOVED = ("Transpose", ["x"], "t", {"perm": (1, 0, 2)})
+
+
+def test_images_that_views_have_moved_come_back_to_the_front():
+    nodes = [
+        MOVED,
+        ("Slice", ["t", "a", "b", "c"], "s", {}),
+        ("Gather", ["s", "i"], "y", {"axis": 0}),
+    ]
+    model = onnx_graph(
+        ["images", 6, 4], nodes, {"a": ints(2), "b": ints(5), "c": ints(0), "i": np.array(1)}
+    )
+    taken = [op.attributes["views"] for op in read(model, []).ops]
+    assert taken[1:] == [(("take", (0, 2, 3, 4)),), (("take", (0, 1)), ("reshape", (4,)))]
+
+
+def test_nothing_is_computed_or_given_out_while_images_are_not_first():
+    model = onnx_graph(["images", 6, 4], [MOVED, ("Relu", ["t"], "y", {})], {})
+    with pytest.raises(VitcError, match=r"y \(Relu of layer of y\).*images does not come first"):
+        read(model, [])
+    with pytest.raises(VitcError, match="first axis of the output t"):
+        read(onnx_graph(["images", 6, 4], [MOVED], {}), [])
 
 
 @pytest.mark.parametrize(("kind", "attributes", "constants", "says"), REFUSED.values(), ids=REFUSED)

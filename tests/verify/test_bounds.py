@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from vitc.errors import VitcError
 from vitc.models import ModelConfig, random_model
 from vitc.models.binary_linear import BinaryLinear, freeze
+from vitc.models.fast_paths import without_fast_paths
 from vitc.models.schemes import BIBERT
 from vitc.models.taps import TapEvent, binarize, observe, tap
 from vitc.verify import bounds, forcing
@@ -208,11 +210,11 @@ def test_an_operator_without_a_rule_is_named_with_its_layer():
         Reference(Odd()).drift(np.zeros((1, 2), np.float32), {})
 
 
-def test_a_comparison_of_rounded_values_has_no_rule():
+def test_a_comparison_of_rounded_values_may_only_choose():
     with (
         torch.no_grad(),
         RoundingErrors(),
-        pytest.raises(VitcError, match=r"aten\.gt\.Scalar before the first tap"),
+        pytest.raises(VitcError, match=r"aten\.sum\.default before the first tap"),
     ):
         (torch.randn(3, dtype=torch.float64) * 0.1 > 0).sum()
 
@@ -336,3 +338,65 @@ def test_outputs_of_inputs_that_were_given_before_are_not_computed_again(monkeyp
         reference.outputs(inputs)
         runs.append(reference.ran)
     assert runs == [3, 3, 6, 9]
+
+
+class Changing(nn.Module):
+    """What is written in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = x * 2
+        total += x
+        return F.hardswish(total.mul_(0.3), inplace=True)
+
+
+MADE_OF_OTHERS = {
+    "GroupNorm": nn.GroupNorm(2, 6),
+    "InstanceNorm": nn.InstanceNorm2d(6, affine=True),
+    "RMSNorm": nn.RMSNorm(7),
+    "Hardswish": nn.Hardswish(),
+    "ELU": nn.ELU(0.7),
+    "Mish": nn.Mish(),
+    "SiLU": nn.SiLU(),
+    "LeakyReLU": nn.LeakyReLU(0.2),
+    "bilinear": nn.Upsample((13, 4), mode="bilinear"),
+    "shrunk": nn.AdaptiveAvgPool2d((4, 3)),
+    "largest": nn.AdaptiveMaxPool2d((4, 3)),
+    "attention": nn.TransformerEncoderLayer(7, 1, 9, batch_first=True),
+    "padding by 0.1": nn.ConstantPad2d(1, 0.1),
+    "reflection": nn.ReflectionPad2d(2),
+    "in place": Changing(),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_OTHERS)
+def test_an_operator_without_a_rule_has_the_bound_of_its_parts(name):
+    layer = copy.deepcopy(MADE_OF_OTHERS[name]).eval()
+    x = torch.randn(3, 6, 9, 7, generator=torch.Generator().manual_seed(4)) * 1.7
+    x = x[:, 0] if name == "attention" else x
+    double = copy.deepcopy(layer).double()
+    with torch.no_grad(), without_fast_paths():
+        single = layer(x * 1.1).double()
+        with RoundingErrors() as errors:
+            exact = double(x.double() * float(np.float32(1.1)))
+    bound = errors.bound(exact)
+    assert bound is not None
+    assert (exact.abs() * 1e-8 < bound).double().mean() > 0.5
+    assert ((single - exact).abs() <= bound).all()
+    assert not ((single + single.abs() * 0.001 + 1e-4 - exact).abs() <= bound).any()
+
+
+def test_what_has_other_views_is_not_changed_in_place():
+    with torch.no_grad(), RoundingErrors():
+        part = (torch.randn(3, 4).double() * 1.1)[:, 1:]
+        with pytest.raises(VitcError, match="of which it has other"):
+            part.add_(1)
+
+
+def test_a_comparison_that_rounding_could_turn_counts_both_of_its_sides():
+    with torch.no_grad(), RoundingErrors() as errors:
+        x = torch.tensor([0.3, 1.0], dtype=torch.float64) * 1.1
+        chosen = torch.where(x > 0.33, x, -x)
+    bound = errors.bound(chosen)
+    assert bound is not None
+    assert bound[0] > 0.66
+    assert bound[1] < 1e-5

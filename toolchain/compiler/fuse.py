@@ -122,7 +122,8 @@ def _linear_float(first: Op, around: _Surroundings) -> Found | None:
         following = around.readers[parts[-1].output][0]
         name = following.kind if following.domain == "" else ""
         constants = [read for read in following.inputs if isinstance(read, np.ndarray)]
-        if name not in names or not next(following.uses).whole:
+        same = following.output.channels == first.output.channels
+        if name not in names or not next(following.uses).whole or not same:
             break
         if name != "Cast":
             vector = _of_channels(constants, following.output.shape)
@@ -157,6 +158,8 @@ def _float_linear(first: Op, around: _Surroundings) -> Found | None:
     parts, relu = [first], False
     while not relu and around.private(parts[-1].output) and not parts[-1].output.taps:
         following = around.readers[parts[-1].output][0]
+        if following.output.channels != channels:
+            break  # its rows are others, as of one pixel whose channels become rows
         relu = following.is_a("Relu", "") and next(following.uses).whole
         added = start if relu else _added(parts[-1], following, start)
         if added is None:

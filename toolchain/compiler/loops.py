@@ -487,7 +487,8 @@ class _Body:
         before = self._before(stage, [*places, T.int32(0)])
         ends = _ends(stage, length)
         for start, end in zip([0, *ends], [*ends, length], strict=True):
-            for chunk, width in pieces(e, end - start, min(self._width(stage), end - start)):
+            widest = 1 if _uneven(stage, (start, end)) else self._width(stage)
+            for chunk, width in pieces(e, end - start, min(widest, end - start)):
                 with chunk as first:
                     at = first + start if start else first
                     self._chunk(stage, places, at, width, before, (start, end))
@@ -601,6 +602,16 @@ def _ends(stage: Stage, length: int) -> list[int]:
                 strict = (type(node).__name__ in ("LT", "GE")) is (one is node.a)
                 ends.add(int(other.value) + (0 if strict else 1))
     return sorted(end for end in ends if 0 < end < length)
+
+
+def _uneven(stage: Stage, part: tuple[int, int]) -> bool:
+    """Whether a condition still differs along the lanes of a part; it is computed one by one."""
+    lane, analyzer = _lane(stage), sym.Analyzer()
+    for var, extent in (*stage.axes, *stage.reduced):
+        ends = part if var is lane else (0, extent)
+        analyzer.bind(var, tvm.ir.Range(*(tirx.const(end, var.ty.dtype) for end in ends)))
+    conditions = (node.args[0] for node in _walk(stage.value) if _called(node) == "if_then_else")
+    return any(_uses(analyzer.simplify(condition), lane) for condition in conditions)
 
 
 def _key(expr: Any) -> object:

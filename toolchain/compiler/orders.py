@@ -107,9 +107,9 @@ def _joined(uses: list[Use], rank: int, axis: int) -> Use:
 
 _ELEMENTWISE = frozenset(
     {
-        "Abs", "Add", "BatchNormalization", "Clip", "Div", "Erf", "Exp", "Gelu", "HardSigmoid",
-        "HardSwish", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Sqrt",
-        "Sub", "Tanh",
+        "Abs", "Add", "BatchNormalization", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu",
+        "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
+        "Relu", "Selu", "Sigmoid", "Softsign", "Sqrt", "Sub", "Tanh",
     }
 )  # fmt: skip
 _OF_NUMBERS = frozenset({"Clip", "Pow"})
@@ -175,7 +175,7 @@ def _of_some_rows(op: Op, before: Use) -> tuple[Op, Use] | None:
 
 def _on_all(op: Op, before: Use, elements: Array) -> Op | None:
     source = before.value.shape
-    shown = ((op.output.name, before.views),)
+    shown = ((op.output.name, before.views),) if op.output.shown is None else ()
     output = Value(f"{op.output.name}.rows", op.output.kind, source, shown=shown)
     if op.is_a("BinaryLinearResidual"):
         order = before.order

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitc.compiler.graph import VIEW, Array, Graph, Input, Kind, Op, Use, Value
+from vitc.compiler.plainer import plainer
 from vitc.dialect.metadata import LAYER_KEY
 from vitc.dialect.ops import DOMAIN
 from vitc.dialect.packing import packed_width
@@ -78,6 +79,8 @@ class _Reader:
         self._known: dict[ir.Value, Value | Array] = {}
         self._viewed: dict[Value, Value] = {}
         self._inputs: list[Value] = []
+        self._images: dict[ir.Value, int] = {}
+        """Where the axis of images is, of views that have moved it."""
 
     def input(self, value: ir.Value, port: Port | None) -> Value:
         name = str(value.name)
@@ -98,6 +101,8 @@ class _Reader:
 
     def output(self, value: ir.Value) -> Use:
         known = self._known.get(value)
+        if self._images.get(value, 0):
+            raise VitcError(f"The first axis of the output {value.name} is not of images.", _HINT)
         if not isinstance(known, Value):
             raise VitcError(f"The output {value.name} does not depend on the input.", _HINT)
         return Use(known)
@@ -112,9 +117,15 @@ class _Reader:
         return self._known[value]
 
     def node(self, node: ir.Node) -> None:
-        call = _Call(
-            node, [self._get(value) for value in node.inputs], _plain_attributes(node.attributes)
-        )
+        operands = [self._get(value) for value in node.inputs]
+        shapes = [None if operand is None else operand.shape for operand in operands]
+        constants = [each if isinstance(each, np.ndarray) else None for each in operands]
+        parts = plainer(node, shapes, constants)
+        if parts is not None:
+            self._in_its_place(node, *parts)
+            return
+        images = max((self._images.get(value, 0) for value in node.inputs if value), default=0)
+        call = _Call(node, operands, _plain_attributes(node.attributes), images)
         if node.op_type == "Shape" and not node.domain:
             self._known[node.outputs[0]] = call.shape_with_images()
         elif all(not isinstance(operand, Value) for operand in call.operands):
@@ -122,12 +133,32 @@ class _Reader:
         else:
             self._operator(call)
 
+    def _in_its_place(
+        self, node: ir.Node, parts: Sequence[ir.Node], results: Sequence[ir.Value]
+    ) -> None:
+        """Read the plainer nodes of a node."""
+        for output, result in zip(node.outputs, results, strict=True):
+            result.name = output.name
+        before, names = len(self.ops), {output.name for output in node.outputs}
+        for part in parts:
+            self.node(part)
+        for op in self.ops[before:]:
+            # What is between is no value of the file.
+            shown = op.output.shown or ((op.output.name, ()),)
+            if op.output.shown is not None or op.output.name not in names:
+                op.output.shown = tuple(each for each in shown if each[0] in names)
+        for output, result in zip(node.outputs, results, strict=True):
+            self._known[output] = self._known[result]
+
     def _operator(self, call: _Call) -> None:
         node = call.node
         views, operator = _VIEWS.get(_type(node)), _OPERATORS.get(_type(node))
         if views is not None and isinstance(call.operands[0], Value):
             op_kind, attributes = VIEW, {"views": views(call)}
             kind, shape = _kind(call), viewed_shape(call.shape(0), attributes["views"])
+            self._images[node.outputs[0]] = _images_after(call)
+        elif call.images:
+            raise call.refused("the axis of images does not come first in what it reads")
         elif operator is not None and not any(value.uses() for value in node.outputs[1:]):
             op_kind, attributes = node.op_type, call.attributes
             kind, shape = operator(call)
@@ -196,11 +227,16 @@ def _plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Call:
-    """A node, its operands without the axis of images, and its attributes."""
+    """A node, its operands without the axis of images, and its attributes.
+
+    Attributes:
+        images: Where the axis of images is in what it reads.
+    """
 
     node: ir.Node
     operands: list[Value | Array | None]
     attributes: dict[str, Any]
+    images: int = 0
 
     @property
     def layer(self) -> str:
@@ -226,9 +262,9 @@ class _Call:
     def axis(self, axis: int, rank: int) -> int:
         """An axis, counted without that of images; `rank` counts it."""
         axis = axis + rank if axis < 0 else axis
-        if not 1 <= axis < rank:
+        if not 0 <= axis < rank or axis == self.images:
             raise self.refused("it touches the axis of images, which comes first and alone")
-        return axis - 1
+        return axis - (axis > self.images)
 
     def same_k(self, length: int) -> None:
         """Compare the bits that the node says it contracts with those that there are."""
@@ -259,7 +295,7 @@ class _Call:
 
 def _reshape(call: _Call) -> tuple[View, ...]:
     shape, wanted = call.shape(0), [int(size) for size in call.constant(1).reshape(-1)]
-    if not wanted or wanted[0] not in (-1, 0, 1):
+    if not wanted or wanted[0] not in (-1, 0, 1) or call.images:
         raise call.refused(_joined(wanted))
     sizes = [
         shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(wanted[1:])
@@ -281,9 +317,29 @@ def _joined(shape: list[int]) -> str:
 
 def _transpose(call: _Call) -> tuple[View, ...]:
     shape, order = call.shape(0), call.attributes.get("perm", ())
-    if len(order) != len(shape) + 1 or order[0] != 0:
-        raise call.refused("it moves the axis of images, which comes first")
-    return (("transpose", tuple(axis - 1 for axis in order[1:])),)
+    if sorted(order) != list(range(len(shape) + 1)):
+        raise call.refused(f"its order {list(order)} is none of {len(shape) + 1} axes")
+    own = [axis - (axis > call.images) for axis in order if axis != call.images]
+    return (("transpose", tuple(own)),)
+
+
+def _images_after(call: _Call) -> int:
+    """Where the axis of images is after a view; only a Transpose moves it past others."""
+    kind, rank = call.node.op_type, len(call.shape(0)) + 1
+    if kind == "Transpose":
+        order: list[int] = list(call.attributes["perm"])
+        return order.index(call.images)
+    if not call.images:
+        return 0
+    if kind == "Gather":
+        axis = call.attributes.get("axis", 0) % rank
+        return call.images + (call.constant(1).ndim - 1 if axis < call.images else 0)
+    if kind == "Squeeze":
+        gone = [int(axis) % rank for axis in call.constant(1).reshape(-1)]
+        return call.images - sum(axis < call.images for axis in gone)
+    if kind in ("Identity", "Slice"):
+        return call.images
+    raise call.refused("the axis of images does not come first in what it reads")
 
 
 def _gather(call: _Call) -> tuple[View, ...]:
@@ -627,10 +683,16 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
             "HardSwish",
             "LayerNormalization",
             "LeakyRelu",
+            "Celu",
+            "Elu",
+            "Mish",
             "Neg",
+            "PRelu",
             "Relu",
+            "Selu",
             "Sigmoid",
             "Softmax",
+            "Softsign",
             "Sqrt",
             "Tanh",
         )

@@ -21,6 +21,8 @@ from vitc.targets.layouts.views import View, simplified
 __all__ = ["RELAX_OPS", "RelaxCall", "viewed"]
 
 _SPATIAL = 2
+_HIGHEST = 8
+"""Power that is made by multiplications."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,23 @@ def _gelu(call: RelaxCall) -> Any:
 
 def _power(call: RelaxCall) -> Any:
     exponent = call.op.constant(1)
-    x = call.operand(0)
     power = float(exponent.reshape(-1)[0]) if exponent.size == 1 else None
-    if power == 2:
-        return relax.op.multiply(x, x)
-    if power == 1:
-        return x
-    if power == 0.5:
-        return relax.op.sqrt(x)
-    raise refused(call.op, "it raises to another power than 2 or 1/2")
+    if power is None or power * 2 != int(power * 2) or not 0 < abs(power) <= _HIGHEST:
+        raise refused(
+            call.op, f"it raises to another power than n or n / 2, n up to {2 * _HIGHEST}"
+        )
+    x = call.operand(0)
+    whole, half = divmod(abs(power), 1)
+    factors = [relax.op.sqrt(x)] if half else []
+    while whole:
+        if whole % 2:
+            factors.append(x)
+        x = call.builder.emit(relax.op.multiply(x, x)) if whole > 1 else x
+        whole //= 2
+    result = factors[0]
+    for factor in factors[1:]:
+        result = call.builder.emit(relax.op.multiply(result, factor))
+    return result if power > 0 else relax.op.divide(_number(1), result)
 
 
 def _clip(call: RelaxCall) -> Any:
@@ -142,6 +152,50 @@ def _clip(call: RelaxCall) -> Any:
 
 def _leaky(call: RelaxCall) -> Any:
     return relax.op.nn.leakyrelu(call.operand(0), float(call.get("alpha", 0.01)))
+
+
+def _prelu(call: RelaxCall) -> Any:
+    x, slope = call.operand(0), call.operand(1)
+    below = relax.op.multiply(relax.op.minimum(x, _number(0)), slope)
+    return relax.op.add(relax.op.maximum(x, _number(0)), below)
+
+
+def _elu(call: RelaxCall) -> Any:
+    return _exponential(call, float(call.get("alpha", 1)), 1.0, 1.0)
+
+
+def _celu(call: RelaxCall) -> Any:
+    alpha = float(call.get("alpha", 1))
+    return _exponential(call, alpha, 1.0, alpha)
+
+
+def _selu(call: RelaxCall) -> Any:
+    gain = float(call.get("gain", 1.0507009873554805))
+    return _exponential(call, gain * float(call.get("alpha", 1.6732632423543772)), gain, 1.0)
+
+
+def _exponential(call: RelaxCall, depth: float, gain: float, length: float) -> Any:
+    """`gain x` above 0, and `depth (exp(x / length) - 1)` below."""
+    x = call.operand(0)
+    below = relax.op.minimum(x, _number(0))
+    if length != 1:
+        below = relax.op.multiply(below, _number(1 / length))
+    curve = relax.op.multiply(relax.op.subtract(relax.op.exp(below), _number(1)), _number(depth))
+    above = relax.op.maximum(x, _number(0))
+    return relax.op.add(relax.op.multiply(above, _number(gain)) if gain != 1 else above, curve)
+
+
+def _mish(call: RelaxCall) -> Any:
+    # tanh(log(1 + e)) = n / (n + 2), where n = e (e + 2); above 20 it is 1 in fp32.
+    x = call.operand(0)
+    e = call.builder.emit(relax.op.exp(relax.op.minimum(x, _number(20))))
+    n = call.builder.emit(relax.op.multiply(e, relax.op.add(e, _number(2))))
+    return relax.op.multiply(x, relax.op.divide(n, relax.op.add(n, _number(2))))
+
+
+def _softsign(call: RelaxCall) -> Any:
+    x = call.operand(0)
+    return relax.op.divide(x, relax.op.add(relax.op.abs(x), _number(1)))
 
 
 def _hard_sigmoid(call: RelaxCall) -> Any:
@@ -207,9 +261,10 @@ def _pad(call: RelaxCall) -> Any:
     def pad(x: Any) -> Any:
         def element(*at: Any) -> Any:
             places = [i - first for i, first in zip(at, before, strict=True)]
+            # As comparisons of the place in the result, so that the parts of a row are seen.
             inside = [
-                tirx.all(place >= 0, place < size)
-                for place, size, first, whole in zip(places, x.shape, before, shape, strict=True)
+                tirx.all(i >= first, i < first + int(size))
+                for i, size, first, whole in zip(at, x.shape, before, shape, strict=True)
                 if first or int(size) != whole
             ]
             value = tirx.const(filled, "float32")
@@ -344,12 +399,14 @@ def _resize(call: RelaxCall) -> Any:
     where = _text(call.get("coordinate_transformation_mode", "half_pixel"))
     if mode not in ("linear", "nearest") or call.get("antialias", 0):
         raise refused(call.op, f"it resizes by {mode}, not linearly or to the nearest")
-    places = [_places(call.op, where, shape[i], out[i]) for i in range(_SPATIAL)]
+    scales = call.op.constant(2).reshape(-1)[2:] if call.given(2) else (None, None)
+    scales = scales if len(scales) == _SPATIAL else (None, None)
+    places = [_places(call.op, where, shape[i], out[i], scales[i]) for i in range(_SPATIAL)]
     if mode == "nearest":
-        if _text(call.get("nearest_mode", "round_prefer_floor")) == "floor":
-            taken = [np.floor(p) for p in places]
-        else:
-            taken = [np.ceil(p - 0.5) for p in places]
+        rounded = _NEAREST.get(_text(call.get("nearest_mode", "round_prefer_floor")))
+        if rounded is None:
+            raise refused(call.op, "it rounds places in a way that is not known")
+        taken = [rounded(p) for p in places]
         value = call.operand(0)
         for axis in range(_SPATIAL):
             rows = np.clip(taken[axis], 0, shape[axis] - 1).astype(np.int32)
@@ -380,15 +437,24 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _places(op: Op, where: str, size: int, wanted: int) -> Array:
+_NEAREST: Final[Mapping[str, Callable[[Array], Array]]] = {
+    "ceil": np.ceil,
+    "floor": np.floor,
+    "round_prefer_ceil": lambda places: np.floor(places + 0.5),
+    "round_prefer_floor": lambda places: np.ceil(places - 0.5),
+}
+
+
+def _places(op: Op, where: str, size: int, wanted: int, scale: float | None) -> Array:
     at = np.arange(wanted, dtype=np.float64)
+    step = size / wanted if scale is None else 1 / float(scale)
     if where in ("half_pixel", "pytorch_half_pixel"):
-        moved = (at + 0.5) * size / wanted - 0.5
+        moved = (at + 0.5) * step - 0.5
         return moved * 0 if where == "pytorch_half_pixel" and wanted == 1 else moved
     if where == "align_corners":
         return at * (size - 1) / max(wanted - 1, 1)
     if where == "asymmetric":
-        return at * size / wanted
+        return at * step
     raise refused(op, f"it resizes with coordinates {where}")
 
 
@@ -398,11 +464,13 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
+    "Celu": _celu,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _convolution,
     "Copy": _unary(lambda value: value),
     "Div": _binary(relax.op.divide),
+    "Elu": _elu,
     "Erf": _unary(relax.op.erf),
     "Exp": _unary(relax.op.exp),
     "Gelu": _gelu,
@@ -414,8 +482,10 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "Max": _binary(relax.op.maximum),
     "MaxPool": _max_pool,
     "Min": _binary(relax.op.minimum),
+    "Mish": _mish,
     "Mul": _binary(relax.op.multiply),
     "Neg": _unary(relax.op.negative),
+    "PRelu": _prelu,
     "Pad": _pad,
     "Pow": _power,
     "ReduceMax": _reduction(relax.op.max),
@@ -424,8 +494,10 @@ RELAX_OPS: Final[Mapping[str, Row]] = {
     "ReduceSum": _reduction(relax.op.sum),
     "Relu": _unary(relax.op.nn.relu),
     "Resize": _resize,
+    "Selu": _selu,
     "Sigmoid": _unary(relax.op.sigmoid),
     "Softmax": _softmax,
+    "Softsign": _softsign,
     "Sqrt": _unary(relax.op.sqrt),
     "Sub": _binary(relax.op.subtract),
     "Tanh": _unary(relax.op.tanh),

@@ -74,10 +74,10 @@ def _translated(call: Call, operand: Any, nodes: Nodes) -> Sequence[ir.Value]:
     row = ROWS.get(call.operator)
     if row is not None:
         arguments, keywords = tree_unflatten(operands, spec)
-        nodes.wanted = call.results[0]
+        nodes.wanted, nodes.results = call.results[0], call.results
         made = row(nodes, *arguments, **keywords)
         if made is not None:
-            return [made]
+            return [made] if isinstance(made, ir.Value) else made
     tensors = [
         given for given, leaf in zip(operands, leaves, strict=True) if isinstance(leaf, Value)
     ]

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vitc.errors import VitcError
 from vitc.exporter.dataless import Dataless, Shapes, storage
+from vitc.models.fast_paths import without_fast_paths
 from vitc.models.taps import marking
 
 __all__ = ["Call", "PerImage", "Recording", "Size", "Value", "named_outputs", "record"]
@@ -158,7 +159,7 @@ def _run(model: nn.Module, examples: Iterable[Tensor], batch: int) -> _Run:
             Dataless(torch.empty(batch, *one.shape[1:], dtype=one.dtype, device="meta"))
             for one in examples
         ]
-        with torch.inference_mode(), marking(), notebook:
+        with torch.inference_mode(), without_fast_paths(), marking(), notebook:
             result = model(*inputs)
     except VitcError:
         raise

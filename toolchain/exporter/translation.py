@@ -10,6 +10,7 @@ translated by `torch.onnx` (`vitc.exporter.single_operator`), which is slow, but
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -43,10 +44,12 @@ class Nodes:
         graph: Where they are put; its first input has the images on its first axis.
 
     Attributes:
-        wanted: What the operator at hand makes.
+        wanted: What the operator at hand makes; the first, if it makes several.
+        results: All that it makes.
     """
 
     wanted: Value
+    results: Sequence[Value]
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -87,7 +90,7 @@ class Nodes:
         return self("Concat", *parts, axis=0)
 
 
-Row = Callable[..., ir.Value | None]
+Row = Callable[..., ir.Value | Sequence[ir.Value] | None]
 """Called with `Nodes` and the operator's arguments, an `ir.Value` for each tensor. Returns None for
 arguments that it does not know; torch.onnx then has them."""
 
@@ -368,6 +371,169 @@ def _gelu(nodes: Nodes, x: ir.Value, *, approximate: str = "none") -> ir.Value:
     return nodes("Mul", x, half)
 
 
+def _silu(nodes: Nodes, x: ir.Value) -> ir.Value:
+    return nodes("Mul", x, nodes("Sigmoid", x))
+
+
+def _leaky_relu(nodes: Nodes, x: ir.Value, slope: float = 0.01) -> ir.Value:
+    return nodes("LeakyRelu", x, alpha=float(slope))
+
+
+def _elu(
+    nodes: Nodes, x: ir.Value, alpha: float = 1.0, scale: float = 1.0, steep: float = 1.0
+) -> ir.Value | None:
+    return nodes("Elu", x, alpha=float(alpha)) if scale == steep == 1 else None
+
+
+def _hard_sigmoid(nodes: Nodes, x: ir.Value) -> ir.Value:
+    return nodes("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
+def _clip(nodes: Nodes, x: ir.Value, low: Any = None, high: Any = None) -> ir.Value | None:
+    if isinstance(low, ir.Value) or isinstance(high, ir.Value):
+        return None
+    ends = (None if end is None else _scalar(nodes, end, nodes.wanted.dtype) for end in (low, high))
+    return nodes("Clip", x, *ends)
+
+
+def _hardtanh(nodes: Nodes, x: ir.Value, low: float = -1.0, high: float = 1.0) -> ir.Value | None:
+    return _clip(nodes, x, low, high)
+
+
+def _parts(nodes: Nodes, x: ir.Value, _: Any, axis: int = 0) -> list[ir.Value] | None:
+    ends = [0]
+    for part in nodes.results:
+        size = part.shape[axis]
+        if not isinstance(size, int):
+            return None
+        ends.append(ends[-1] + size)
+    return [_slice(nodes, x, axis, start, end) for start, end in pairwise(ends)]
+
+
+def _unbind(nodes: Nodes, x: ir.Value, axis: int = 0) -> list[ir.Value]:
+    return [_select(nodes, x, axis, index) for index in range(len(nodes.results))]
+
+
+def _stack(nodes: Nodes, parts: Sequence[ir.Value], axis: int = 0) -> ir.Value:
+    place = nodes.constant([axis], np.int64)
+    return nodes("Concat", *(nodes("Unsqueeze", part, place) for part in parts), axis=axis)
+
+
+def _conv_transpose2d(
+    nodes: Nodes,
+    x: ir.Value,
+    weight: ir.Value,
+    bias: ir.Value | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    more: Sequence[int] = (0, 0),
+    groups: int = 1,
+    dilation: Sequence[int] = (1, 1),
+) -> ir.Value:
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    return nodes(
+        "ConvTranspose",
+        *inputs,
+        auto_pad="NOTSET",
+        dilations=_pair(dilation),
+        group=groups,
+        kernel_shape=_whole(weight.shape)[2:],
+        output_padding=_pair(more),
+        pads=_pair(padding) * 2,
+        strides=_pair(stride),
+    )
+
+
+def _avg_pool(
+    nodes: Nodes,
+    x: ir.Value,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil: bool = False,
+    counts: bool = True,
+    divisor: int | None = None,
+) -> ir.Value | None:
+    if ceil or _rank(x) != 4:
+        return None
+    sides = _pair(kernel)
+    # A divisor of its own divides what padding takes part in.
+    counts = counts or divisor is not None
+    mean = nodes(
+        "AveragePool",
+        x,
+        auto_pad="NOTSET",
+        ceil_mode=0,
+        count_include_pad=int(counts),
+        kernel_shape=sides,
+        pads=_pair(padding) * 2,
+        strides=_pair(stride or kernel),
+    )
+    if divisor is None:
+        return mean
+    share = float(np.prod(sides)) / divisor
+    return nodes("Mul", mean, _scalar(nodes, share, nodes.wanted.dtype))
+
+
+def _adaptive_avg_pool(nodes: Nodes, x: ir.Value, _: Any) -> ir.Value | None:
+    shape, sizes = _whole(x.shape), nodes.wanted.shape[-2:]
+    pairs = list(zip(shape[-2:], sizes, strict=True))
+    if _rank(x) != 4 or not all(isinstance(n, int) and size % n == 0 for size, n in pairs):
+        return None
+    sides = [size // n for size, n in pairs if isinstance(n, int)]
+    if sides == shape[-2:]:
+        return nodes("ReduceMean", x, nodes.constant([2, 3], np.int64), keepdims=1)
+    return nodes("AveragePool", x, kernel_shape=sides, strides=sides)
+
+
+def _resized(where: str, aligned: str | None, **attributes: Any) -> Row:
+    """Of `upsample_*.vec`: by sizes, or by the scales that say where pixels lie."""
+
+    def row(nodes: Nodes, x: ir.Value, _: Any, *rest: Any) -> ir.Value | None:
+        *corners, scales = rest
+        sizes = nodes.wanted.shape
+        if any(not isinstance(size, int) for size in sizes[1:]):
+            return None
+        place = aligned if corners and corners[0] else where
+        if scales is not None:
+            by = nodes.constant([1.0, 1.0, *scales], np.float32)
+            operands: tuple[ir.Value | None, ...] = (None, by)
+        else:
+            images = nodes("Shape", x, start=0, end=2)
+            sides = nodes.constant(list(sizes[2:]), np.int64)
+            operands = (None, None, nodes("Concat", images, sides, axis=0))
+        return nodes("Resize", x, *operands, coordinate_transformation_mode=place, **attributes)
+
+    return row
+
+
+def _pixel_shuffle(nodes: Nodes, x: ir.Value, side: int) -> ir.Value | None:
+    return nodes("DepthToSpace", x, blocksize=side, mode="CRD") if _rank(x) == 4 else None
+
+
+def _attention(
+    nodes: Nodes,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    mask: ir.Value | None = None,
+    dropped: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> ir.Value | None:
+    whole = mask is None or mask.dtype == ir.DataType.FLOAT
+    if causal or dropped or enable_gqa or not whole:
+        return None
+    share = _whole(q.shape)[-1] ** -0.5 if scale is None else scale
+    turned = _swapped(nodes, k, -1, -2)
+    scores = nodes("MatMul", nodes("Mul", q, _scalar(nodes, share, nodes.wanted.dtype)), turned)
+    if mask is not None:
+        scores = nodes("Add", scores, mask)
+    return nodes("MatMul", nodes("Softmax", scores, axis=-1), v)
+
+
 def _packed(nodes: Nodes, bits: ir.Value) -> tuple[ir.Value, int]:
     k = _whole(bits.shape)[-1]
     return nodes("PackBits", bits, domain=DOMAIN, k=k), k
@@ -472,15 +638,35 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _aten.relu.default: _elementwise("Relu"),
         _aten.sin.default: _elementwise("Sin"),
         _aten.gelu.default: _gelu,
+        _aten.silu.default: _silu,
+        _aten.hardswish.default: _elementwise("HardSwish"),
+        _aten.hardsigmoid.default: _hard_sigmoid,
+        _aten.mish.default: _elementwise("Mish"),
+        _aten.leaky_relu.default: _leaky_relu,
+        _aten.elu.default: _elu,
+        _aten.relu6.default: lambda nodes, x: _clip(nodes, x, 0.0, 6.0),
+        _aten.clamp.default: _clip,
+        _aten.hardtanh.default: _hardtanh,
         _aten.prelu.default: _prelu,
         _aten._prelu_kernel.default: _prelu_kernel,
         _aten.mean.dim: _mean,
         _aten.max_pool2d.default: _max_pool,
+        _aten.avg_pool2d.default: _avg_pool,
+        _aten.adaptive_avg_pool2d.default: _adaptive_avg_pool,
+        _aten.upsample_bilinear2d.vec: _resized(
+            "pytorch_half_pixel", "align_corners", mode="linear"
+        ),
+        _aten.upsample_nearest2d.vec: _resized(
+            "asymmetric", None, mode="nearest", nearest_mode="floor"
+        ),
+        _aten.pixel_shuffle.default: _pixel_shuffle,
+        _aten.scaled_dot_product_attention.default: _attention,
         _aten.pad.default: _pad,
         _aten.roll.default: _roll,
         _aten.softmax.int: _softmax,
         _aten.linear.default: _linear,
         _aten.conv2d.default: _conv2d,
+        _aten.conv_transpose2d.input: _conv_transpose2d,
         _aten.batch_norm.default: _batch_norm,
         _aten.layer_norm.default: _layer_norm,
         _aten.to.dtype: _cast,
@@ -496,6 +682,12 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _aten.mT.default: _turned,
         _aten.permute.default: _permute,
         _aten.cat.default: _cat,
+        _aten.stack.default: _stack,
+        _aten.chunk.default: _parts,
+        _aten.split.Tensor: _parts,
+        _aten.split.sizes: _parts,
+        _aten.split_with_sizes.default: _parts,
+        _aten.unbind.int: _unbind,
         _aten.slice.Tensor: _slice,
         _aten.select.int: _select,
         _aten.index_select.default: _index_select,

@@ -19,6 +19,9 @@ Integers are exact, and so is a mask, which is decided by integers in every stag
 
 Most errors are those of values whose signs are taken, and are wanted only where a bit differs. So
 an error is worked out when it is asked for.
+
+An operator without a rule is computed by those that torch makes it of; one that changes a tensor in
+place, by its twin that does not.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 import vitc.models.ops  # noqa: F401  (registers the operators of the dialect)
 from vitc.errors import VitcError
+from vitc.verify.decomposed import lies_alike, parts_of, without_change
 
 __all__ = ["LAMBDA", "Origin", "RoundingErrors"]
 
@@ -50,7 +54,8 @@ _UNIT: Final = 2.0**-24
 _TINY: Final = 2.0**-126
 """What a result that is flushed to zero loses."""
 
-_aten, _own = torch.ops.aten, torch.ops.vitc
+_aten, _own, _prims = torch.ops.aten, torch.ops.vitc, torch.ops.prims
+_PAD: Final = _aten.constant_pad_nd.default
 
 
 class _Error:
@@ -117,9 +122,12 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._errors: Any = WeakIdKeyDictionary()
         self._origins: Any = WeakIdKeyDictionary()
+        self._viewed: Any = WeakIdKeyDictionary()
         self._paused = False
         self._waiting = 0
         self._tap = ""
+        self._whole = ""
+        """The operator whose parts are computed."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -156,21 +164,33 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._paused:
             return func(*args, **keywords)
         if func._schema.is_mutable:
-            self._settle()
+            return self._in_place(func, args, keywords)
         leaves = [leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor)]
         result = func(*args, **keywords)
         results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        if func.is_view:
+            self._viewed.update((tensor, True) for tensor in (*leaves, *results))
         if func is _own.binarize.default:
             self._origins[result] = self._origin(args[0], self._errors.get(args[0]))
-        elif func in _VIEWS:
+        elif func is _aten.as_strided.default and lies_alike(args[0], results[0]):
+            self._views(_aten.view.default, (args[0], args[1]), {}, results)
+        elif func in _VIEWS and (func is not _PAD or _in_fp32(args, keywords)):
             self._views(func, args, keywords, results)
-        elif func is not _own.softmax_mask.default and not self._is_exact(func, leaves, results):
+        elif func is not _own.softmax_mask.default and not (
+            self._is_exact(func, leaves, results)
+            and (func not in _RULES or _in_fp32(args, keywords))
+        ):
             rule = _RULES.get(func)
-            if rule is None or func._schema.is_mutable:
-                raise VitcError(
-                    f"There is no rule for the rounding of {func} {self._place()}.",
-                    "Add one to toolchain/verify/bounds.py.",
-                )
+            if rule is not _where and any(
+                leaf.dtype is torch.bool and leaf in self._errors for leaf in leaves
+            ):
+                # A comparison that rounding could turn may choose between values, and no more.
+                raise self._without_a_rule(func)
+            if rule is None:
+                parts = parts_of(func)
+                if parts is None:
+                    raise self._without_a_rule(func)
+                return self._by_parts(func, parts, args, keywords)
             if rule is _cast and not results[0].is_floating_point():
                 raise VitcError(
                     f"There is no rule for the rounding of floats that become {results[0].dtype}.",
@@ -183,6 +203,51 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 [self._errors[leaf] for leaf in leaves if leaf in self._errors],
             )
         return result
+
+    def _by_parts(self, func: Any, parts: Callable[..., Any], args: Any, keywords: Any) -> Any:
+        """What an operator makes, computed by others."""
+        before = self._whole
+        self._whole = before or str(func)
+        try:
+            with self:
+                return parts(*args, **keywords)
+        finally:
+            self._whole = before
+
+    def _without_a_rule(self, func: Any) -> VitcError:
+        return VitcError(
+            f"There is no rule for the rounding of {self._whole or func} {self._place()}.",
+            "Add one to toolchain/verify/bounds.py.",
+        )
+
+    def _in_place(self, func: Any, args: Any, keywords: Any) -> Any:
+        """What changes a tensor: its twin's result and error take the place of the tensor's."""
+        changed: Any = args[0] if args else None
+        self._settle()
+        if func is _aten.as_strided_.default:
+            before = changed.detach()
+            if lies_alike(func(*args, **keywords), before):
+                return changed
+        twin = without_change(func)
+        if twin is None or not isinstance(changed, Tensor):
+            raise self._without_a_rule(func)
+        if changed in self._viewed:
+            raise VitcError(
+                f"The model changes a tensor in place ({func}, {self._place()}) of which it has "
+                "other views.",
+                "Write that step without changing a tensor in place.",
+            )
+        before = changed.clone()
+        for known in (self._errors, self._origins):
+            if changed in known:
+                known[before] = known.pop(changed)
+        with self:
+            made = twin(before, *args[1:], **keywords)
+        changed.copy_(made)
+        for known in (self._errors, self._origins):
+            if made in known:
+                known[changed] = known[made]
+        return changed
 
     def _await(
         self, value: Tensor, work: Callable[[], Tensor], made_of: Sequence[_Error]
@@ -253,7 +318,7 @@ class _Moved:
         if not self._made:
             errors, func, parts, args, keywords = self._given
             given = [_or_zero(errors.rms(part), part) for part in parts]
-            self._made = _moved(func, given, args, keywords)
+            self._made = _moved(func, given, *_of_errors(func, args, keywords))
         return self._made[index]
 
 
@@ -268,12 +333,23 @@ class _MovedOrigins:
         if not self._made:
             func, origins, args, keywords = self._given
             given = [_or_zero(each.rms, each.pre) for each in origins]
-            self._made = _moved(func, given, args, keywords)
+            self._made = _moved(func, given, *_of_errors(func, args, keywords))
         return self._made[index]
 
 
 def _or_zero(rms: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like, dtype=torch.float64) if rms is None else rms
+
+
+def _of_errors(func: Any, args: Any, keywords: Any) -> tuple[Any, Any]:
+    """What errors are moved by: none stand around padded values."""
+    return (args[:2], {}) if func is _PAD else (args, keywords)
+
+
+def _in_fp32(args: Any, keywords: Any) -> bool:
+    """Whether fp32 has all numbers that an operator is given."""
+    numbers = (leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, float))
+    return all(math.isinf(each) or float(np.float32(each)) == each for each in numbers)
 
 
 def _moved(func: Any, parts: Sequence[Tensor], args: Any, keywords: Any) -> list[Tensor]:
@@ -400,17 +476,21 @@ def _convolution(
 
 def _batch_norm(
     errors: RoundingErrors,
-    _y: Tensor,
+    y: Tensor,
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
     *rest: Any,
 ) -> Tensor:
     def wide(row: Tensor) -> Tensor:
         return row.reshape(-1, *[1] * (x.dim() - 2))
 
+    if mean is None or variance is None or (len(rest) > 2 and rest[0]):
+        axes = (0, *range(2, x.dim()))
+        first, second = (None if row is None else wide(row) for row in (weight, bias))
+        return _normalized(errors, y, x, axes, first, second, rest[-1])
     gain = wide(torch.rsqrt(variance + rest[-1]) * (1.0 if weight is None else weight)).abs()
     offset = 0.0 if bias is None else wide(bias).abs()
     # Scale and shift may be folded: root, scale, shift (2), product and sum round.
@@ -427,8 +507,19 @@ def _layer_norm(
     bias: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    axes = tuple(range(-len(shape), 0))
-    n = math.prod(shape)
+    return _normalized(errors, y, x, tuple(range(-len(shape), 0)), weight, bias, epsilon)
+
+
+def _normalized(
+    errors: RoundingErrors,
+    y: Tensor,
+    x: Tensor,
+    axes: tuple[int, ...],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    n = math.prod(x.shape[axis] for axis in axes)
     mean = x.mean(axes, keepdim=True)
     scale = torch.rsqrt(x.var(axes, correction=0, keepdim=True) + epsilon)
     unit = (x - mean) * scale
@@ -514,6 +605,14 @@ def _max_pool(
     return worst * math.sqrt(math.prod(list(kernel) * (2 // len(kernel))))
 
 
+def _adaptive_max_pool(errors: RoundingErrors, y: Tensor, x: Tensor, *size: Any) -> Tensor:
+    # A window begins and ends within a pixel of its share.
+    sides = zip(x.shape[-2:], y.shape[-2:], strict=True)
+    most = math.prod(-(-n // out) + 1 for n, out in sides)
+    worst: Tensor = _aten.adaptive_max_pool2d.default(_or_zero(errors.rms(x), x), *size)[0]
+    return worst * math.sqrt(most)
+
+
 def _avg_pool(errors: RoundingErrors, y: Tensor, x: Tensor, kernel: Any, *rest: Any) -> Tensor:
     n = math.prod(list(kernel) * (2 // len(kernel)))
     squares = _aten.avg_pool2d.default(_or_zero(errors.rms(x), x) ** 2, kernel, *rest)
@@ -536,6 +635,28 @@ def _relu(errors: RoundingErrors, _y: Tensor, x: Tensor) -> Tensor:
     return torch.where(x > -LAMBDA * rms, rms, 0.0)
 
 
+def _leaky(errors: RoundingErrors, y: Tensor, x: Tensor, slope: float = 0.01) -> Tensor:
+    return _prelu(errors, y, x, torch.tensor(slope, dtype=torch.float64))
+
+
+def _clamp(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    # The ends are rounded to fp32 once.
+    return _hypot(_or_zero(errors.rms(x), x), _rounding(y))
+
+
+def _padded(errors: RoundingErrors, y: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    around: Tensor = _PAD(_or_zero(errors.rms(x), x), rest[0])
+    return _hypot(around, _rounding(y))
+
+
+def _compared(errors: RoundingErrors, y: Tensor, a: Any, b: Any) -> Tensor:
+    """1 where an error could turn a comparison, else 0."""
+    own, other = (_of(errors, value) for value in (a, b))
+    error = _hypot(own, other, _rounding(torch.as_tensor(b, dtype=torch.float64)))
+    close: Tensor = (a - b).abs() <= LAMBDA * error
+    return close.to(torch.float64).expand_as(y)
+
+
 def _lipschitz(errors: RoundingErrors, _y: Tensor, x: Tensor, *_: Any) -> Tensor:
     """Of what moves no value further than its input was moved, and rounds nothing."""
     return _or_zero(errors.rms(x), x)
@@ -545,9 +666,16 @@ def _either(errors: RoundingErrors, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return _hypot(_or_zero(errors.rms(a), a), _or_zero(errors.rms(b), b)).expand_as(y)
 
 
-def _where(errors: RoundingErrors, y: Tensor, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    own, other = _or_zero(errors.rms(a), a), _or_zero(errors.rms(b), b)
-    return torch.where(condition, own, other).expand_as(y)
+def _where(errors: RoundingErrors, y: Tensor, condition: Tensor, a: Any, b: Any) -> Tensor:
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
+    own, other = (_or_zero(errors.rms(value), value) for value in (a, b))
+    chosen = torch.where(condition, own, other)
+    turned = errors.rms(condition)
+    if turned is not None:
+        either = torch.maximum(own, other) + (a - b).abs() / LAMBDA
+        chosen = torch.where(turned > 0, either, chosen)
+    # A number in it may be rounded to fp32.
+    return _hypot(chosen, _rounding(y))
 
 
 def _smooth(derivative: Callable[[Tensor, Tensor], Tensor], roundings: float = 4.0) -> Rule:
@@ -565,9 +693,62 @@ def _sigmoid(errors: RoundingErrors, y: Tensor, x: Tensor, **_: Any) -> Tensor:
     return _hypot(_times(errors.rms(x), y * (1 - y)), _rounding(y.clamp(min=0.5)) * 4)
 
 
+def _silu(errors: RoundingErrors, _y: Tensor, x: Tensor) -> Tensor:
+    # x sigmoid(x), of which see above.
+    share = torch.sigmoid(x).clamp(min=0.5)
+    return _hypot(_times(errors.rms(x), 1.1), _rounding(x * share) * 4)
+
+
 def _gelu(errors: RoundingErrors, _y: Tensor, x: Tensor, **_: Any) -> Tensor:
     # x/2 (1 + erf): the sum of 1 and nearly -1 leaves an error of x, whatever is left of y.
     return _hypot(_times(errors.rms(x), 1.13), _rounding(x) * 4)
+
+
+def _exp_less_one(errors: RoundingErrors, y: Tensor, x: Tensor) -> Tensor:
+    # exp(x) - 1, as most engines have it, leaves an error of 1.
+    return _hypot(_times(errors.rms(x), y + 1), _rounding(y.abs().clamp(min=1)) * 4)
+
+
+def _log_of_more_than_one(errors: RoundingErrors, y: Tensor, x: Tensor) -> Tensor:
+    # log(1 + x) likewise.
+    return _hypot(_times(errors.rms(x), 1 / (1 + x)), _rounding(y.abs().clamp(min=1)) * 4)
+
+
+def _variance(
+    errors: RoundingErrors,
+    y: Tensor,
+    x: Tensor,
+    axes: Sequence[int] | None = None,
+    correction: float | None = None,
+    keepdim: bool = False,
+    **_: Any,
+) -> Tensor:
+    along = list(axes) if axes else list(range(x.dim()))
+    n = math.prod(x.shape[axis] for axis in along)
+    divided = max(n - (1 if correction is None else correction), 1)
+    mean = x.mean(along, keepdim=True)
+    far = (x - mean).abs()
+    rounded = _hypot(
+        errors.rms(x),
+        _rounding(torch.maximum(x.abs(), mean.abs())),
+        x.abs().mean(along, keepdim=True) * (_UNIT * math.sqrt(n)),
+    )
+    brought = torch.sqrt(((2 * far * rounded) ** 2).sum(along, keepdim)) / divided
+    return _hypot(brought, _summation(n + 3, y, y))
+
+
+def _bilinear(
+    errors: RoundingErrors, _y: Tensor, x: Tensor, size: Sequence[int], *rest: Any
+) -> Tensor:
+    def resized(picture: Tensor) -> Tensor:
+        made: Tensor = _aten.upsample_bilinear2d.default(picture, size, *rest)
+        return made
+
+    # A place along a side of so many pixels is rounded, and with it the shares of its neighbours.
+    places = 2 * _UNIT * max(*x.shape[-2:], *size)
+    brought = _or_zero(errors.rms(x), x)
+    # Shares are at most 1, so the sum of their squares times squares is at most that of these.
+    return _hypot(torch.sqrt(resized(brought**2)), resized(x.abs()) * (places + 4 * _UNIT))
 
 
 def _power(errors: RoundingErrors, y: Tensor, x: Tensor, exponent: float) -> Tensor:
@@ -581,10 +762,10 @@ def _cast(errors: RoundingErrors, _y: Tensor, x: Tensor, *_: Any, **__: Any) -> 
 
 _RULES: Final[Mapping[Any, Rule]] = MappingProxyType(
     {
-        _aten.add.Tensor: _plus(1),
-        _aten.sub.Tensor: _plus(-1),
-        _aten.mul.Tensor: _mul,
-        _aten.div.Tensor: _div,
+        **dict.fromkeys((_aten.add.Tensor, _aten.add.Scalar, _prims.add.default), _plus(1)),
+        **dict.fromkeys((_aten.sub.Tensor, _aten.sub.Scalar, _prims.sub.default), _plus(-1)),
+        **dict.fromkeys((_aten.mul.Tensor, _aten.mul.Scalar, _prims.mul.default), _mul),
+        **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar, _prims.div.default), _div),
         _aten.mm.default: _product,
         _aten.bmm.default: _product,
         _aten.addmm.default: _addmm,
@@ -594,23 +775,36 @@ _RULES: Final[Mapping[Any, Rule]] = MappingProxyType(
         _aten._native_batch_norm_legit_no_training.default: _batch_norm,
         _aten.native_layer_norm.default: _layer_norm,
         _aten._softmax.default: _softmax,
+        _aten._safe_softmax.default: _softmax,
         _aten.mean.default: _mean,
         _aten.mean.dim: _mean,
         _aten.sum.default: _sum,
         _aten.sum.dim_IntList: _sum,
+        _prims.sum.default: _sum,
         _aten.amax.default: _largest_of,
         _aten.amin.default: _largest_of,
         _aten.max_pool2d_with_indices.default: _max_pool,
         _aten.avg_pool2d.default: _avg_pool,
+        _aten.adaptive_max_pool2d.default: _adaptive_max_pool,
         _aten._prelu_kernel.default: _prelu,
         _aten.relu.default: _relu,
         _aten.neg.default: _lipschitz,
         _aten.abs.default: _lipschitz,
-        _aten.clamp.default: _lipschitz,
-        _aten.hardtanh.default: _lipschitz,
+        _aten.clamp.default: _clamp,
+        _aten.clamp_min.default: _clamp,
+        _aten.clamp_max.default: _clamp,
+        _aten.hardtanh.default: _clamp,
+        _aten.leaky_relu.default: _leaky,
+        _PAD: _padded,
         _aten.maximum.default: _either,
         _aten.minimum.default: _either,
         _aten.where.self: _where,
+        _prims.where.default: _where,
+        **{
+            getattr(getattr(_aten, name), overload): _compared
+            for name in ("gt", "ge", "lt", "le")
+            for overload in ("Scalar", "Tensor")
+        },
         _aten._to_copy.default: _cast,
         _aten.exp.default: _smooth(lambda _, y: y),
         _aten.erf.default: _smooth(lambda x, _: torch.exp(-x * x) * 1.13),
@@ -618,7 +812,12 @@ _RULES: Final[Mapping[Any, Rule]] = MappingProxyType(
         _aten.cos.default: _smooth(lambda x, _: x.sin()),
         _aten.tanh.default: _smooth(lambda _, y: 1 - y * y),
         _aten.sigmoid.default: _sigmoid,
-        _aten.silu.default: _smooth(lambda *_: torch.tensor(1.1, dtype=torch.float64)),
+        _aten.silu.default: _silu,
+        _aten.expm1.default: _exp_less_one,
+        _aten.log1p.default: _log_of_more_than_one,
+        _aten.var.correction: _variance,
+        _prims.var.default: _variance,
+        _aten.upsample_bilinear2d.default: _bilinear,
         _aten.sqrt.default: _smooth(lambda _, y: 0.5 / y, 1.0),
         _aten.rsqrt.default: _smooth(lambda x, y: 0.5 * y / x, 2.0),
         _aten.reciprocal.default: _smooth(lambda _, y: y * y, 1.0),
@@ -635,7 +834,7 @@ _VIEWS: Final = _RESHAPES | frozenset(
         _aten.alias.default,
         _aten.cat.default,
         _aten.clone.default,
-        _aten.constant_pad_nd.default,
+        _PAD,
         _aten.detach.default,
         _aten.expand.default,
         _aten.flip.default,
@@ -656,6 +855,8 @@ _VIEWS: Final = _RESHAPES | frozenset(
         _aten.unfold.default,
         _aten.unsqueeze.default,
         _aten.upsample_nearest2d.default,
+        _aten._upsample_nearest_exact2d.default,
+        _prims.broadcast_in_dim.default,
         _own.tap.default,
     )
 )
