@@ -24,6 +24,7 @@ from machine_table import machine_table
 from markdown import replace_section
 from networks import Workshop
 from ratio_table import avx2_table, ratio_table
+from task_table import task_table
 from training_table import training_table
 
 _RUNS = 60
@@ -44,6 +45,7 @@ def tables(workshop: Workshop, *, quick: bool) -> dict[str, tuple[str, Callable[
         "ratios": ("One thread", lambda: ratio_table(workshop, runs, say, quick=quick)),
         "avx2": ("AVX2 only", lambda: avx2_table(workshop, runs, say)),
         "family": ("Backbones", lambda: family_table(workshop, runs, say)),
+        "tasks": ("Detection and segmentation", lambda: task_table(workshop, runs, say)),
         "kernels": ("fp32 kernels", lambda: kernel_table(_KERNEL_RUNS, say)),
         "layers": ("Layers", lambda: layer_table(workshop, say)),
         "layers-avx2": ("Layers, AVX2 only", lambda: layer_table(workshop, say, "x86")),

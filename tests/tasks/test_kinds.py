@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tasks.networks import exported
 from vitc import VitcError, api, inspect
 from vitc.models.checkpoint import load
+from vitc.models.network import Network
 from vitc.onnx_files import run_with_taps
 from vitc.training.tasks.options import TaskOptions
 from vitc.training.tasks.train import train_task
@@ -101,7 +103,16 @@ def test_maps_of_an_exported_file_are_those_of_the_network(
     out = trained(tmp_path, task, **options)
     onnx = tmp_path / "m.onnx"
     api.export(out, onnx, api.ExportOptions(check=False))
-    model = load(out).eval()
+    assert_same_maps(load(out).eval(), onnx)
+
+
+def test_a_binary_head_that_serves_several_levels_is_exported(tmp_path: Path) -> None:
+    head = {"tower": "pointwise", "binary_head": True, "strides": (8, 16)}
+    _, onnx = exported(tmp_path, "detection", size=32, **head)
+    assert_same_maps(load(tmp_path / "detection.safetensors").eval(), onnx)
+
+
+def assert_same_maps(model: Network, onnx: Path) -> None:
     images = torch.from_numpy(
         np.random.default_rng(2).standard_normal((2, 3, 32, 32)).astype(np.float32)
     )

@@ -124,7 +124,7 @@ def check_modules(graph: ir.Graph, frozen: nn.Module) -> None:
     )
     wide, modules = wide_layers(frozen), binary_modules(frozen)
     for name, module in modules.items():
-        wanted = 0 if name in wide else module.parts
+        wanted = 0 if name in wide else module.parts * module.calls
         if found[name] != wanted:
             raise VitcError(
                 f"The binary layer {_layer_of(frozen, name)} became {found[name]} binary operators "

@@ -105,6 +105,7 @@ class BinaryLinear(nn.Module):
         weight: Latent weight [O, K]; [O, C, R, R] of a convolution.
         bias: [O].
         move: [K], of a convolution [C], if there is one.
+        calls: How often a forward pass goes through it: a head may serve several levels.
     """
 
     alpha: nn.Parameter
@@ -125,6 +126,7 @@ class BinaryLinear(nn.Module):
         self.scheme = find_scheme(scheme)
         self.weight_bits = weight_bits
         self.parts = parts
+        self.calls = 1
         places = () if kernel is None else (kernel, kernel)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, *places))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -206,6 +208,7 @@ class FrozenBinaryLinear(nn.Module):
         scale: [O], from float64 and rounded once to fp32; of any sign.
         bias: [O], the same.
         parts: As in `BinaryLinear`.
+        calls: As in `BinaryLinear`.
     """
 
     sign_bits: Tensor
@@ -217,6 +220,7 @@ class FrozenBinaryLinear(nn.Module):
         sign_bits, scale, bias = linear.constants()
         dtype = linear.weight.dtype
         self.parts = linear.parts
+        self.calls = linear.calls
         self.move = copy.deepcopy(linear.move)
         self.register_buffer("sign_bits", sign_bits)
         self.register_buffer("scale", scale.to(torch.float32).to(dtype))
@@ -255,8 +259,8 @@ class FrozenBinaryLinear(nn.Module):
 def binary_modules(model: nn.Module) -> dict[str, BinaryLinear | FrozenBinaryLinear]:
     """Every binary linear of `model` by module name, in the order of computation.
 
-    A module becomes ``module.parts`` binary linear ops, so the ops of an exported graph must number
-    ``sum(m.parts for m in binary_modules(model).values())``.
+    A module becomes ``module.parts`` binary linear ops in each of its `calls`, so the ops of an
+    exported graph must number ``sum(m.parts * m.calls for m in binary_modules(model).values())``.
     """
     return {
         name: module

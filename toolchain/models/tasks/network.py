@@ -83,6 +83,7 @@ class Inner(nn.Module):
             self.layer = BinaryLinear(
                 config.width, config.width, rules, config.weight_bits, moved=True
             )
+            self.layer.calls = len(config.levels)
         else:
             self.layer = NormedConvolution(config.width, config.width, side, by_channel=by_channel)
 
