@@ -66,8 +66,11 @@ def test_parts_of_another_model_or_with_one_missing_are_one_sentence(tmp_path):
         parts = split_index(index, tmp_path / "parts", 3)
     with pytest.raises(VitcError, match="another model"):
         search_shards(parts, "11" * 32, pack_bits(bits(4, 1, 20)), 2, jobs=2)
-    parts[1].unlink()
-    with pytest.raises(VitcError, match="lacks a part"):
+    parts[2].unlink()
+    with pytest.raises(VitcError, match=r"lacks 0002\.vidx"):
+        shards_of(tmp_path / "parts")
+    (tmp_path / "parts" / "parts.json").write_text("[]")
+    with pytest.raises(VitcError, match="holds no parts"):
         shards_of(tmp_path / "parts")
 
 

@@ -7,6 +7,7 @@ equal scores of a merged list stand as in that of the whole.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -23,7 +24,9 @@ from vitc.retrieval.scan import Found, find
 __all__ = ["merged", "search_shards", "shards_of", "split_index"]
 
 _SUFFIX: Final = ".vidx"
-_FIRST: Final = f"0000{_SUFFIX}"
+_MOST: Final = 10_000
+_LIST: Final = "parts.json"
+"""Says how many parts there are, so that none is missed."""
 
 
 def split_index(index: Index, out: Path, count: int, *, force: bool = False) -> list[Path]:
@@ -42,21 +45,22 @@ def split_index(index: Index, out: Path, count: int, *, force: bool = False) -> 
         VitcError: If there are fewer images than parts, the index is damaged, or the folder cannot
             be written.
     """
-    if not 1 <= count <= index.images:
+    if not 1 <= count <= min(index.images, _MOST):
         raise VitcError(
             f"{index.path} has {index.images} images, and {count} parts were asked for.",
-            "Ask for fewer parts.",
+            f"Ask for 1 to {min(index.images, _MOST)} parts.",
         )
     whole = index.vectors()
     assert whole.stamps is not None  # noqa: S101 - of an index that is there
     bounds = [index.images * i // count for i in range(count + 1)]
-    with claim_folder(out, marker=_FIRST, force=force) as folder, folder.scratch() as made:
-        for number, (start, stop) in enumerate(pairwise(bounds)):
+    with claim_folder(out, marker=_LIST, force=force) as folder, folder.scratch() as made:
+        for name, (start, stop) in zip(_names(count), pairwise(bounds), strict=True):
             part = Vectors(
                 whole.ids[start:stop], whole.tokens[start:stop], whole.stamps[start:stop]
             )
-            with claim_file(made / f"{number:04d}{_SUFFIX}") as output:
+            with claim_file(made / name) as output:
                 write_index(output, index.facts, part)
+        (made / _LIST).write_text(json.dumps({"parts": count}) + "\n")
         folder.publish(made)
     return shards_of(out)
 
@@ -67,14 +71,22 @@ def shards_of(folder: Path) -> list[Path]:
     Raises:
         VitcError: If there are none, or one is missing among them.
     """
-    found = sorted(folder.glob(f"*{_SUFFIX}"))
-    if [file.name for file in found] != [f"{i:04d}{_SUFFIX}" for i in range(len(found))]:
-        raise VitcError(
-            f"{folder} lacks a part of an index.", "Split it again: `vitc index split`."
-        )
-    if not found:
-        raise VitcError(f"{folder} holds no parts of an index.", "Make them: `vitc index split`.")
-    return found
+    hint = "Split it again: `vitc index split`."
+    try:
+        count = json.loads((folder / _LIST).read_text())["parts"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise VitcError(f"{folder} holds no parts of an index.", hint) from error
+    if type(count) is not int or not 1 <= count <= _MOST:
+        raise VitcError(f"{folder} is of {count!r} parts of an index.", hint)
+    parts = [folder / name for name in _names(count)]
+    for part in parts:
+        if not part.is_file():
+            raise VitcError(f"{folder} lacks {part.name}, a part of an index.", hint)
+    return parts
+
+
+def _names(count: int) -> list[str]:
+    return [f"{number:04d}{_SUFFIX}" for number in range(count)]
 
 
 def search_shards(
