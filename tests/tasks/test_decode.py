@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from tests.absent import need_gcc
 from tests.tasks.networks import compiled, exported
 from vitc import see
 from vitc.compiler.link import run_zig
+from vitc.onnx_files import load_onnx
 from vitc.runtime import Artefact
 from vitc.runtime.detection import DecodeOptions, Detections, decode
 from vitc.targets import find
@@ -237,6 +239,29 @@ def test_the_example_builds_with_the_compiler_of_the_machine(
     assert [float(line.split(":")[0].split()[-1]) for line in said] == [
         round(float(score), 3) for score in boxes.scores
     ]
+
+
+def test_maps_of_other_sizes_are_no_detectors(
+    onnx: Path, photo: Image.Image, tmp_path: Path, need_emulator: Any
+) -> None:
+    model = load_onnx(onnx)[0]
+    given = {str(value.name): value for value in model.graph.outputs}
+    for name, other in (("classes", "boxes"), ("boxes", "classes")):
+        given[f"{name}_8"].name = f"other_{other}_8"
+    for value in model.graph.outputs:
+        value.name = str(value.name).removeprefix("other_")
+    ir.save(model, tmp_path / "swapped.onnx")
+    (tmp_path / "photo.rgb").write_bytes(photo.tobytes())
+    artefact = compiled(tmp_path / "swapped.onnx")
+    command = program(tmp_path, EXAMPLES / "detect.c", artefact, need_emulator)
+    done = subprocess.run(
+        [*command, tmp_path / "photo.rgb", str(photo.height), str(photo.width)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+    assert done.stderr.startswith("An entry or a port does not exist")
 
 
 def test_a_picture_that_is_none_is_one_sentence(

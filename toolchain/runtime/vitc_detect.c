@@ -189,9 +189,12 @@ vitc_status vitc_detect(vitc_model *model, const uint8_t *rgb, int32_t height, i
     vitc_level *level = branch < 0 ? NULL : level_of(levels, &number, apart);
     if (i >= entry.inputs && !level) status = VITC_ERROR_PORT;
     if (level) {
-      level->rows = (int32_t)port->shape[0];
-      level->columns = (int32_t)port->shape[1];
-      if (branch == 0) classes = (int32_t)port->shape[2];
+      const int32_t rows = (int32_t)port->shape[0], columns = (int32_t)port->shape[1], values = (int32_t)port->shape[2];
+      const int32_t wanted = branch == 0 ? (classes ? classes : values) : branch == 1 ? 4 : 1;
+      if (values != wanted || (level->rows && (level->rows != rows || level->columns != columns))) status = VITC_ERROR_PORT;
+      level->rows = rows;
+      level->columns = columns;
+      if (branch == 0) classes = values;
       *(branch == 0 ? &level->classes : branch == 1 ? &level->boxes : &level->centreness) = at;
     }
     at += batch * values_of(port);
