@@ -228,6 +228,10 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             before = changed.detach()
             if lies_alike(func(*args, **keywords), before):
                 return changed
+        inputs = (leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor))
+        known = any(each in self._errors or each in self._origins for each in inputs)
+        if not known and isinstance(changed, Tensor) and not changed.is_floating_point():
+            return func(*args, **keywords)  # integers of no float, which are exact before and after
         twin = without_change(func)
         if twin is None or not isinstance(changed, Tensor):
             raise self._without_a_rule(func)
@@ -238,15 +242,15 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "Write that step without changing a tensor in place.",
             )
         before = changed.clone()
-        for known in (self._errors, self._origins):
-            if changed in known:
-                known[before] = known.pop(changed)
+        for notes in (self._errors, self._origins):
+            if changed in notes:
+                notes[before] = notes.pop(changed)
         with self:
             made = twin(before, *args[1:], **keywords)
         changed.copy_(made)
-        for known in (self._errors, self._origins):
-            if made in known:
-                known[changed] = known[made]
+        for notes in (self._errors, self._origins):
+            if made in notes:
+                notes[changed] = notes[made]
         return changed
 
     def _await(
