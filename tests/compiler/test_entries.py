@@ -18,6 +18,7 @@ from tests.compiler.towers import IMAGE_VECTORS, TEXT_VECTORS, WIDTH, Image, Tow
 from tests.randomised import randomised
 from tests.retrieval.towers import towers
 from vitc import api
+from vitc.compiler.link import run_zig
 from vitc.compiler.pipeline import make_plan
 from vitc.dialect.metadata import ENTRIES_KEY
 from vitc.dialect.packing import pack_bits
@@ -210,6 +211,27 @@ def test_an_emulated_processor_runs_every_entry(made, tmp_path, need_emulator, t
         artefact.path, made[0], CheckOptions(device="qemu", images=2, rebuild=False)
     )
     assert report.equal, (report.first_difference, report.faults)
+
+
+def test_several_entries_have_a_prefix_together(made, tmp_path):
+    plain, own = (
+        api.compile(made[1]["both"], tmp_path / out, api.CompileOptions(symbol_prefix=name))
+        for out, name in (("plain", ""), ("own", "towers"))
+    )
+    stream, words = given(4, 2)
+    for name, value in (("image", stream), ("text", words)):
+        assert np.array_equal(own.at(name)(value), plain.at(name)(value))
+    report = vitc.check(own.path, made[0], CheckOptions(images=2))
+    assert report.equal, (report.first_difference, report.faults)
+    (tmp_path / "names.c").write_text(
+        '#include <stdio.h>\n#include "towers.h"\n'
+        "int main(void) {\n  vitc_entry entry;\n"
+        "  for (int i = 0; !towers_get_entry(i, &entry); i++) puts(entry.name);\n  return 0;\n}\n"
+    )
+    machine = ["-target", own.target.runner, "-static", "-pthread", f"-I{own.path}"]
+    run_zig([*machine, "names.c", str(own.path / "libtowers.a"), "-o", "names"], tmp_path)
+    said = subprocess.run([tmp_path / "names"], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["image", "text", "score"]
 
 
 @pytest.mark.parametrize("mode", ["base", "fast"])
