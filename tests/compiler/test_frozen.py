@@ -1,7 +1,8 @@
 """The generated program of every preset for every target is the one that is frozen here.
 
 frozen/PRESET.TARGET.txt holds the plan: its steps, what each kernel with register tiles does, and
-where buffers lie. frozen/assembly.json holds a hash of the assembly, for one version of TVM. Depth
+where buffers lie. frozen/assembly.json holds a hash of the assembly, for one version of TVM, and
+frozen/VERSION/ what that makes of float operators, before they are kernels for any target. Depth
 is 1, which has every kernel of the whole network; micro has all its blocks.
 
     pytest tests/compiler/test_frozen.py --update-frozen
@@ -24,12 +25,15 @@ from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
 from vitc.exporter import export
-from vitc.models import PRESETS
+from vitc.models import PRESETS, build_network
+from vitc.models.architectures import twin_preset
 from vitc.models.initialise import random_model
 from vitc.onnx_files import load_onnx, tap_names
 from vitc.targets import TARGETS
 
 FROZEN = Path(__file__).with_name("frozen")
+FLOAT_FUNCTIONS = ("micro-swin", "micro-pvt", "micro-nest")
+"""Presets with float operators that are kernels of TVM's functions, as their twins have."""
 HASHES = FROZEN / "assembly.json"
 TVM = version("apache-tvm")
 
@@ -74,6 +78,23 @@ def test_plan_and_assembly_are_frozen(graph, preset, target, request):
     known = json.loads(HASHES.read_text(encoding="utf-8"))
     assert TVM in known, f"no hashes for TVM {TVM}: see --update-frozen"
     assert digest == known[TVM][f"{preset}.{target}"]
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["binary", "twin"])
+@pytest.mark.parametrize("preset", FLOAT_FUNCTIONS)
+def test_what_tvm_makes_of_float_operators_is_frozen(preset, twin, tmp_path, request):
+    config = twin_preset(preset).config if twin else PRESETS[preset].config
+    model = build_network(config).eval() if twin else random_model(config, 0)
+    export(model, tmp_path / "m.onnx")
+    graph, _ = load_onnx(tmp_path / "m.onnx")
+    texts: dict[str, str] = {}
+    make_plan(graph, TARGETS["arm"], tap_names(graph), dump=texts.__setitem__)
+    file = FROZEN / TVM / f"{preset}.{'twin' if twin else 'binary'}.txt"
+    if request.config.getoption("--update-frozen"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(texts["float-functions"], encoding="utf-8")
+    assert file.exists(), f"no float functions of TVM {TVM}: see --update-frozen"
+    assert texts["float-functions"] == file.read_text(encoding="utf-8")
 
 
 def update(name: str, digest: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitc.compiler.choose import Choice
-from vitc.compiler.floats import FloatOp, Item, Lowering
+from vitc.compiler.floats import Dump, FloatOp, Item, Lowering
 from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
@@ -31,7 +31,11 @@ _OUTPUT_HINT = "Export a model whose outputs it computes."
 
 
 def emit(
-    graph: Graph, choices: Mapping[Op, Choice], isa: Isa, tiles: Mapping[str, Tile] | None = None
+    graph: Graph,
+    choices: Mapping[Op, Choice],
+    isa: Isa,
+    tiles: Mapping[str, Tile] | None = None,
+    dump: Dump | None = None,
 ) -> Plan:
     """Build the steps of a graph.
 
@@ -41,6 +45,7 @@ def emit(
         isa: Instruction set.
         tiles: Register tiles for some kernels, by `Plan.identities`; those of the instruction set
             for the others.
+        dump: Called with the name and the text of what TVM makes of float operators.
 
     Returns:
         A plan whose workspace is not laid out yet.
@@ -59,7 +64,7 @@ def emit(
         emission.given(name, use) for name, use in graph.outputs.items() if not use.value.port
     )
     ports = tuple(emission.port(value) for value in graph.inputs)
-    return Plan(emission.steps(outputs), ports, outputs, emission.identities)
+    return Plan(emission.steps(outputs, dump), ports, outputs, emission.identities)
 
 
 _DTYPES: Mapping[Kind, str] = {
@@ -212,7 +217,7 @@ class Emission:
             )
         return self._signs[id(operand)]
 
-    def steps(self, outputs: Sequence[Output]) -> list[Step]:
+    def steps(self, outputs: Sequence[Output], dump: Dump | None = None) -> list[Step]:
         """All steps, in order, those of float operators too.
 
         Raises:
@@ -226,7 +231,8 @@ class Emission:
             item.output for item in deferred if item.op.output.taps or item.output.name in given
         ]
         held = {b.name: v for v, (_, b) in self._buffers.items() if v.kind == "float"}
-        return Lowering(self.isa, self._ports, held, self.constant).steps(self._items, kept)
+        lowering = Lowering(self.isa, self._ports, held, self.constant)
+        return lowering.steps(self._items, kept, dump)
 
     def defer(self, op: Op, form: Form) -> Buffer:
         """Leave a float operator to TVM, and return the buffer of its value."""

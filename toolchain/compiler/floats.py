@@ -62,6 +62,8 @@ class FloatOp:
     output: Buffer
 
 
+Dump = Callable[[str, str], None]
+
 Item = Step | FloatOp
 """What a plan is made of before float operators are steps."""
 
@@ -87,12 +89,15 @@ class Lowering:
         self._kernels: dict[object, tuple[list[Any], list[FloatKernel]]] = {}
         self._symbols: dict[str, int] = {}
 
-    def steps(self, items: Sequence[Item], kept: Sequence[Buffer]) -> list[Step]:
+    def steps(
+        self, items: Sequence[Item], kept: Sequence[Buffer], dump: Dump | None = None
+    ) -> list[Step]:
         """The steps of an entry, in order.
 
         Args:
             items: Steps and float operators, in order.
             kept: Buffers of float operators that are read by a trace, or given out.
+            dump: Called with the name and the text of the fused functions, for `--dump-ir`.
 
         Raises:
             VitcError: If an operator cannot be computed; it is named with its layer.
@@ -100,6 +105,8 @@ class Lowering:
         module = self.function(items, kept)
         for transform in PASSES:
             module = transform(module)
+        if dump is not None:
+            dump("float-functions", module.script())
         return self._lowered(items, module, kept)
 
     def function(self, items: Sequence[Item], kept: Sequence[Buffer]) -> Any:

@@ -34,6 +34,7 @@ class Middle:
         taps: Names of the values that a trace shows.
         isa: Instruction set.
         tiles: Register tiles for some kernels.
+        dump: Called with what `--dump-ir` writes.
         graph: The typed graph, after the phase `read`.
         choices: Rule and form of each operator, after the phase `choose`.
         plan: The steps, after the phase `emit`.
@@ -43,6 +44,7 @@ class Middle:
     taps: Collection[str]
     isa: Isa
     tiles: Mapping[str, Tile]
+    dump: Dump | None = None
     graph: Any = None
     choices: Any = None
     plan: Any = None
@@ -84,7 +86,9 @@ def _choose(middle: Middle) -> None:
 
 
 def _emit(middle: Middle) -> None:
-    middle.plan = emit(middle.graph, middle.choices, middle.isa, middle.tiles)
+    middle.plan = emit(
+        middle.graph, middle.choices, middle.isa, middle.tiles, middle.dump
+    )
 
 
 def _graph_text(middle: Middle) -> str:
@@ -124,7 +128,7 @@ def make_plan(
     Raises:
         VitcError: If some operator cannot be compiled; it is named with its layer.
     """
-    middle = Middle(model, taps, ISAS[target.isa], tiles or {})
+    middle = Middle(model, taps, ISAS[target.isa], tiles or {}, dump)
     for phase in PHASES:
         phase.run(middle)
         if dump is not None:
