@@ -135,8 +135,8 @@ def test_the_runner_names_what_is_missing(crossed, tmp_path):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"topk": 3}, "--topk is for a network that classifies"),
-        ({"background": "white"}, "--background is for a network that classifies"),
+        ({"topk": 3}, "--topk is for a network that takes pictures"),
+        ({"background": "white"}, "--background is for a network that takes pictures"),
         ({"allow_external_data": True}, "is no ONNX file"),
     ],
 )
