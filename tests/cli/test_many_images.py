@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitc.devices import LocalDevice, prediction
+from vitc.devices import LocalDevice, picture_network, prediction
 from vitc.onnx_files.confined import ConfinedSession
 from vitc.training import data
 
@@ -46,7 +46,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(LocalDevice, "run", run)
     monkeypatch.setattr(ConfinedSession, "run", run_session)
     for name in ("_BYTES", "_ONNX_BYTES"):
-        monkeypatch.setattr(prediction, name, PART * 3 * 32 * 32 * 4 + 100)
+        monkeypatch.setattr(picture_network, name, PART * 3 * 32 * 32 * 4 + 100)
     return seen
 
 
