@@ -37,6 +37,10 @@ class Isa:
         amx: Whether there are AMX tiles, on which binary linear layers run as int8 products.
         narrow: Instruction set with half the lanes, for heads that do not fill a block; empty where
             every head does, as heads are padded to 32 bits.
+        piece_bytes: Bytes of two vectors that are compared at once where they are no lanes; 8 where
+            general registers count faster than vectors.
+        sums_words: Whether bits of such a piece are counted in words of 64 bits: the machine does
+            so, or sums bytes in one step.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Isa:
     float_part: int = 256
     amx: bool = False
     narrow: str = ""
+    piece_bytes: int = 32
+    sums_words: bool = True
 
     def with_lanes(self, lanes: int) -> Isa:
         """The instruction set whose blocks have so many lanes: this one, or the narrow one."""
@@ -77,8 +83,11 @@ ISAS: dict[str, Isa] = {
             narrow="avx2-pshufb",
         ),
         Isa("avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b"),
-        Isa("ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128"),
-        Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4),
-        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0),
+        Isa(
+            "ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128",
+            piece_bytes=8, sums_words=False,
+        ),
+        Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False),
+        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0, piece_bytes=16, sums_words=False),
     )
 }

@@ -298,7 +298,7 @@ class _PairScan:
     operands: tuple[Any, Any, Any]
 
     def __post_init__(self) -> None:
-        self._pieces = list(_pieces(self.shape.bytes, _VECTOR_BYTES[self.isa.name]))
+        self._pieces = list(_pieces(self.shape.bytes, self.isa.piece_bytes))
         pairs = self.shape.lanes * self.shape.documents
         self._unrolled = pairs * len(self._pieces) <= _UNROLLED
 
@@ -355,7 +355,7 @@ class _PairScan:
         query = e.let(query * P)
         if self._fields(count):
             counts = [self._words(query, row) for row in rows]
-            lanes = _VECTOR_BYTES[self.isa.name] // 8
+            lanes = self.isa.piece_bytes // 8
             shift = e.constant("uint64", _FIELD, lanes)
             whole = counts[-1]
             for each in reversed(counts[:-1]):
@@ -375,17 +375,17 @@ class _PairScan:
     @property
     def _vectors(self) -> int:
         """Pieces that fill a vector."""
-        return sum(size == _VECTOR_BYTES[self.isa.name] for _, size in self._pieces)
+        return sum(size == self.isa.piece_bytes for _, size in self._pieces)
 
     def _fields(self, count: int) -> bool:
         """Whether distances of documents are summed up as fields of one word."""
-        words = _WORD_COUNTS[self.isa.name] and self._vectors
+        words = self.isa.sums_words and self._vectors
         return bool(words) and count > 1 and self.shape.width < 1 << _FIELD
 
     def _words(self, query: Any, row: Any) -> Any:
         """Counts of whole vectors, in words of 64 bits."""
         total = None
-        size = _VECTOR_BYTES[self.isa.name]
+        size = self.isa.piece_bytes
         for at, _ in self._pieces[: self._vectors]:
             bits = T.call_intrin(
                 f"uint64x{size // 8}", "tirx.reinterpret", self._apart(query + at, row + at, size)
@@ -408,10 +408,10 @@ class _PairScan:
 
     def _distance(self, query: Any, row: Any) -> Any:
         """Distance of two vectors, int32."""
-        e, size = self.emitter, _VECTOR_BYTES[self.isa.name]
+        e, size = self.emitter, self.isa.piece_bytes
         total = e.constant("int32", 0)
         vectors, rest = self._pieces[: self._vectors], self._pieces[self._vectors :]
-        if vectors and _WORD_COUNTS[self.isa.name]:
+        if vectors and self.isa.sums_words:
             total = total + e.cast("int32", _sum(self._words(query, row), "uint64", size // 8))
         elif vectors and size > 8:
             # Sums of bytes: 31 vectors at most before they are widened.
@@ -427,21 +427,6 @@ class _PairScan:
         for at, length in rest:
             total = total + self._scalar(query + at, row + at, length)
         return e.let(total)
-
-
-_VECTOR_BYTES = {
-    "avx512-vpopcntdq": 32,
-    "avx512-amx": 32,
-    "avx512-pshufb": 32,
-    "avx2-pshufb": 32,
-    "ssse3-pshufb": 8,
-    "neon-cnt": 16,
-    "neon32-vcnt": 16,
-}
-"""Of a piece of a vector, by Isa.name; 8 where general registers count faster than vectors."""
-
-_WORD_COUNTS = {name: name.startswith("avx") for name in _VECTOR_BYTES}
-"""Whether bits are counted in words of 64 bits: the machine does so, or sums bytes in one step."""
 
 
 def _pieces(length: int, most: int) -> Sequence[tuple[int, int]]:
