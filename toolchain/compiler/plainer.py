@@ -63,6 +63,11 @@ class Plainer:
         found = self.attributes.get(name, default)
         return found.decode() if isinstance(found, bytes) else found
 
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, of one image: negative for that of images."""
+        axis = int(self.get("axis", default))
+        return axis - 1 if axis >= 0 else axis + len(self.shape())
+
     def add(self, kind: str, *inputs: ir.Value | Array | None, **attributes: Any) -> ir.Value:
         """Append a node, and return its value."""
         given = [self._value(each) if isinstance(each, np.ndarray) else each for each in inputs]
@@ -246,8 +251,7 @@ def _on_one_line(call: Plainer) -> Sequence[ir.Value] | None:
 
 def _layer_norm(call: Plainer) -> Sequence[ir.Value] | None:
     """Over several axes: of rows as long as all of these."""
-    shape, axis = call.shape(), int(call.get("axis", -1))
-    axis = axis - 1 if axis > 0 else axis + len(shape)
+    shape, axis = call.shape(), call.axis(-1)
     gain, bias = call.constant(1), call.constant(2)
     if axis == len(shape) - 1 or not 0 <= axis < len(shape) or gain is None:
         return None
@@ -289,9 +293,7 @@ def _epsilon(call: Plainer) -> float:
 
 
 def _split(call: Plainer) -> Sequence[ir.Value] | None:
-    shape, sizes = call.shape(), call.constant(1)
-    axis = int(call.get("axis", 0))
-    axis = axis - 1 if axis > 0 else axis + len(shape)
+    shape, sizes, axis = call.shape(), call.constant(1), call.axis(0)
     if not 0 <= axis < len(shape):
         return None
     if sizes is None:

@@ -215,18 +215,30 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> ir.Value:
-    height, width = _pair(padding)
-    inputs = (x, weight) if bias is None else (x, weight, bias)
-    return nodes(
-        "Conv",
-        *inputs,
-        auto_pad="NOTSET",
-        dilations=_pair(dilation),
-        group=groups,
-        kernel_shape=_whole(weight.shape)[2:],
-        pads=[height, width, height, width],
-        strides=_pair(stride),
-    )
+    return _convolution(nodes, "Conv", (x, weight, bias), stride, padding, dilation, groups)
+
+
+def _convolution(
+    nodes: Nodes,
+    kind: str,
+    operands: tuple[ir.Value, ir.Value, ir.Value | None],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    **more: Any,
+) -> ir.Value:
+    x, weight, bias = operands
+    window = {
+        "auto_pad": "NOTSET",
+        "dilations": _pair(dilation),
+        "group": groups,
+        "kernel_shape": _whole(weight.shape)[2:],
+        **more,
+        "pads": _pair(padding) * 2,
+        "strides": _pair(stride),
+    }
+    return nodes(kind, x, weight, *(() if bias is None else (bias,)), **window)
 
 
 def _pair(sizes: Sequence[int]) -> list[int]:
@@ -430,18 +442,10 @@ def _conv_transpose2d(
     groups: int = 1,
     dilation: Sequence[int] = (1, 1),
 ) -> ir.Value:
-    inputs = (x, weight) if bias is None else (x, weight, bias)
-    return nodes(
-        "ConvTranspose",
-        *inputs,
-        auto_pad="NOTSET",
-        dilations=_pair(dilation),
-        group=groups,
-        kernel_shape=_whole(weight.shape)[2:],
+    return _convolution(
+        nodes, "ConvTranspose", (x, weight, bias), stride, padding, dilation, groups,
         output_padding=_pair(more),
-        pads=_pair(padding) * 2,
-        strides=_pair(stride),
-    )
+    )  # fmt: skip
 
 
 def _avg_pool(
