@@ -13,9 +13,10 @@ from vitc.places import scratch_folder
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.table import Target
 
-__all__ = ["emit_assembly", "emit_object", "lower"]
+__all__ = ["Dump", "emit_assembly", "emit_object", "lower"]
 
 Dump = Callable[[str, str], None]
+"""Called with the name of a phase and the text of what it makes, for `--dump-ir`."""
 
 
 def _tvm_target(target: Target) -> tvm.target.Target:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import onnx_ir as ir
 
-from vitc.compiler.codegen import emit_object, lower
+from vitc.compiler.codegen import Dump, emit_object, lower
 from vitc.compiler.denormals import refuse_denormal_thresholds
 from vitc.compiler.described import write_description
 from vitc.compiler.extras import extras_of
@@ -27,7 +27,7 @@ from vitc.compiler.link import (
     linking_runner,
     runtime_sources,
 )
-from vitc.compiler.pipeline import Dump, make_plan
+from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import ALIGNMENT, Buffer, Plan, Port, Step, plan_workspace
 from vitc.compiler.self_test import write_self_test
 from vitc.compiler.symbol_prefix import check_prefix, prefix_symbols

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from vitc.compiler.choose import Choice
-from vitc.compiler.floats import Dump, FloatOp, Item, Lowering
+from vitc.compiler.codegen import Dump
+from vitc.compiler.floats import FloatOp, Item, Lowering
 from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from vitc.compiler.codegen import Dump
 from vitc.compiler.graph import Op, Value, refused
 from vitc.compiler.loops import (
     FloatKernel,
@@ -61,8 +62,6 @@ class FloatOp:
     op: Op
     output: Buffer
 
-
-Dump = Callable[[str, str], None]
 
 Item = Step | FloatOp
 """What a plan is made of before float operators are steps."""

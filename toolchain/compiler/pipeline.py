@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from vitc.compiler import choose as choosing
+from vitc.compiler.codegen import Dump
 from vitc.compiler.emit import emit
 from vitc.compiler.fuse import fuse
 from vitc.compiler.gather import gather
@@ -21,8 +22,6 @@ from vitc.targets.table import Target
 from vitc.targets.tiles import Tile
 
 __all__ = ["PHASES", "Middle", "Phase", "make_plan"]
-
-Dump = Callable[[str, str], None]
 
 
 @dataclass
