@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
@@ -104,17 +104,16 @@ def run(
 
     if needs_names(model, entry):
         refuse_external_data(model, allow_external_data)
-        for option, given in (
-            ("--topk", topk),
-            ("--background", background),
-            ("--score", score),
-            ("--save-overlay", overlay),
-        ):
-            if given is not None:
-                raise VitcError(
-                    f"{option} is for a network that takes pictures, and {model} is none.",
-                    f"Leave {option} away.",
-                )
+        _refuse(
+            model,
+            "takes pictures",
+            {
+                "--topk": topk,
+                "--background": background,
+                "--score": score,
+                "--save-overlay": overlay,
+            },
+        )
         _run_named(
             model, inputs, logits_file, output, entry=entry, device=device, threads=threads, pin=pin
         )
@@ -142,12 +141,7 @@ def run(
         if used < threads:
             output.note(_capped(threads, used))
         return
-    for option, only in (("--score", score), ("--save-overlay", overlay)):
-        if only is not None:
-            raise VitcError(
-                f"{option} is for a network that gives maps of a picture, and {model} is none.",
-                f"Leave {option} away.",
-            )
+    _refuse(model, "gives maps of a picture", {"--score": score, "--save-overlay": overlay})
     with ExitStack() as stack:
         say = stack.enter_context(output.working(f"running {model}"))
         streamed = classified(network)
@@ -168,6 +162,16 @@ def run(
             add(part.entries(topk or _SHOWN))
             done += len(part.names)
             say(f"running {model}: {done} of {total} images")
+
+
+def _refuse(model: Path, what: str, options: Mapping[str, object]) -> None:
+    """Refuse options that are for a network of which `model` is none."""
+    for option, given in options.items():
+        if given is not None:
+            raise VitcError(
+                f"{option} is for a network that {what}, and {model} is none.",
+                f"Leave {option} away.",
+            )
 
 
 def _run_named(

@@ -110,14 +110,7 @@ def stream(
 ) -> PredictionStream:
     """Run a network on images or on one array, a part at a time.
 
-    Args:
-        model: An artefact folder, or an exported ``.onnx`` file, which runs in ONNX Runtime.
-        inputs: An image file, a folder of them, several of both, or one ``.npy`` [B, 3, H, W]
-            float32, already normalised.
-        options: Threads and device.
-
-    Raises:
-        VitcError: If the model does not fit, or an input is not there.
+    Arguments and errors are those of `vitc.devices.picture_network.open_network`.
     """
     return classified(open_network(model, inputs, options))
 
