@@ -3,9 +3,10 @@
     python benchmarks/dmjd.py --data cifar10.tar.xz --dense camvid.tar --void 11 --work runs
     python benchmarks/dmjd.py ... --write docs/evidence.md
 
-Every result is a file in the work folder: a run that was stopped goes on where it was, and tables
-are made of what there is. `--data` is a folder with class folders in train/ and test/, or an
-archive of one, of which `--images` and `--test-images` of each class are taken.
+What is made is kept in the work folder: a run that was stopped goes on where it was. The figures of
+a seed that is whole are a result (kept.py), also for another machine. `--data` is a folder with
+class folders in train/ and test/, or an archive of one, of which `--images` and `--test-images` of
+each class are taken.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kept import begin, kept, spread, taken, trained
+from kept import RESULTS, begin, kept, spread, taken, trained
 from markdown import replace_section, table
 
 from vitc.devices.machine import machine
@@ -177,6 +178,7 @@ class Bench:
         """Test accuracy of a network that was trained with labels."""
         accuracy: float = trained(
             self.arguments.work / f"{name}-{seed}.safetensors",
+            self.arguments.work,
             data=str(self.data),
             preset=self.arguments.preset,
             epochs=self.arguments.train_epochs,
@@ -187,7 +189,10 @@ class Bench:
         return accuracy
 
     def seed(self, seed: int) -> dict[str, Any]:
-        """All figures of a seed."""
+        """All figures of a seed, made only once."""
+        return kept(self.arguments.results, f"seed-{seed}", lambda: self._seed(seed))
+
+    def _seed(self, seed: int) -> dict[str, Any]:
         probes: dict[str, dict[str, float]] = {"untrained": self.probed(self.untrained(seed), seed)}
         runs: dict[str, dict[str, Any]] = {}
         checkpoints: dict[str, Path] = {"untrained": self.untrained(seed)}
@@ -349,6 +354,7 @@ def main() -> None:
     parser.add_argument("--dense", type=Path, help="folder or archive for `vitc probe --dense`")
     parser.add_argument("--void", type=int, default=255)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS / "dmjd")
     parser.add_argument("--images", type=int, help="of each class to learn from")
     parser.add_argument("--test-images", type=int, help="of each class to judge by")
     parser.add_argument("--preset", default="mini")

@@ -1,4 +1,9 @@
-"""Results that a script makes once and keeps as files, so that it goes on where it was stopped."""
+"""Results that a script makes once and keeps as files, so that it goes on where it was stopped.
+
+A script has two folders: one for what is large and can be made again (data, checkpoints), and one
+for its results, a small JSON file each. The second is in the repository, under results/, so that a
+table that took days grows on any machine; what a missing result needs from the first is made again.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +19,62 @@ from typing import Any
 
 from vitc.training import TrainOptions, train
 
-__all__ = ["begin", "kept", "spread", "taken", "trained"]
+__all__ = ["RESULTS", "begin", "kept", "remake", "spread", "taken", "trained"]
+
+
+RESULTS = Path(__file__).parent / "results"
+"""Where results are kept by default, in a folder for each script."""
 
 
 def begin(arguments: argparse.Namespace, free: Collection[str]) -> None:
-    """Make the work folder, which belongs to one set of options.
+    """Make the folders, which belong to one set of options.
 
     Args:
-        arguments: Of the script; `work` is the folder.
-        free: Names of those that may change from one call to the next, beside `work`.
+        arguments: Of the script; `work` is the folder of what is large, `results` of the results.
+        free: Names of those that may change from one call to the next, beside those two. Of paths
+            only the name counts.
 
     Raises:
-        SystemExit: If the folder was made with other options.
+        SystemExit: If a folder was made with other options.
     """
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    asked = {k: str(v) for k, v in vars(arguments).items() if k not in {*free, "work"}}
-    state = arguments.work / "asked.json"
-    if state.is_file() and json.loads(state.read_text()) != asked:
-        raise SystemExit(f"{arguments.work} was made with other options: {state.read_text()}")
-    state.write_text(json.dumps(asked))
+    asked = {
+        name: value.name if isinstance(value, Path) else str(value)
+        for name, value in vars(arguments).items()
+        if name not in {*free, "work", "results"}
+    }
+    for folder in (arguments.work, arguments.results):
+        folder.mkdir(parents=True, exist_ok=True)
+        state = folder / "asked.json"
+        if state.is_file() and json.loads(state.read_text()) != asked:
+            raise SystemExit(
+                f"{folder} was made with other options: {state.read_text()}\n"
+                "Give --work and --results folders of their own."
+            )
+        state.write_text(json.dumps(asked, indent=1) + "\n")
 
 
-def kept(work: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(results: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A result, made only once."""
-    file = work / f"{name}.json"
+    file = results / f"{name}.json"
     if not file.is_file():
         print(f"{name} ..", flush=True)
         part = file.with_suffix(".part")
-        part.write_text(json.dumps(make(), indent=1))
+        part.write_text(json.dumps(make(), indent=1) + "\n")
         part.replace(file)
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def trained(out: Path, **options: Any) -> dict[str, Any]:
-    """A training with labels, which goes on where it was stopped; its test accuracy and more."""
+def trained(out: Path, results: Path, *, weights: bool = False, **options: Any) -> dict[str, Any]:
+    """A training with labels, which goes on where it was stopped; its test accuracy and more.
+
+    Args:
+        out: Its checkpoint.
+        results: Folder of results.
+        weights: Whether the checkpoint is needed, so that it is trained again where only the result
+            is there.
+        **options: Of the training.
+    """
     last = out.with_suffix(".last.pt")
 
     def make() -> dict[str, Any]:
@@ -64,7 +90,16 @@ def trained(out: Path, **options: Any) -> dict[str, Any]:
             ),
         }
 
-    return kept(out.parent, f"{out.stem}.train", make)
+    name = f"{out.stem}.train"
+    if weights:
+        remake(out, results, name)
+    return kept(results, name, make)
+
+
+def remake(out: Path, results: Path, name: str) -> None:
+    """Forget a result whose checkpoint is needed and is not there."""
+    if not out.is_file():
+        (results / f"{name}.json").unlink(missing_ok=True)
 
 
 def taken(source: Path, folder: Path, images: int | None, tests: int | None) -> Path:

@@ -3,9 +3,9 @@
     python benchmarks/retrieval.py --work runs --rows I I-B --epochs 9
     python benchmarks/retrieval.py --data flickr8k.tar --work runs --write docs/evidence.md
 
-Each row is a training of `vitc retrieve`, judged by the test pictures. Every result is a file in
-the work folder: a run that was stopped goes on where it was, and the table is made of what there
-is; `--report` trains nothing.
+Each row is a training of `vitc retrieve`, judged by the test pictures. Every result is a file
+(kept.py): a run that was stopped goes on where it was, on another machine too, and the table is
+made of what there is; `--report` trains nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from kept import begin, kept, spread, taken
+from kept import RESULTS, begin, kept, remake, spread, taken
 from markdown import replace_section, table
 
 from vitc.devices.machine import machine
@@ -91,7 +91,9 @@ class Runs:
     def make(self, name: str, seed: int) -> dict[str, Any]:
         """The result of a row, trained if it is missing, its teacher before it."""
         row, out = ROWS[name], self.path(name, seed)
-        if row.teacher:
+        if row.teacher and not self._result(name, seed).is_file():
+            teacher = self.path(row.teacher, seed)
+            remake(teacher, self.arguments.results, f"{row.teacher}-{seed}")
             self.make(row.teacher, seed)
 
         def run() -> dict[str, Any]:
@@ -111,12 +113,15 @@ class Runs:
                 return _facts(shrink(ShrinkOptions(teacher=teacher, **given)))
             return _facts(train(RetrievalOptions(**given)))
 
-        return kept(self.arguments.work, f"{name}-{seed}", run)
+        return kept(self.arguments.results, f"{name}-{seed}", run)
+
+    def _result(self, name: str, seed: int) -> Path:
+        return Path(self.arguments.results / f"{name}-{seed}.json")
 
     def found(self, name: str) -> dict[int, dict[str, Any]]:
         """Results of the seeds that there are."""
         seeds = self.arguments.seeds
-        there = [s for s in seeds if (self.arguments.work / f"{name}-{s}.json").is_file()]
+        there = [s for s in seeds if self._result(name, s).is_file()]
         return {seed: self.make(name, seed) for seed in there}
 
 
@@ -178,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default=GLYPHS)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS / "retrieval")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS])
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -5,8 +5,8 @@
 
 Of each pair and seed, three networks are trained for the same number of epochs, by the same
 teacher (the pair's full-precision twin, trained for as many): without SI, with SI at once, and with
-SI by the decoupled recipe. Every result is a file in the work folder: a run that was stopped goes
-on where it was, and the tables are made of what there is; `--report` trains nothing.
+SI by the decoupled recipe. Every result is a file (kept.py): a run that was stopped goes on where
+it was, on another machine too, and the tables are made of what there is; `--report` trains nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from kept import begin, spread, taken, trained
+from kept import RESULTS, begin, spread, taken, trained
 from markdown import replace_section, table
 
 from vitc.devices.machine import machine
@@ -52,19 +52,26 @@ class Runs:
         """Train what is missing, one seed after the other."""
         for seed, name in product(map(str, self.arguments.seeds), self.arguments.presets):
             twin = self._path(name, "twin", seed)
-            self._train((name, "twin", seed), full_precision=True)
-            for scheme, way in product(self.arguments.schemes, WAYS):
-                self._train((name, scheme, way, seed), scheme=scheme, teacher=twin, **WAYS[way][1])
+            students = [(name, *pair, seed) for pair in product(self.arguments.schemes, WAYS)]
+            missing = not all(self._result(key).is_file() for key in students)
+            self._train((name, "twin", seed), weights=missing, full_precision=True)
+            for key in students:
+                _, scheme, way, _ = key
+                self._train(key, scheme=scheme, teacher=twin, **WAYS[way][1])
 
     def _path(self, *key: str) -> Path:
         return Path(self.arguments.work / f"{'-'.join(key)}.safetensors")
 
-    def _train(self, key: tuple[str, ...], **options: Any) -> None:
-        out = self._path(*key)
-        if self.arguments.report and not out.with_suffix(".train.json").is_file():
+    def _result(self, key: tuple[str, ...]) -> Path:
+        return Path(self.arguments.results / f"{'-'.join(key)}.train.json")
+
+    def _train(self, key: tuple[str, ...], *, weights: bool = False, **options: Any) -> None:
+        if self.arguments.report and not self._result(key).is_file():
             return
         self.found[key] = trained(
-            out,
+            self._path(*key),
+            self.arguments.results,
+            weights=weights and not self.arguments.report,
             preset=key[0],
             seed=int(key[-1]),
             data=str(self.data),
@@ -132,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS / "si_gain")
     parser.add_argument("--images", type=int, help="of each class to learn from")
     parser.add_argument("--test-images", type=int, help="of each class to judge by")
     parser.add_argument("--presets", nargs="+", default=_PRESETS)

@@ -4,8 +4,8 @@
     python benchmarks/tasks.py --work runs --bccd bccd.tar --camvid camvid.tar ...
 
 Of each data set and task, networks of one trunk, head and number of epochs. Every result is a file
-in the work folder: a run that was stopped goes on where it was, and the table is made of what there
-is; `--sets` and `--rows` choose what is trained now, `--report` trains nothing.
+(kept.py): a run that was stopped goes on where it was, on another machine too, and the table is
+made of what there is; `--sets` and `--rows` choose what is trained now, `--report` trains nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from kept import begin, kept, taken
+from kept import RESULTS, begin, kept, remake, taken
 from markdown import replace_section, table
 
 from vitc.devices.machine import machine
@@ -72,13 +72,16 @@ def made(arguments: argparse.Namespace, name: str, row: str) -> dict[str, Any] |
     """Figures of a network, trained if it is asked for; None if there are none."""
     chosen = SETS[name]
     out: Path = arguments.work / f"{name}-{row}.safetensors"
-    known = out.with_suffix(".train.json").is_file()
+    known = (arguments.results / f"{name}-{row}.train.json").is_file()
     archive = None if chosen.archive is None else getattr(arguments, chosen.archive)
     wanted = name in arguments.sets and row in arguments.rows and not arguments.report
     if not known and (not wanted or (chosen.data is None and archive is None)):
         return None
     twin = out.with_name(f"{name}-{_TWIN}.safetensors")
     more = {"start": twin, "teacher": twin} if row == "distilled" else {}
+    if more and not known and not twin.is_file():
+        remake(twin, arguments.results, f"{name}-{_TWIN}.train")
+        made(arguments, name, _TWIN)
 
     def make() -> dict[str, Any]:
         data = chosen.data or str(taken(archive, arguments.work / name, None, None))
@@ -106,7 +109,7 @@ def made(arguments: argparse.Namespace, name: str, row: str) -> dict[str, Any] |
             "images_per_second": statistics.median(speeds),
         }
 
-    return kept(arguments.work, f"{name}-{row}.train", make)
+    return kept(arguments.results, f"{name}-{row}.train", make)
 
 
 def report(found: Mapping[tuple[str, str], dict[str, Any]], arguments: argparse.Namespace) -> str:
@@ -137,6 +140,7 @@ def main() -> None:
     """Make what is missing, and print or write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS / "tasks")
     parser.add_argument("--bccd", type=Path, help="folder or archive")
     parser.add_argument("--camvid", type=Path, help="folder or archive")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
