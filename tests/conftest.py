@@ -28,6 +28,7 @@ pytest_plugins = (
     "tests.devices.fake_adb",
     "tests.devices.rpc_processes",
     "tests.devices.arm_userland",
+    "tests.browser",
 )
 
 GOLDEN = "VITC_GOLDEN"

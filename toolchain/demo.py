@@ -52,6 +52,11 @@ class DemoOptions:
     force: bool = False
 
     @property
+    def report(self) -> Path:
+        """The page that is written of its result."""
+        return self.out / "report.html"
+
+    @property
     def training(self) -> TrainOptions:
         """How the network is trained."""
         return TrainOptions(
@@ -150,7 +155,7 @@ def demo(
         options.out.mkdir(parents=True, exist_ok=True)
     files = {form: options.out / f"micro.{form}.onnx" for form in FORMS}
     check_outputs(options.training)
-    for file in files.values():
+    for file in (*files.values(), options.report):
         check_file(file, force=options.force)
     for name in _TARGETS:
         check_folder(options.out / name, marker=MANIFEST, force=options.force, parts=own_files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,15 +14,18 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: set[str] = set()
+        self.counts: Counter[str] = Counter()
         self.text = ""
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert not {"src", "href"} & {name for name, _ in attrs}, "it needs another file"
+        needed = [value or "" for name, value in attrs if name in ("src", "href")]
+        assert all(value.startswith("data:image/") for value in needed), "it needs another file"
         self.tags.add(tag)
-        if tag != "meta":
+        self.counts[tag] += 1
+        if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.page import Page
 from vitc import demo as demo_module
 
 
@@ -24,4 +25,16 @@ def test_the_demo_ends_in_a_table_and_says_what_an_absent_emulator_costs(
     assert "apt-get install qemu-user" in outcome.out
     assert str(tmp_path / "demo") in outcome.err
     made = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert {"micro.safetensors", "micro.packed.onnx", "native", "arm"} <= made
+    assert {"micro.safetensors", "micro.packed.onnx", "native", "arm", "report.html"} <= made
+
+    path = tmp_path / "demo" / "report.html"
+    assert outcome.err.splitlines()[-1] == f"report: {path}"
+    page = Page(path)
+    assert page.source.partition("<body>")[2].strip().startswith('<h1 class="good">equal, and ')
+    for words in ("micro", "full-precision twin", "Accuracy of each class", "Confusion matrix"):
+        assert words in page.text
+    assert page.counts["img"] == 1
+
+    again = vitc("demo", "--quick", "--out", tmp_path / "demo")
+    assert again.code == 1
+    assert "exists already" in again.err

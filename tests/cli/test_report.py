@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cli.page import Page
-from vitc.cli.report import write_report
-from vitc.outputs import claim_file
-
-EVIL = "<script>alert('x')</script>\"&"
+from tests.cli.pages import EVIL, bench, full
+from vitc.cli.report import Verdict
 
 
 def test_check_writes_a_report(vitc: Any, built: Any, tmp_path: Path) -> None:
@@ -41,31 +39,47 @@ def test_bench_writes_a_report_with_each_layer(vitc: Any, built: Any, tmp_path: 
 
 
 def test_whatever_is_shown_is_escaped(tmp_path: Path) -> None:
-    layer = {
-        "name": EVIL,
-        "kind": EVIL,
-        "values": 1,
-        "mismatches": 1,
-        "near_ties": 0,
-        "max_error": 1.0,
-    }
-    result = {
-        "candidate": EVIL, "device": EVIL, "equal": False, "first_difference": EVIL, "images": 1,
-        "layer_images": 1, "outputs": [{"name": EVIL, "max_difference": 0.5, "tolerance": 0.1}],
-        "top1_agreement": 0.5, "accuracy": {"reference": 0.5, "candidate": 0.25},
-        "faults": [EVIL], "layers": [layer],
-        "near_ties": [{"tap": EVIL, "index": [0, 1], "margin": 1e-9, "bound": 1e-8}],
-        "parameters": {"differences": [{"layer": EVIL, "name": EVIL, "detail": EVIL}]},
-        "differing_images": [{"index": 0, "name": EVIL, "reference": 0, "candidate": 1,
-                              "output": EVIL, "logit_difference": 0.5, "explained": False}],
-        "onnx": None,
-    }  # fmt: skip
-    machine = {EVIL: EVIL, "list": [EVIL]}
-    with claim_file(tmp_path / "r.html") as output:
-        write_report(output, EVIL, result, machine=machine, sizes={EVIL: 3})
+    full(tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
     assert "script" not in page.tags
-    assert page.text.count("alert('x')") >= 12
+    assert page.text.count("alert('x')") >= 30
+
+
+def test_the_verdict_comes_first_and_then_the_network(
+    vitc: Any, built: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "check.html"
+    assert vitc("check", built.onnx, "--reference", built.checkpoint, "--report", path).code == 0
+    body = Page(path).source.partition("<body>")[2].strip()
+    assert body.startswith('<h1 class="good">equal</h1>')
+    assert "sibivit" in body.splitlines()[1]
+    assert "1 blocks, width 64" in body.splitlines()[1]
+    assert "10 classes" in body.splitlines()[1]
+
+
+def test_verdicts_of_a_bench() -> None:
+    timed = bench()
+    assert Verdict.of_bench(timed).text == f"4.00 times as fast as the {EVIL}"
+    assert Verdict.of_bench({**timed, "ratio": None}).text == "0.500 ms for a batch of 1"
+    assert not Verdict.of_bench({**timed, "emulated": True}).good
+
+
+def test_labelled_images_are_shown_by_class(vitc: Any, built: Any, tmp_path: Path) -> None:
+    path = tmp_path / "check.html"
+    done = vitc(
+        "check", built.artefact, "--reference", built.checkpoint, "--data", "digits",
+        "--no-rebuild", "--report", path, "--json", "-",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = done.json["confusion"]
+    assert found["labels"] == [str(digit) for digit in range(10)]
+    assert found["reference"] == found["candidate"]
+    assert sum(count for *_, count in found["candidate"]) == done.json["images"] == 360
+    right = sum(count for label, given, count in found["candidate"] if label == given)
+    assert right / 360 == done.json["accuracy"]["candidate"]
+    text = Page(path).text
+    assert "Accuracy of each class" in text
+    assert "Confusion matrix" in text
 
 
 @pytest.mark.parametrize("option", ["--report", "--json"])

@@ -12,7 +12,7 @@ from vitc.cli.claims import claimed
 from vitc.cli.durations import Unit, unit_of
 from vitc.cli.options import Artefact, DeviceName, EntryName, Force, JsonTo, ReportTo, Threads
 from vitc.cli.output import Output
-from vitc.cli.report import artefact_sizes, write_report
+from vitc.cli.report import Report, Subject, Verdict, latencies, write_report
 from vitc.cli.tables import table
 from vitc.errors import VitcError
 
@@ -115,13 +115,16 @@ def bench(
         output.note(f"warning: {warning}")
     output.result(report.to_dict())
     if report_file is not None:
-        write_report(
-            report_file,
-            f"Latency of {artefact}",
-            report.to_dict(),
+        found = report.to_dict()
+        page = Report(
+            title=f"Latency of {artefact}",
+            subject=Subject.of(artefact),
+            verdict=Verdict.of_bench(found),
+            bars=latencies(found),
+            bench=found,
             machine=report.machine,
-            sizes=artefact_sizes(artefact),
         )
+        write_report(report_file, page)
 
 
 def _only_model(

@@ -22,7 +22,7 @@ from vitc.cli.options import (
     existing,
 )
 from vitc.cli.output import Output
-from vitc.cli.report import artefact_sizes, write_report
+from vitc.cli.report import Report, Subject, Verdict, accuracies, write_report
 from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
 
@@ -112,13 +112,16 @@ def check(
             _show(output, part, per_layer)
     output.result(report.to_dict())
     if report_file is not None:
-        write_report(
-            report_file,
-            f"Check of {candidate}",
-            report.to_dict(),
+        found = report.to_dict()
+        page = Report(
+            title=f"Check of {candidate}",
+            subject=Subject.of(candidate, allow_external_data=allow_external_data),
+            verdict=Verdict.of_check(found),
+            bars=accuracies(found),
+            checks=[found],
             machine=report.machine,
-            sizes=artefact_sizes(candidate),
         )
+        write_report(report_file, page)
     if not report.equal:
         raise typer.Exit(int(ExitCode.NOT_EQUAL))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,18 @@ import typer
 from vitc.cli.durations import Unit, unit_of
 from vitc.cli.options import Force, JsonTo, Seed
 from vitc.cli.output import Output, megabytes
+from vitc.cli.report import (
+    Bars,
+    Report,
+    Subject,
+    Verdict,
+    accuracies,
+    latencies,
+    write_report,
+)
 from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
+from vitc.outputs import claim_file
 
 if TYPE_CHECKING:
     from vitc.demo import DemoReport, TargetReport
@@ -50,10 +61,46 @@ def demo(
             ),
         )
     _show(output, report)
+    with claim_file(options.report, force=force) as page:
+        write_report(page, _page(report))
+    output.result({**report.to_dict(), "report": str(options.report)})
     output.note(f"all files are in {out.resolve()}")
-    output.result(report.to_dict())
+    output.note(f"report: {options.report.resolve()}")
     if not report.equal:
         raise typer.Exit(int(ExitCode.NOT_EQUAL))
+
+
+def _page(report: DemoReport) -> Report:
+    found = report.to_dict()
+    checked = [entry for entry in report.targets if entry.check is not None]
+    names = " and ".join(entry.target for entry in checked)
+    verdict = Verdict("equal" if report.equal else "not equal", report.equal)
+    ratio = report.bench.ratio
+    if report.equal and ratio is not None:
+        verdict = replace(verdict, text=f"equal, and {ratio:.2f} times as fast as its twin")
+    training = report.training
+    detail = (
+        f"Checked on every test image: {names}. Epoch {training.best_epoch} was chosen by its "
+        f"validation accuracy, {training.validation_accuracy:.2%}; test accuracy "
+        f"{training.test_accuracy:.2%}."
+    )
+    sizes = [("checkpoint, fp32", report.checkpoint_bytes)]
+    sizes = [(f"{e.target} artefact", e.library_bytes) for e in report.targets] + sizes
+    checks = [entry["check"] for entry in found["targets"] if entry["check"] is not None]
+    return Report(
+        title="Demo of the network micro on the digits",
+        subject=Subject.of(report.targets[0].artefact),
+        verdict=replace(verdict, detail=detail),
+        bars=[
+            *latencies(found["bench"]),
+            *(accuracies(checks[0]) if checks else ()),
+            Bars.sizes("Size of the library, weights included", sizes),
+        ],
+        checks=checks,
+        bench=found["bench"],
+        curve=training.curve.read_bytes(),
+        machine=report.bench.machine,
+    )
 
 
 def _show(output: Output, report: DemoReport) -> None:

@@ -99,17 +99,15 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             ("network", "one without a configuration; parameters and bytes are those of its file"),
             *((kind, str(port)) for kind, port in zip(kinds, ports, strict=False)),
         ]
+    from vitc.models.architectures import summary
+
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (shown.mean, shown.std))
     labels = found.labels
     listed = "unknown, so classes are numbers"
     if labels is not None:
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         listed = ", ".join(labels[:_LISTED]) + more
-    scheme = f"{config.scheme} with elastic masks" if config.elastic else config.scheme
-    kind = f"{scheme}, {'with' if config.si else 'without'} SI"
-    if not config.binarized:
-        kind = "full precision"
-    network = f"{config.arch}, {kind}: {config.shape()}"
+    network = f"{config.arch}, {summary(config)}"
     steps = (
         f"shorter side to {sides_text(shown.resize)} px ({shown.interpolation}), centre crop of "
         f"{sides_text(shown.crop)} px, mean {mean}, std {std}"

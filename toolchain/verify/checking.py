@@ -412,6 +412,7 @@ def _images(
         _Pictures(data),
         min(options.images, len(data)),
         labels=None if (targets < 0).any() else targets,
+        classes=data.labels,
         names=data.names,
     )
 

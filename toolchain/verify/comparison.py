@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vitc.errors import VitcError
 from vitc.verify.candidate import Arrays, Candidate
+from vitc.verify.confusion import ConfusionMatrix
 from vitc.verify.forcing import OPTIONAL_TAPS, Expected, Reference, TapComparison
 from vitc.verify.report import (
     Accuracy,
@@ -71,6 +72,7 @@ class Images:
         inputs: What the network takes; no more than a few images are looked at at once.
         layer_images: How many from the front are compared layer by layer.
         labels: Class of each image; None if unknown.
+        classes: Names of the classes; empty if unknown.
         names: Where each image comes from; empty if nowhere.
         judge: Of networks that give maps; None for none.
     """
@@ -78,6 +80,7 @@ class Images:
     inputs: Inputs
     layer_images: int
     labels: NDArray[np.int64] | None = None
+    classes: Sequence[str] = ()
     names: Sequence[str] = ()
     judge: Judge | None = None
 
@@ -270,6 +273,9 @@ def compare(
             float((classes.own == images.labels).mean()),
             float((classes.theirs == images.labels).mean()),
         ),
+        confusion=None
+        if images.labels is None or classes is None
+        else ConfusionMatrix.of(images.labels, classes.own, classes.theirs, images.classes),
         differing_images=described,
         measures={} if images.judge is None else images.judge.measures(),
         zero_weights={} if read is None else read.zero_weights,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vitc.errors import ExitCode, VitcError
+from vitc.verify.confusion import ConfusionMatrix
 
 __all__ = [
     "Accuracy",
@@ -172,6 +173,7 @@ class CheckReport:
         outputs: Every output, end to end; the logits of a classifier.
         top1_agreement: Share of images with the same class; None of a network without classes.
         accuracy: Of both, where the images have labels.
+        confusion: Which classes both take labelled images for; None without labels.
         differing_images: Images worth a look.
         measures: Of a network that gives maps, on labelled images: figures of both, by name.
         machine: Facts about where it ran.
@@ -195,6 +197,7 @@ class CheckReport:
     near_ties: tuple[NearTie, ...] = ()
     parameters: tuple[ConstantDifference, ...] = ()
     accuracy: Accuracy | None = None
+    confusion: ConfusionMatrix | None = None
     differing_images: tuple[DifferingImage, ...] = ()
     measures: Mapping[str, Accuracy] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -297,6 +300,7 @@ class CheckReport:
             "accuracy": None
             if self.accuracy is None
             else {"reference": self.accuracy.reference, "candidate": self.accuracy.candidate},
+            "confusion": None if self.confusion is None else self.confusion.to_dict(),
             "measures": {
                 name: {"reference": each.reference, "candidate": each.candidate}
                 for name, each in self.measures.items()

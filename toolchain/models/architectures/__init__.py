@@ -14,7 +14,9 @@ from vitc.models.architectures.table import (
     architecture,
     config_from_dict,
     config_from_shapes,
+    named_after,
     preset,
+    summary,
     twin_preset,
 )
 
@@ -30,6 +32,8 @@ __all__ = [
     "architecture",
     "config_from_dict",
     "config_from_shapes",
+    "named_after",
     "preset",
+    "summary",
     "twin_preset",
 ]

@@ -35,7 +35,9 @@ __all__ = [
     "architecture",
     "config_from_dict",
     "config_from_shapes",
+    "named_after",
     "preset",
+    "summary",
     "twin_preset",
 ]
 
@@ -106,6 +108,19 @@ def twin_preset(name: str) -> Preset:
     binarized = preset(name)
     config: NetworkConfig = architecture(binarized.config.arch).twin(binarized.config)
     return replace(binarized, config=config, summary=f"{binarized.name} in full precision")
+
+
+def named_after(config: NetworkConfig) -> str:
+    """The preset with the same blocks, or the architecture if there is none."""
+    same = (entry for entry in PRESETS.values() if entry.config.arch == config.arch)
+    return next((each.name for each in same if each.config.shape() == config.shape()), config.arch)
+
+
+def summary(config: NetworkConfig) -> str:
+    """What kind of network it is and the sizes of its blocks, in one line."""
+    scheme = f"{config.scheme} with elastic masks" if config.elastic else config.scheme
+    kind = f"{scheme}, {'with' if config.si else 'without'} SI"
+    return f"{kind if config.binarized else 'full precision'}: {config.shape()}"
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:

@@ -200,7 +200,8 @@ class Classification(Scheduled[TrainResult]):
         best = {"epoch": ended.best.epoch, _VALIDATION: ended.best.score, _TEST: accuracy}
         if ended.outputs is not None:
             write_history(ended.outputs.history, ended.described, ended.history, best)
-            write_curve(ended.outputs.curve, ended.history, {_VALIDATION: "validation accuracy"})
+            drawn = {_VALIDATION: "validation accuracy"}
+            write_curve(ended.outputs.curve, ended.history, drawn, ended.best.epoch)
         return TrainResult(
             checkpoint=self.options.out,
             best_epoch=ended.best.epoch,

@@ -202,7 +202,7 @@ class MapObjective(Scheduled[TaskResult]):
             }
             write_history(ended.outputs.history, ended.described, ended.history, best)
             drawn = {f"validation_{name}": name for name in self.measures}
-            write_curve(ended.outputs.curve, ended.history, drawn)
+            write_curve(ended.outputs.curve, ended.history, drawn, ended.best.epoch)
         return TaskResult(
             checkpoint=options.out,
             best_epoch=ended.best.epoch,

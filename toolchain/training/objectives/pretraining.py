@@ -238,7 +238,7 @@ class Pretraining(Objective[PretrainResult]):
                 ended.history,
                 {"epoch": last.epoch, "effective_epochs": effective, "loss": last.loss},
             )
-            write_curve(ended.outputs.curve, ended.history, {})
+            write_curve(ended.outputs.curve, ended.history, {}, ended.best.epoch)
         return PretrainResult(
             checkpoint=self.options.out,
             images=len(self.examples),

@@ -297,7 +297,7 @@ class _Towers(Scheduled[RetrievalResult]):
                 "text_to_image_r1": "text to image R@1",
                 "text_to_image_r10": "R@10",
             }
-            write_curve(ended.outputs.curve, ended.history, curves)
+            write_curve(ended.outputs.curve, ended.history, curves, ended.best.epoch)
         return RetrievalResult(
             checkpoint=options.out,
             best_epoch=ended.best.epoch,
