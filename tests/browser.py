@@ -91,6 +91,8 @@ class Browser:
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         tab.call("Emulation.setEmulatedMedia", features=[scheme])
+        tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        tab.call("Page.bringToFront")  # what is behind is not drawn
         return tab
 
     def _next(self) -> dict[str, Any]:
@@ -125,10 +127,12 @@ class Tab:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Wait for the page that something in the block has loaded."""
+        """Wait until the page that something in the block has loaded is drawn."""
         self.browser.events.clear()
         yield
         self.browser.wait_for("Page.loadEventFired", self.session)
+        twice = "new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))"
+        self.call("Runtime.evaluate", expression=f"{twice}.then(() => 0)", awaitPromise=True)
 
     def ask(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -160,7 +164,8 @@ class Tab:
                 const name = each.tagName + '.' + each.className + ' ' +
                   each.textContent.slice(0, 40);
                 if (past > 0.5) out[name] = past;
-                if (each.clientWidth && hidden > 1) out['inside ' + name] = hidden;
+                if (each.clientWidth && hidden > 1 && each.tagName != 'INPUT')
+                  out['inside ' + name] = hidden;
               });
               return out;
             })()"""

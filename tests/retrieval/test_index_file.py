@@ -39,6 +39,8 @@ def test_an_index_gives_back_what_was_written(tmp_path, images):
         assert index.images == images
         assert index.facts == IndexFacts(MODEL, WIDTH, TOKENS)
         assert list(index.ids) == list(given.ids)
+        assert [index.number(name) for name in given.ids] == [*range(images)]
+        assert index.number("photos") is None
         assert np.array_equal(index.vectors().tokens, given.tokens)
         assert np.array_equal(index.first(), given.tokens[:, 0])
         assert np.array_equal(index.first(7, 11), given.tokens[7:11, 0])

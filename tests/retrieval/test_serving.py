@@ -157,6 +157,19 @@ def test_a_request_in_the_name_of_another_host_is_refused(server):
     assert server.server_address[0] == "127.0.0.1"
 
 
+def test_a_name_is_not_looked_for_along_the_whole_list(server, monkeypatch):
+    class Whole(tuple):
+        def __contains__(self, name: object) -> bool:
+            raise AssertionError("looked for along the list")
+
+        index = __contains__
+
+    with server.index() as index:
+        monkeypatch.setattr(index, "_ids", Whole(index.ids))
+    assert ask(server, "/photo/a.png")[0] == 200
+    assert ask(server, "/photo/b.png")[0] == 404
+
+
 def test_an_index_that_points_outside_its_photos_gives_nothing(folder, encoder, tmp_path):
     names = ["../secret.png", str(folder / "secret.png"), "link.png"]
     photos = tmp_path / "photos"

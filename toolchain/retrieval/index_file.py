@@ -184,6 +184,7 @@ class Index:
         }
         self._checked: set[tuple[str, int]] = set()
         self._ids: tuple[str, ...] | None = None
+        self._numbers: dict[str, int] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, model: str | None = None) -> Self:
@@ -288,6 +289,16 @@ class Index:
                 )
             self._ids = tuple(names)
         return self._ids
+
+    def number(self, name: str) -> int | None:
+        """Which image has a name, counted from 0; None if none has it.
+
+        Raises:
+            VitcError: If the names are damaged.
+        """
+        if not self._numbers:
+            self._numbers = {each: number for number, each in enumerate(self.ids)}
+        return self._numbers.get(name)
 
     def first(self, start: int = 0, stop: int | None = None) -> Packed:
         """The first vectors of images `start` to `stop`, uint8 [images, P(d)]; not copied.

@@ -23,12 +23,17 @@ PHOTO: Final = "/photo/"
 
 _SIDE: Final = 240
 _STYLE: Final = """
-body { font-family: sans-serif; margin: 2em; color: #222; }
-main { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; width: 240px; }
-img { width: 240px; height: 240px; object-fit: contain; background: #eee; }
-input { font-size: large; width: 24em; }
-figcaption { overflow-wrap: anywhere; font-size: small; }
+:root { color-scheme: light dark; }
+* { box-sizing: border-box; }
+body { font-family: system-ui, sans-serif; margin: 1em auto; max-width: 80em; padding: 0 1em;
+  overflow-wrap: anywhere; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(240px, 45%), 1fr));
+  gap: 1em; }
+figure { margin: 0; }
+img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #8883; }
+form { display: flex; gap: .5em; max-width: 40em; }
+input { font-size: large; flex: 1; min-width: 0; }
+figcaption { font-size: small; }
 """
 
 
@@ -91,6 +96,7 @@ def thumbnail(file: Path) -> bytes | None:
 def _document(title: str, body: str, head: str = "") -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{head}'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>\n"
         f"{body}</body></html>\n"
     )

@@ -49,8 +49,9 @@ def ranked_again(found: Sequence[Found], by: Index, query: Packed, count: int) -
     Raises:
         VitcError: If a photo is not in the other index, or that is damaged.
     """
-    numbers = {name: number for number, name in enumerate(by.ids)}
-    lost = [each.name for each in found if each.name not in numbers]
+    places = {each.name: by.number(each.name) for each in found}
+    numbers = {name: number for name, number in places.items() if number is not None}
+    lost = [name for name in places if name not in numbers]
     if lost:
         raise VitcError(
             f"{by.path} lacks {len(lost)} of {len(found)} photos to rank, {lost[0]!r} among them.",

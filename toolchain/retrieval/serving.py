@@ -142,7 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _photo(self, name: str) -> None:
         try:
             with self.server.index() as index:
-                file = _inside(Path(index.facts.photos), name) if name in index.ids else None
+                known = index.number(name) is not None
+                file = _inside(Path(index.facts.photos), name) if known else None
         except VitcError:
             file = None
         data = None if file is None else thumbnail(file)
