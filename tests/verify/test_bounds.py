@@ -308,6 +308,33 @@ def test_only_images_on_which_another_candidate_has_other_bits_are_followed_agai
             torch.testing.assert_close(own.floats[key][1], limit, rtol=1e-9, atol=0)
 
 
+def test_a_candidate_that_has_the_bits_of_the_reference_is_followed_by_the_run_for_outputs():
+    model, images = random_model(CONFIG, 8), images_of(8, 4)
+    trace = traced(freeze(model), images)
+    name = "blocks.1.mlp.input"
+    other = {**trace, name: trace[name].copy()}
+    other[name][1, 1, 5] ^= 1
+    front = {key: value[:2] for key, value in trace.items()}
+    for candidate, asked, runs in ((trace, images, 4), (front, images[:2], 0), (other, images, 4)):
+        reference = Counted(model)
+        reference.outputs({"input": images.numpy()}, followed=2)
+        assert reference.ran == 4
+        own = reference.drift({"input": asked.numpy()}, candidate)
+        assert reference.ran == 4 + runs
+        alone = Reference(model).drift({"input": asked.numpy()}, candidate)
+        assert {key: flips.keys() for key, flips in own.flips.items()} == {
+            key: flips.keys() for key, flips in alone.flips.items()
+        }
+        for key, (value, limit) in alone.floats.items():
+            torch.testing.assert_close(own.floats[key][0], value, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(own.floats[key][1], limit, rtol=1e-9, atol=0)
+    reference = Counted(model)
+    reference.outputs({"input": images.numpy()}, followed=4)
+    flips = reference.drift({"input": images.numpy()}, other).flips
+    assert reference.ran == 5
+    assert set(flips[name]) == {(1, 1, 5)}
+
+
 def test_outputs_are_those_of_what_was_given_now():
     model, images = random_model(CONFIG, 9), images_of(9).numpy()
     reference = Counted(model)

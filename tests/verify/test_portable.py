@@ -53,7 +53,9 @@ def test_an_artefact_equals_its_own_onnx_file_with_every_bit(artefact: Artefact)
     kinds = {layer.name: layer.kind for layer in report.layers}
     assert kinds["blocks.0.attn.context"] == "bits"
     assert kinds["blocks.0.si.output"] == "float"
-    assert len(report.layers) == len(artefact.manifest.steps)
+    # Where the processor has AMX, signs for its tiles are made by steps of their own.
+    made = [step.tap for step in artefact.manifest.steps if not step.tap.endswith(".signs")]
+    assert [layer.name for layer in report.layers] == made
 
 
 @pytest.mark.parametrize("tap", ["blocks.0.attn.value", "blocks.0.mlp.hidden", "blocks.0.si.input"])

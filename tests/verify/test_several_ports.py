@@ -101,7 +101,7 @@ def test_fp32_is_within_the_bound_of_each_output_and_there_are_no_classes(model)
     bounds = {each.name: each.tolerance for each in report.outputs}
     assert list(bounds) == ["small", "attended"]
     # The mean of 40 values over 1,000: one bound for all outputs would let it be nothing.
-    assert 0 < bounds["small"] < bounds["attended"] / 500
+    assert 0 < bounds["small"] < bounds["attended"] / 200
     assert all(each.max_difference <= each.tolerance for each in report.outputs)
     assert report.top1_agreement is None
     assert "small" in {layer.name for layer in report.layers}

@@ -8,10 +8,10 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir import tensor_adapters
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vitc.dialect import DOMAIN, IR_VERSION, OPSET, VERSION
 from vitc.errors import VitcError
+from vitc.exporter.leaves import leaves, mapped
 from vitc.exporter.recording import Call, PerImage, Value, record
 from vitc.exporter.single_operator import translate_alone
 from vitc.exporter.translation import ROWS, SIZED, Nodes, dimension
@@ -64,23 +64,20 @@ def capture(frozen: nn.Module, example: Tensor | Sequence[Tensor]) -> ir.Model:
 
 
 def _translated(call: Call, operand: Any, nodes: Nodes) -> Sequence[ir.Value]:
-    leaves, spec = tree_flatten((call.arguments, call.keywords))
-    if call.operator not in SIZED and any(isinstance(leaf, PerImage) for leaf in leaves):
+    given = leaves((call.arguments, call.keywords))
+    if call.operator not in SIZED and any(isinstance(leaf, PerImage) for leaf in given):
         raise VitcError(
             f"The model gives {call.operator} the number of images as a number.",
             "Write that step so that it computes each image by itself.",
         )
-    operands = [operand(leaf) for leaf in leaves]
     row = ROWS.get(call.operator)
     if row is not None:
-        arguments, keywords = tree_unflatten(operands, spec)
+        arguments, keywords = mapped(operand, (call.arguments, call.keywords))
         nodes.wanted, nodes.results = call.results[0], call.results
         made = row(nodes, *arguments, **keywords)
         if made is not None:
             return [made] if isinstance(made, ir.Value) else made
-    tensors = [
-        given for given, leaf in zip(operands, leaves, strict=True) if isinstance(leaf, Value)
-    ]
+    tensors = [operand(leaf) for leaf in given if isinstance(leaf, Value)]
     return translate_alone(call, tensors, nodes.graph)
 
 

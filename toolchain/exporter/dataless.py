@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitc.errors import VitcError
+from vitc.exporter.leaves import leaves, mapped
 
 __all__ = ["Dataless", "Shapes", "storage"]
 
@@ -80,7 +80,7 @@ class Shapes:
         Raises:
             VitcError: If that, or its shape, depends on data that is not there.
         """
-        tensors = [leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in leaves((args, keywords)) if isinstance(leaf, Tensor)]
         absent = any(isinstance(tensor, Dataless) for tensor in tensors)
         if func in _LITERAL or (_reads(func) and not absent):
             return func(*args, **keywords)
@@ -91,17 +91,14 @@ class Shapes:
             return self._made(func, args, keywords, tensors)
 
     def _made(self, func: Any, args: Any, keywords: Any, tensors: list[Tensor]) -> Any:
-        leaves, spec = tree_flatten((args, keywords))
-        given = [self._on_meta(leaf) for leaf in leaves]
-        arguments, options = tree_unflatten(given, spec)
+        arguments, options = mapped(self._on_meta, (args, keywords))
         made = _applied(func, arguments, options, tensors)
         if torch.Tag.inplace_view in func.tags:
             with torch._C._DisableTorchDispatch():
                 func(*args, **keywords)
-        changed = {
-            id(meta): leaf for meta, leaf in zip(given, leaves, strict=True) if meta is not leaf
-        }
-        return tree_map(lambda result: _standing(result, changed), made)
+        held = ((self._on_meta(tensor), tensor) for tensor in tensors)
+        changed = {id(meta): tensor for meta, tensor in held if meta is not tensor}
+        return mapped(lambda result: _standing(result, changed), made)
 
     def _on_meta(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.device):
@@ -161,8 +158,8 @@ def _applied(func: Any, args: Any, keywords: dict[str, Any], tensors: list[Tenso
         if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
             raise _depends_on_data(func) from None
         # An operator that does not say what shape it makes shows it on zeros.
-        real = tree_map(_zeros, (args, keywords))
-        return tree_map(_to_meta, func(*real[0], **real[1]))
+        real = mapped(_zeros, (args, keywords))
+        return mapped(_to_meta, func(*real[0], **real[1]))
 
 
 def _own_rule(func: Any, args: Any, keywords: dict[str, Any]) -> Tensor | None:
@@ -186,11 +183,10 @@ def _own_rule(func: Any, args: Any, keywords: dict[str, Any]) -> Tensor | None:
     elif func is _aten._prelu_kernel.default:
         return torch.empty_like(args[0])
     elif torch.Tag.pointwise in func.tags and not func._schema.is_mutable:
-        one = tree_map(_one_element, (args, keywords))
+        one = mapped(_one_element, (args, keywords))
         single = func(*one[0], **one[1])
         if isinstance(single, Tensor):
-            leaves = tree_flatten((args, keywords))[0]
-            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            tensors = [leaf for leaf in leaves((args, keywords)) if isinstance(leaf, Tensor)]
             shape = np.broadcast_shapes(*(tensor.shape for tensor in tensors))
             like = next((tensor for tensor in tensors if tensor.shape == shape), None)
             like = torch.empty(shape, device=_META) if like is None else like

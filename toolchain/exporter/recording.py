@@ -19,10 +19,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vitc.errors import VitcError
 from vitc.exporter.dataless import Dataless, Shapes, storage
+from vitc.exporter.leaves import leaves, mapped
 from vitc.models.fast_paths import without_fast_paths
 from vitc.models.taps import marking
 
@@ -226,29 +226,31 @@ class _Link:
         operator = one.operator
         if operator is not other.operator:
             raise _depends_on_batch("Which operators the model calls")
-        pairs = list(zip(*(tree_flatten(each.result)[0] for each in (one, other)), strict=True))
+        pairs = list(zip(leaves(one.result), leaves(other.result), strict=True))
         if not all(isinstance(tensor, Tensor) for pair in pairs for tensor in pair):
             return []  # a size or a device, which the next call has as a number
-        given = [tree_flatten((each.arguments, each.keywords)) for each in (one, other)]
-        if given[0][1] != given[1][1]:
+        given = one.arguments, one.keywords
+        others = other.arguments, other.keywords
+        if mapped(lambda _: None, given) != mapped(lambda _: None, others):
             raise _depends_on_batch(f"What {operator} is given")
-        leaves = [self._leaf(pair, operator) for pair in zip(given[0][0], given[1][0], strict=True)]
+        rest = iter(leaves(others))
+        arguments, keywords = mapped(lambda leaf: self._leaf((leaf, next(rest)), operator), given)
+        noted = leaves((arguments, keywords))
         if operator in _SAME:
-            self._bind(pairs[0], leaves[0])
+            self._bind(pairs[0], noted[0])
             return []
         if operator._schema.is_mutable:
             operator = _out_of_place(operator)
             for each in (one, other):
                 self._outdate(each.arguments[0], each.operator)
-        elif pairs[0][0] is given[0][0][0]:
+        elif pairs[0][0] is leaves(given)[0]:
             return []  # a cast to the type that it has
-        arguments, keywords = tree_unflatten(leaves, given[0][1])
-        fixed = _evaluated(operator, leaves, given[0][1])
+        fixed = _evaluated(operator, arguments, keywords)
         values = [self._value(pair) for pair in pairs]
         if fixed is not None:
             values = [replace(value, data=data) for value, data in zip(values, fixed, strict=True)]
         if operator.namespace == _OWN:
-            _check_image_axis(operator, leaves, values[0])
+            _check_image_axis(operator, noted, values[0])
         for pair, value in zip(pairs, values, strict=True):
             self._bind(pair, value)
         return [] if fixed is not None else [Call(operator, arguments, keywords, tuple(values))]
@@ -319,12 +321,12 @@ def _size(one: int, other: int) -> Size:
     return PerImage(count)
 
 
-def _check_image_axis(operator: Any, leaves: Sequence[Any], value: Value) -> None:
+def _check_image_axis(operator: Any, given: Sequence[Any], value: Value) -> None:
     """Refuse a tap or a binary operator whose first axis is not the image."""
     first = value.shape[0] if value.shape else None
     if first == PerImage(1) and PerImage(1) not in value.shape[1:]:
         return
-    name = next((leaf for leaf in leaves if isinstance(leaf, str)), "")
+    name = next((leaf for leaf in given if isinstance(leaf, str)), "")
     what = f"The value tapped as {name}" if name else f"What {operator} makes"
     sizes = ", ".join(
         str(size) if isinstance(size, int) else "B" if size.count == 1 else f"{size.count} * B"
@@ -357,15 +359,17 @@ def _out_of_place(operator: Any) -> Any:
     return twin
 
 
-def _evaluated(operator: Any, leaves: Sequence[Any], spec: Any) -> list[Tensor] | None:
+def _evaluated(operator: Any, arguments: Any, keywords: Any) -> list[Tensor] | None:
     """What an operator makes of constants alone; parameters stay what they are in the file."""
-    if any(isinstance(leaf, PerImage) for leaf in leaves):
-        return None
-    if any(isinstance(leaf, Value) and (leaf.data is None or leaf.name) for leaf in leaves):
-        return None
-    data = [leaf.data if isinstance(leaf, Value) else leaf for leaf in leaves]
-    arguments, keywords = tree_unflatten(data, spec)
-    return list(tree_flatten(operator(*arguments, **keywords))[0])
+    for leaf in leaves((arguments, keywords)):
+        if isinstance(leaf, PerImage):
+            return None
+        if isinstance(leaf, Value) and (leaf.data is None or leaf.name):
+            return None
+    held, named = mapped(
+        lambda leaf: leaf.data if isinstance(leaf, Value) else leaf, (arguments, keywords)
+    )
+    return leaves(operator(*held, **named))
 
 
 def _needed(calls: Sequence[Call], outputs: Iterable[Value]) -> tuple[Call, ...]:
@@ -375,8 +379,8 @@ def _needed(calls: Sequence[Call], outputs: Iterable[Value]) -> tuple[Call, ...]
         if wanted.isdisjoint(call.results):
             continue
         kept.append(call)
-        leaves = tree_flatten((call.arguments, call.keywords))[0]
-        wanted |= {leaf for leaf in leaves if isinstance(leaf, Value)}
+        given = leaves((call.arguments, call.keywords))
+        wanted |= {leaf for leaf in given if isinstance(leaf, Value)}
     return tuple(reversed(kept))
 
 

@@ -13,10 +13,10 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vitc.dialect import OPSET
 from vitc.errors import VitcError
+from vitc.exporter.leaves import leaves, mapped
 from vitc.exporter.recording import Call, PerImage, Size, Value
 from vitc.exporter.translation import BATCH
 
@@ -32,12 +32,13 @@ class _Alone(nn.Module):
     def __init__(self, call: Call) -> None:
         super().__init__()
         self._operator = call.operator
-        self._leaves, self._spec = tree_flatten((call.arguments, call.keywords))
+        self._given = call.arguments, call.keywords
 
     def forward(self, *tensors: Tensor) -> Any:
         given = iter(tensors)
-        leaves = [next(given) if isinstance(leaf, Value) else leaf for leaf in self._leaves]
-        arguments, keywords = tree_unflatten(leaves, self._spec)
+        arguments, keywords = mapped(
+            lambda leaf: next(given) if isinstance(leaf, Value) else leaf, self._given
+        )
         return self._operator(*arguments, **keywords)
 
 
@@ -55,14 +56,13 @@ def translate_alone(call: Call, inputs: Sequence[ir.Value], graph: ir.Graph) -> 
     Raises:
         VitcError: If torch.onnx cannot translate the operator.
     """
-    leaves = tree_flatten((call.arguments, call.keywords))[0]
     key = (
         call.operator,
         *(
             (leaf.shape, leaf.dtype) if isinstance(leaf, Value) else (type(leaf), repr(leaf))
-            for leaf in leaves
+            for leaf in leaves((call.arguments, call.keywords))
         ),
-        repr(tree_flatten((call.arguments, call.keywords))[1]),
+        repr(mapped(lambda _: None, (call.arguments, call.keywords))),
     )
     if key not in _done:
         _done[key] = _exported(call)
@@ -82,8 +82,8 @@ def translate_alone(call: Call, inputs: Sequence[ir.Value], graph: ir.Graph) -> 
 
 
 def _exported(call: Call) -> onnx.ModelProto:
-    leaves = tree_flatten((call.arguments, call.keywords))[0]
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Value)]
+    given = leaves((call.arguments, call.keywords))
+    tensors = [leaf for leaf in given if isinstance(leaf, Value)]
     example = tuple(torch.zeros(_fixed(value.shape), dtype=value.dtype) for value in tensors)
     try:
         with _quiet(), torch.no_grad():

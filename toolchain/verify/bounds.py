@@ -38,11 +38,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 import vitc.models.ops  # noqa: F401  (registers the operators of the dialect)
 from vitc.errors import VitcError
+from vitc.exporter.leaves import leaves
 from vitc.verify.decomposed import lies_alike, parts_of, without_change
 
 __all__ = ["LAMBDA", "Origin", "RoundingErrors"]
@@ -165,11 +165,11 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **keywords)
         if func._schema.is_mutable:
             return self._in_place(func, args, keywords)
-        leaves = [leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor)]
+        given = [leaf for leaf in leaves((args, keywords)) if isinstance(leaf, Tensor)]
         result = func(*args, **keywords)
-        results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        results = [leaf for leaf in leaves(result) if isinstance(leaf, Tensor)]
         if func.is_view:
-            self._viewed.update((tensor, True) for tensor in (*leaves, *results))
+            self._viewed.update((tensor, True) for tensor in (*given, *results))
         if func is _own.binarize.default:
             self._origins[result] = self._origin(args[0], self._errors.get(args[0]))
         elif func is _aten.as_strided.default and lies_alike(args[0], results[0]):
@@ -177,12 +177,12 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif func in _VIEWS and (func is not _PAD or _in_fp32(args, keywords)):
             self._views(func, args, keywords, results)
         elif func is not _own.softmax_mask.default and not (
-            self._is_exact(func, leaves, results)
+            self._is_exact(func, given, results)
             and (func not in _RULES or _in_fp32(args, keywords))
         ):
             rule = _RULES.get(func)
             if rule is not _where and any(
-                leaf.dtype is torch.bool and leaf in self._errors for leaf in leaves
+                leaf.dtype is torch.bool and leaf in self._errors for leaf in given
             ):
                 # A comparison that rounding could turn may choose between values, and no more.
                 raise self._without_a_rule(func)
@@ -200,7 +200,7 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._await(
                 results[0],
                 partial(rule, self, made, *args, **keywords),
-                [self._errors[leaf] for leaf in leaves if leaf in self._errors],
+                [self._errors[leaf] for leaf in given if leaf in self._errors],
             )
         return result
 
@@ -228,7 +228,7 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             before = changed.detach()
             if lies_alike(func(*args, **keywords), before):
                 return changed
-        inputs = (leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, Tensor))
+        inputs = (leaf for leaf in leaves((args, keywords)) if isinstance(leaf, Tensor))
         known = any(each in self._errors or each in self._origins for each in inputs)
         if not known and isinstance(changed, Tensor) and not changed.is_floating_point():
             return func(*args, **keywords)  # integers of no float, which are exact before and after
@@ -352,7 +352,7 @@ def _of_errors(func: Any, args: Any, keywords: Any) -> tuple[Any, Any]:
 
 def _in_fp32(args: Any, keywords: Any) -> bool:
     """Whether fp32 has all numbers that an operator is given."""
-    numbers = (leaf for leaf in tree_flatten((args, keywords))[0] if isinstance(leaf, float))
+    numbers = (leaf for leaf in leaves((args, keywords)) if isinstance(leaf, float))
     return all(math.isinf(each) or float(np.float32(each)) == each for each in numbers)
 
 
@@ -360,7 +360,7 @@ def _moved(func: Any, parts: Sequence[Tensor], args: Any, keywords: Any) -> list
     given: Any = list(parts) if isinstance(args[0], list | tuple) else parts[0]
     if func in _RESHAPES:  # errors may lie in memory in another order than their values
         return [given.reshape(args[1])]
-    return list(tree_flatten(func(given, *args[1:], **keywords))[0])
+    return leaves(func(given, *args[1:], **keywords))
 
 
 Rule = Callable[..., Tensor]

@@ -299,7 +299,8 @@ def _run_both(
         say(f"comparing outputs, {numbers[-1] + 1} of {total} images")
         inputs = images.inputs[numbers]
         theirs = candidate.outputs(inputs)
-        own = reference.outputs(inputs)
+        followed = sum(number < images.layer_images for number in numbers)
+        own = reference.outputs(inputs, followed=followed)
         parts.append(_EndToEnd.of(own, theirs))
         if images.judge is not None:
             values = {name: expected.value for name, expected in own.items()}

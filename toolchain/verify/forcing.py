@@ -88,22 +88,37 @@ class Reference:
         self._followed: _Followed | None = None
 
     @torch.no_grad()
-    def outputs(self, inputs: Inputs) -> dict[str, Expected]:
+    def outputs(self, inputs: Inputs, *, followed: int = 0) -> dict[str, Expected]:
         """What the network gives, by the name of each output.
 
         They do not depend on a candidate, so inputs that were given before are not run again as
         long as there is room for what they came to.
+
+        Args:
+            inputs: What the network takes.
+            followed: How many images from the front `drift` will be asked about. A candidate that
+                has the reference's bits on one of them is followed by this run.
         """
         key = _digest(_named(inputs))
         if key not in self._given:
             errors = RoundingErrors()
+            bits: dict[str, tuple[Tensor, Tensor]] = {}
+            floats: dict[str, tuple[Tensor, Tensor]] = {}
 
             def passed(event: TapEvent) -> None:
-                with errors.paused(event.name):
-                    pass
+                if not followed:
+                    return
+                own = event.value[:followed].clone()
+                if event.kind == "float":
+                    limit = _limit(errors.bound(event.value), event.value)
+                    floats[event.name] = own, limit[:followed].clone()
+                else:
+                    bits[event.name] = own, own
 
-            with errors, observe(passed):
-                outputs = self._run(inputs)
+            outputs = self._follow(inputs, errors, passed)
+            if followed:
+                front = {name: array[:followed].copy() for name, array in _named(inputs).items()}
+                self._followed = _Followed(front, bits, Drift({}, floats))
             self._given[key] = {
                 name: Expected(value.numpy(), _limit(errors.bound(value), value).numpy())
                 for name, value in outputs.items()
@@ -150,8 +165,8 @@ class Reference:
 
     def _follow(
         self, inputs: Inputs, errors: RoundingErrors, visit: Callable[[TapEvent], Tensor | None]
-    ) -> None:
-        """Run, and visit every tap, and every output that is none."""
+    ) -> dict[str, Tensor]:
+        """Run, and visit every tap, and every output that is none; the outputs."""
         seen: set[str] = set()
 
         def observer(event: TapEvent) -> Tensor | None:
@@ -164,13 +179,14 @@ class Reference:
         for name, value in outputs.items():
             if name not in seen:
                 visit(TapEvent(name, _kind(value), value))
+        return outputs
 
     @torch.no_grad()
     def drift(self, inputs: Inputs, trace: Mapping[str, Any]) -> Drift:
         """Follow the candidate's bits, but not its rounding.
 
-        Nothing else of a candidate takes part, so an image on which the last candidate had the same
-        bits and integers is not run again.
+        Nothing else of a candidate takes part, so an image on which the last run, of `outputs` or
+        behind another candidate, went on with the same bits and integers is not run again.
 
         Args:
             inputs: What the candidate was given.
