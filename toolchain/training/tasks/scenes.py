@@ -1,9 +1,10 @@
 """Scenes made of handwritten digits: boxes and masks are known exactly, nothing is downloaded.
 
 A scene shows 1 to 6 digits of scikit-learn, of random size and place. It follows from the part, the
-seed and its number alone. In the variant `MARKED` digits are coloured, and a digit counts only if a
-small square of its colour stands elsewhere in the scene, as far away as there is room: what a place
-is then depends on places that a few convolutions do not see.
+seed and its number alone. In the variant `MARKED` 3 to 5 digits are coloured, and a digit counts
+only if a square of its colour stands in a corner, far away: what a place is then depends on places
+that a few convolutions do not see. Nothing else tells: every colour has a corner, digits keep away
+from that of their colour, and it is empty if they do not count. Some 4 of 10 count.
 """
 
 from __future__ import annotations
@@ -31,14 +32,18 @@ _VALIDATION_SHARE: Final = 0.1
 _SPLIT_SEED: Final = 0
 _STREAMS: Final = {"train": 0, "val": 1, "test": 2}
 
-_MOST: Final = 6
+_SHOWN: Final = {PLAIN: (1, 6), MARKED: (3, 5)}
 _CELL: Final = (16 / 64, 30 / 64)
 _INK: Final = 0.4
-_TRIES: Final = 20
 _COLOURS: Final = np.array(
     [(255, 70, 60), (70, 220, 80), (80, 130, 255), (250, 220, 60)], np.float32
 )
-_MARK: Final = 1 / 10
+_MARK: Final = 1 / 8
+_MARKED: Final = 0.2
+"""Of the colours, beside one that is always marked."""
+
+_PLACES: Final = 16
+"""Free places of which a digit takes the one farthest from the mark of its colour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,79 +107,92 @@ def scene(
     canvas += random.normal(0, 8, canvas.shape).astype(np.float32)
     mask = np.zeros(size, np.uint8)
     taken = np.zeros(size, bool)
-    boxes, classes, colours = [], [], []
-    for _ in range(random.integers(3 if marked else 1, _MOST + 1)):
+    shown = int(random.integers(_SHOWN[variant][0], _SHOWN[variant][1] + 1))
+    marks = _marks(random, canvas, taken, shown) if marked else []
+    boxes, classes, counts = [], [], []
+    for number in range(shown):
         which = int(random.integers(len(inks)))
         side = round(float(random.uniform(*_CELL)) * min(size))
-        place = _free(random, taken, (side, side))
+        mark = marks[number % len(marks)] if marked else None
+        place = _free(random, taken, side, None if mark is None else mark.middle)
         if place is None:
             continue
         top, left = place
-        shown = Image.fromarray(inks[which]).resize((side, side), Image.Resampling.BICUBIC)
-        ink = np.clip(np.asarray(shown), 0, 1)
+        drawn = Image.fromarray(inks[which]).resize((side, side), Image.Resampling.BICUBIC)
+        ink = np.clip(np.asarray(drawn), 0, 1)
         inked = ink > _INK
         rows, columns = (np.flatnonzero(inked.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             continue
-        colour = int(random.integers(len(_COLOURS))) if marked else -1
-        paint = _COLOURS[colour] if marked else np.full(3, random.uniform(150, 255), np.float32)
+        paint = np.full(3, random.uniform(150, 255), np.float32) if mark is None else mark.colour
         window = canvas[top : top + side, left : left + side]
         window += ink[..., None] * (paint - window)
         taken[top : top + side, left : left + side] = True
+        counts.append(mark is None or mark.shown)
         boxes.append([left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1])
         classes.append(int(digits[which]))
-        colours.append(colour)
-        mask[top : top + side, left : left + side][inked] = digits[which] + 1
-    counts = np.ones(len(boxes), bool)
-    if marked and boxes:
-        counts = _mark(random, canvas, taken, np.array(boxes), np.array(colours))
-        for box in np.array(boxes)[~counts]:
-            mask[box[1] : box[3], box[0] : box[2]] = 0
+        if counts[-1]:
+            mask[top : top + side, left : left + side][inked] = digits[which] + 1
+    chosen = np.array(counts, bool)
     return Scene(
         np.clip(np.rint(canvas), 0, 255).astype(np.uint8),
-        np.array(boxes, np.float64).reshape(-1, 4)[counts],
-        np.array(classes, np.int64)[counts],
+        np.array(boxes, np.float64).reshape(-1, 4)[chosen],
+        np.array(classes, np.int64)[chosen],
         mask,
     )
 
 
-def _free(
-    random: np.random.Generator, taken: NDArray[np.bool_], sides: tuple[int, int]
-) -> tuple[int, int] | None:
-    """A random place for a rectangle where nothing stands; None if none was found."""
-    for _ in range(_TRIES):
+@dataclass(frozen=True, eq=False)
+class _Mark:
+    """A place for the square of a colour, which may be empty."""
+
+    colour: NDArray[np.float32]
+    middle: tuple[float, float]
+    shown: bool
+
+
+def _marks(
+    random: np.random.Generator, canvas: NDArray[np.float32], taken: NDArray[np.bool_], digits: int
+) -> list[_Mark]:
+    """Put marks into the corners of a scene of so many digits.
+
+    The i-th digit is to have the colour of the i-th mark, modulo their number.
+    """
+    side = round(_MARK * min(canvas.shape[:2]))
+    wanted = random.random(len(_COLOURS)) < _MARKED
+    wanted[random.integers(digits) % len(_COLOURS)] = True
+    marks = []
+    corners = random.permutation(len(_COLOURS))
+    for corner, colour, shown in zip(corners, random.permutation(_COLOURS), wanted, strict=True):
         top, left = (
-            int(random.integers(whole - side + 1))
-            for whole, side in zip(taken.shape, sides, strict=True)
+            int(end) * (whole - side)
+            for end, whole in zip((corner // 2, corner % 2), taken.shape, strict=True)
         )
-        if not taken[top : top + sides[0], left : left + sides[1]].any():
-            return top, left
-    return None
-
-
-def _mark(
-    random: np.random.Generator,
-    canvas: NDArray[np.float32],
-    taken: NDArray[np.bool_],
-    boxes: NDArray[np.int64],
-    colours: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Put marks of some colours into the scene; returns which digits count."""
-    wanted = random.random(len(_COLOURS)) < 0.5
-    wanted[random.choice(colours)] = True
-    side = max(3, round(_MARK * min(canvas.shape[:2])))
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    placed = np.zeros(len(_COLOURS), bool)
-    for colour in np.flatnonzero(wanted):
-        found = [_free(random, taken, (side, side)) for _ in range(_TRIES)]
-        places = [place for place in found if place is not None]
-        own = middles[colours == colour]
-        if not places:
-            continue
-        near = [min((np.abs(own - (left, top)).max(axis=1)), default=0.0) for top, left in places]
-        top, left = places[int(np.argmax(near))]
-        canvas[top : top + side, left : left + side] = _COLOURS[colour]
+        if shown:
+            canvas[top : top + side, left : left + side] = colour
         taken[top : top + side, left : left + side] = True
-        placed[colour] = True
-    counts: NDArray[np.bool_] = placed[colours]
-    return counts
+        marks.append(_Mark(colour, (top + side / 2, left + side / 2), bool(shown)))
+    return marks
+
+
+def _free(
+    random: np.random.Generator,
+    taken: NDArray[np.bool_],
+    side: int,
+    away: tuple[float, float] | None = None,
+) -> tuple[int, int] | None:
+    """A random place for a square where nothing stands, far from `away`; None if there is none."""
+    total = np.zeros([whole + 1 for whole in taken.shape], np.int64)
+    total[1:, 1:] = taken.cumsum(axis=0).cumsum(axis=1)
+    below, above = total[side:], total[:-side]
+    within = below[:, side:] - below[:, :-side] - above[:, side:] + above[:, :-side]
+    free = np.flatnonzero(within == 0)
+    if not len(free):
+        return None
+    drawn = free[random.integers(len(free), size=1 if away is None else _PLACES)]
+    places = np.stack(np.divmod(drawn, within.shape[1]), axis=1)
+    if away is not None:
+        far = np.abs(places + side / 2 - away).max(axis=1)
+        places = places[np.argmax(far)][None]
+    top, left = places[0]
+    return int(top), int(left)
