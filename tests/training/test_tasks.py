@@ -54,9 +54,33 @@ def test_a_scene_follows_from_its_number_and_boxes_are_tight_around_the_mask(var
     )
 
 
-def test_digits_of_a_marked_scene_count_only_where_their_colour_is_marked() -> None:
-    ignored = sum(len(scene(MARKED, "test", (64, 64), index).classes) < 3 for index in range(20))
-    assert ignored  # three digits or more are shown, and some of them have no mark
+def test_digits_of_a_marked_scene_count_where_their_colour_stands_in_a_far_corner() -> None:
+    side, last = 8, 56
+    corners = [(row, column) for row in (0, last) for column in (0, last)]
+    away, others = [], 0
+    for index in range(40):
+        made = scene(MARKED, "test", (64, 64), index)
+        pixels = made.pixels.astype(int)
+        marks = {}
+        for row, column in corners:
+            square = pixels[row : row + side, column : column + side]
+            if np.ptp(square, axis=(0, 1)).max() == 0:
+                marks[tuple(square[0, 0])] = (row + side / 2, column + side / 2)
+                pixels[row : row + side, column : column + side] = 0
+        assert marks
+        for x0, y0, x1, y1 in made.boxes.astype(int):
+            inside = pixels[y0:y1, x0:x1]
+            colours = [mark for mark in marks if (np.abs(inside - mark).max(axis=2) < 9).any()]
+            assert len(colours) == 1
+            middle = np.array([y0 + y1, x0 + x1]) / 2
+            away.append(np.abs(middle - marks[colours[0]]).max())
+            inside[:] = 0
+        for mark in marks:
+            assert not (np.abs(pixels - mark).max(axis=2) < 9).any()
+        others += bool((pixels.max(axis=2) > 180).any())
+    assert others > 30  # in most scenes there are digits that do not count
+    assert np.quantile(away, 0.1) > 28
+    assert len(away) > 40
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -269,11 +293,18 @@ def coco(folder: Path, **changes: Any) -> Path:
         ({"annotation": {"bbox": [4, 5, -3, 12]}}, ("annotation 1", "-3 x 12")),
         ({"annotation": {"bbox": [4, 5, 3]}}, ("annotation 1", "four numbers")),
         ({"annotation": {"bbox": [4, 5, float("nan"), 3]}}, ("annotation 1", "four numbers")),
+        ({"annotation": {"bbox": [4, 5, 10**400, 3]}}, ("annotation 1", "four numbers")),
+        ({"annotation": {"iscrowd": "0"}}, ("annotation 1", "iscrowd '0'")),
+        ({"annotation": {"iscrowd": None}}, ("annotation 1", "iscrowd None")),
         ({"annotation": {"category_id": 4}}, ("annotation 1", "class 4")),
         ({"annotation": {"image_id": 70}}, ("annotation 1", "image 70")),
         ({"annotation": {"id": 2}}, ("annotation 2", "used twice")),
         ({"image": {"file_name": "c.png"}}, ("image 8", "c.png")),
         ({"image": {"file_name": "../images/a.png"}}, ("image 8", "no such picture")),
+        ({"image": {"file_name": "c" * 5000 + ".png"}}, ("image 8", "cc...")),
+        ({"image": {"file_name": "c\n.png"}}, ("image 8", r"'c\n.png'")),
+        ({"image": {"file_name": "c\ud800.png"}}, ("image 8", r"'c\ud800.png'")),
+        ({"image": {"file_name": "a.png"}}, ("image 8 is a.png", "image 7")),
         ({"image": {"id": 7}}, ("two entries of images", "7")),
         ({"image": {"width": 0}}, ("image 8", "width 0")),
         ({"categories": []}, ("no classes",)),
@@ -305,6 +336,14 @@ def test_boxes_without_area_are_counted_and_crowds_are_not_learnt(tmp_path: Path
     assert examples.__getitems__([0, 1])[2].tolist() == [[], []]
 
 
+def test_a_part_without_boxes_is_refused(tmp_path: Path) -> None:
+    crowd = {"annotation": {"bbox": [4, 5, 0, 12]}}
+    for part, changes in (("test", {}), ("train", crowd)):
+        coco(tmp_path, **changes).rename(tmp_path / f"instances_{part}.json")
+    with pytest.raises(VitcError, match=r"instances_train\.json has no boxes with an area"):
+        load_task_parts("detection", str(tmp_path), SMALL_PICTURES)
+
+
 def test_boxes_are_those_of_the_input_where_the_picture_is_resized_and_cropped(
     tmp_path: Path,
 ) -> None:
@@ -331,6 +370,41 @@ def masks(folder: Path, mask: Image.Image | None = None, name: str = "b") -> Pat
     if mask is not None:
         mask.save(folder / "trainannot" / f"{name}.png")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"sky\nroad\nroad\n", "3 classes, 2 different"),
+        (b"sky\n", "1 classes"),
+        (b"sk\xff\nroad\n", "cannot be read"),
+        (None, "it is no file"),
+    ],
+)
+def test_names_of_classes_that_are_none_are_refused(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    file = tmp_path / "classes.txt"
+    _ = file.mkdir() if content is None else file.write_bytes(content)
+    found = find_masks(masks(tmp_path), "train")
+    assert found is not None
+    with pytest.raises(VitcError, match=r"classes\.txt") as raised:
+        read_labels(tmp_path, found, 255)
+    assert words in raised.value.message
+
+
+def test_names_of_classes_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes("sky\r\nroad\r\n".encode("utf-8-sig"))
+    found = find_masks(masks(tmp_path), "train")
+    assert found is not None
+    assert read_labels(tmp_path, found, 255) == ("sky", "road")
+
+
+def test_a_mask_that_is_a_link_to_itself_is_a_missing_one(tmp_path: Path) -> None:
+    (masks(tmp_path) / "trainannot" / "b.png").unlink()
+    (tmp_path / "trainannot" / "b.png").symlink_to("b.png")
+    with pytest.raises(VitcError, match=r"b\.jpg has no mask"):
+        find_masks(tmp_path, "train")
 
 
 @pytest.mark.parametrize(

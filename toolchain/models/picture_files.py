@@ -70,10 +70,14 @@ def _below(
         path = folder / child.name
         if child.name.startswith("."):
             continue
-        if child.is_dir():
+        try:
+            inner, plain = child.is_dir(), child.is_file()
+        except OSError:  # such as a link that leads to itself
+            inner = plain = False
+        if inner:
             if deep:
                 yield from _below(path, deep, left, seen)
-        elif not child.is_file():
+        elif not plain:
             left[BROKEN if child.is_symlink() else "special files"] += 1
         elif path.suffix.lower() in SUFFIXES:
             yield path

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from vitc.errors import VitcError
+from vitc.models.described import shown
 from vitc.models.picture import read_picture
 from vitc.models.preprocessing import Preprocessing
 from vitc.training.tasks.examples import Example, FileExamples
@@ -23,6 +24,9 @@ _FOLDERS: Final = ("", "annotations")
 _PICTURES: Final = ("images/{part}", "{part}", "images", "")
 _BORDER: Final = 1.0
 """Pixels by which a box may stick out: tools round."""
+
+_FARTHEST: Final = 1e9
+"""Pixels; a whole number may be larger than any of a float."""
 
 ZERO_AREA: Final = "boxes without area"
 
@@ -72,12 +76,13 @@ def read_annotations(file: Path, part: str, labels: Sequence[str] | None = None)
         labels: Names of the classes of a network; by default those of the file.
 
     Raises:
-        VitcError: If it is no COCO JSON, a picture is missing, an id is unknown or used twice, a
-            class is unknown, or a box is no box or lies outside; the file and the id are named.
+        VitcError: If it is no COCO JSON, a picture is missing or named twice, an id is unknown or
+            used twice, a class is unknown, or a box is no box or lies outside; the file and the id
+            are named.
     """
     told = _read(file)
     left: Counter[str] = Counter()
-    names = _by_id(file, told, "categories", "name", str)
+    names = _by_id(file, told, "categories", "name")
     ordered = [names[number] for number in sorted(names, key=lambda n: (str(type(n)), n))]
     if len(set(ordered)) != len(ordered) or not ordered:
         raise VitcError(
@@ -91,10 +96,18 @@ def read_annotations(file: Path, part: str, labels: Sequence[str] | None = None)
             f"{file} has classes that the network does not know: {', '.join(unknown[:8])}.",
             f"It knows {', '.join(wanted[:8])}{', ..' if len(wanted) > 8 else ''}.",
         )
-    index = {number: wanted.index(name) for number, name in names.items()}
-    files = _by_id(file, told, "images", "file_name", str)
+    order = {name: place for place, name in enumerate(wanted)}
+    index = {number: order[name] for number, name in names.items()}
+    files = _by_id(file, told, "images", "file_name")
     sizes = {entry["id"]: _size(file, entry) for entry in told["images"]}
     paths = {number: _picture(file, part, number, name) for number, name in files.items()}
+    first = {path: number for number, path in reversed(paths.items())}
+    for number, path in paths.items():
+        if first[path] != number:
+            raise VitcError(
+                f"{file}: image {number} is {path.name}, and so is image {first[path]}.",
+                "Give a picture one entry, and its annotations that id.",
+            )
     boxes: dict[Any, list[tuple[tuple[float, float, float, float], int, bool]]] = {}
     seen: set[Any] = set()
     for place, entry in enumerate(told["annotations"]):
@@ -107,20 +120,22 @@ def read_annotations(file: Path, part: str, labels: Sequence[str] | None = None)
         picture, of = entry.get("image_id"), entry.get("category_id")
         if not _known(picture, files):
             raise VitcError(
-                f"{where} is of image {picture!r}, which is not among its images.",
+                f"{where} is of image {shown(picture)}, which is not among its images.",
                 "Add the image, or remove the annotation.",
             )
         if not _known(of, index):
             raise VitcError(
-                f"{where} is of class {of!r}, which is not among its categories.",
+                f"{where} is of class {shown(of)}, which is not among its categories.",
                 "Add the category, or remove the annotation.",
             )
         box = _box(where, entry.get("bbox"), sizes[picture], paths[picture])
         if box is None:
             left[ZERO_AREA] += 1
             continue
-        crowd = bool(entry.get("iscrowd", 0))
-        boxes.setdefault(picture, []).append((box, index[of], crowd))
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise VitcError(f"{where} has iscrowd {shown(crowd)}.", "Write 0 or 1.")
+        boxes.setdefault(picture, []).append((box, index[of], bool(crowd)))
     pictures = []
     for number, path in paths.items():
         own = boxes.get(number, [])
@@ -202,15 +217,13 @@ def _read(file: Path) -> dict[str, Any]:
     return told
 
 
-def _by_id(
-    file: Path, told: Mapping[str, Any], what: str, field_name: str, kind: type
-) -> dict[Any, Any]:
-    """One field of each entry of a list, by its id.
+def _by_id(file: Path, told: Mapping[str, Any], what: str, field_name: str) -> dict[Any, str]:
+    """One field of each entry of a list, a text, by its id.
 
     Raises:
         VitcError: If an entry has no id, one that another has, or not that field.
     """
-    found: dict[Any, Any] = {}
+    found: dict[Any, str] = {}
     for place, entry in enumerate(told[what]):
         number = entry.get("id") if isinstance(entry, dict) else None
         if type(number) not in (int, str):
@@ -220,7 +233,7 @@ def _by_id(
                 f"{file}: two entries of {what} have the id {number}.", "Give each its own."
             )
         value = entry.get(field_name)
-        if not isinstance(value, kind) or not value:
+        if not isinstance(value, str) or not value.strip():
             raise VitcError(f"{file}: {what} {number} has no {field_name}.", "Write COCO JSON.")
         found[number] = value
     return found
@@ -242,7 +255,8 @@ def _size(file: Path, entry: Mapping[str, Any]) -> tuple[int, int]:
     sides = entry.get("width"), entry.get("height")
     if not all(type(side) is int and side > 0 for side in sides):
         raise VitcError(
-            f"{file}: image {entry['id']} has width {sides[0]!r} and height {sides[1]!r}.",
+            f"{file}: image {entry['id']} has width {shown(sides[0])} and height "
+            f"{shown(sides[1])}.",
             "State both in pixels.",
         )
     return sides[0], sides[1]  # type: ignore[return-value]
@@ -254,10 +268,13 @@ def _picture(file: Path, part: str, number: Any, name: str) -> Path:
     parts = dict.fromkeys((stem, part))
     looked = [root / pattern.format(part=each) / name for pattern in _PICTURES for each in parts]
     inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    found = next((path for path in looked if path.is_file()), None) if inside else None
+    try:
+        found = next((path for path in looked if path.is_file()), None) if inside else None
+    except OSError:  # such as a name that is too long
+        found = None
     if found is None:
         raise VitcError(
-            f"{file}: image {number} is {name}, and there is no such picture in {root}.",
+            f"{file}: image {number} is {shown(name)}, and there is no such picture in {root}.",
             "Put it into images/ beside the annotations, or remove the image from the file.",
         )
     return found
@@ -270,11 +287,11 @@ def _box(
     numbers = (
         isinstance(told, list)
         and len(told) == 4
-        and all(type(v) in (int, float) and math.isfinite(v) for v in told)
+        and all(type(v) in (int, float) and abs(v) < _FARTHEST for v in told)
     )
     if not numbers:
         raise VitcError(
-            f"{where} has the box {told!r}, wanted four numbers: x, y, width, height.",
+            f"{where} has the box {shown(told)}, wanted four numbers: x, y, width, height.",
             "Correct it, or remove the annotation.",
         )
     x, y, width, height = map(float, told)

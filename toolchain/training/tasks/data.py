@@ -160,6 +160,11 @@ def _boxes(folder: Path, preprocessing: Preprocessing, _: int) -> TaskParts:
         raise VitcError(
             f"{folder} has no instances_test.json or instances_val.json to judge by.", "Add one."
         )
+    for found in (train, *others.values()):
+        if not any(not crowd for picture in found.pictures for crowd in picture.crowd):
+            raise VitcError(
+                f"{found.file} has no boxes with an area, crowds aside.", "Annotate its pictures."
+            )
 
     def made(found: Annotations, chosen: Sequence[int] | None = None) -> TaskExamples:
         return CocoExamples(found, preprocessing, chosen)

@@ -90,7 +90,7 @@ def read_labels(folder: Path, train: MaskFolder, void: int) -> tuple[str, ...]:
         VitcError: If names are used twice, there are none, or a mask cannot be read.
     """
     file = folder / "classes.txt"
-    if not file.is_file():
+    if not file.exists():
         largest = max(
             int(values[(values != void) & (values != VOID)].astype(np.int64).max(initial=-1))
             for values in (read_mask(mask) for _, mask in train.pairs)
@@ -98,13 +98,15 @@ def read_labels(folder: Path, train: MaskFolder, void: int) -> tuple[str, ...]:
         names = [str(value) for value in range(largest + 1)]
     else:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            if not file.is_file():
+                raise OSError("it is no file")
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise VitcError(f"{file} cannot be read: {error}.", "Write it as UTF-8.") from error
         names = [line.strip() for line in lines if line.strip()]
     if len(set(names)) != len(names) or len(names) < 2:
         raise VitcError(
-            f"{file if file.is_file() else folder} has {len(names)} classes, "
+            f"{file if file.exists() else folder} has {len(names)} classes, "
             f"{len(set(names))} different.",
             "Give two or more, each a name of its own.",
         )
