@@ -93,7 +93,8 @@ def decode(
     """The boxes of one image.
 
     Of boxes with equal scores the one comes first that is on the finer level, then the one in the
-    upper row, the left column, and the class of the smaller number.
+    upper row, the left column, and the class of the smaller number. A place whose distances are not
+    all finite has no box, nor has a score that is no number.
 
     Args:
         maps: What `vitc.models.tasks.detector.Detector` gives in eval mode, without the axis of
@@ -118,7 +119,8 @@ def _candidates(
     least: np.float32,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
     scores = maps[f"classes_{stride}"] * maps[f"centreness_{stride}"]
-    row, column, of = np.nonzero(scores > least)
+    told = np.isfinite(maps[f"boxes_{stride}"]).all(axis=2, keepdims=True)
+    row, column, of = np.nonzero((scores > least) & told)
     left, top, right, bottom = maps[f"boxes_{stride}"][row, column].T
     x, y = ((place.astype(np.float32) + _HALF) * np.float32(stride) for place in (column, row))
     height, width = (np.float32(side) for side in size)

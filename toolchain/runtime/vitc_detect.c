@@ -2,6 +2,7 @@
  * such maps. */
 #include "vitc_detect.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,13 @@ static int overlaps(const vitc_box *a, const vitc_box *b, float most) {
   return common > most * joined;
 }
 
+/* Of distances; comparisons, so that no library of mathematics is needed. */
+static int finite4(const float side[4]) {
+  for (int i = 0; i < 4; i++)
+    if (!(side[i] >= -FLT_MAX && side[i] <= FLT_MAX)) return 0;
+  return 1;
+}
+
 static int share(float value) { return value >= 0.0f && value <= 1.0f; }
 
 vitc_status vitc_decode(const vitc_level *levels, int32_t number, int32_t classes, int32_t height, int32_t width,
@@ -88,7 +96,7 @@ vitc_status vitc_decode(const vitc_level *levels, int32_t number, int32_t classe
         const float *side = level->boxes + 4 * at;
         for (int32_t label = 0; label < classes; label++, next.place++) {
           next.box.score = *score++ * level->centreness[at];
-          if (!(next.box.score > chosen->score)) continue;
+          if (!(next.box.score > chosen->score) || !finite4(side)) continue;
           float x = ((float)column + 0.5f) * apart, y = ((float)row + 0.5f) * apart;
           next.box.x0 = larger(x - side[0], 0.0f);
           next.box.y0 = larger(y - side[1], 0.0f);
