@@ -7,7 +7,10 @@ left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from vitc.extras import EXTRAS
 
 
 def licence(found: Distribution) -> str:
@@ -19,17 +22,22 @@ def licence(found: Distribution) -> str:
     return ", ".join(named) or str(facts.get("License") or "not stated").strip().splitlines()[0]
 
 
-def requirements(found: Distribution) -> list[str]:
-    """Names that a distribution needs on this machine, without extras."""
+def requirements(found: Distribution, extras: Iterable[str] = ("",)) -> list[str]:
+    """Names that a distribution needs on this machine, with extras."""
     from packaging.requirements import Requirement
 
     needed = (Requirement(text) for text in found.requires or [])
-    return [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [
+        r.name
+        for r in needed
+        if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
 
 
 def main() -> None:
     """Print the table."""
-    wanted, seen = requirements(distribution("vitc")), dict[str, Distribution]()
+    wanted = [n for n in requirements(distribution("vitc"), ("", *EXTRAS)) if n != "vitc"]
+    seen: dict[str, Distribution] = {}
     direct = {re.sub(r"[-_.]+", "-", name).lower() for name in wanted}
     while wanted:
         name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()

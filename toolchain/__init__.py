@@ -124,7 +124,15 @@ def __getattr__(name: str) -> Any:
         return import_module(f"vitc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitc' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from vitc.extras import explained
+
+        explanation = explained(error)
+        if explanation is None:
+            raise
+        raise explanation from error
 
 
 def __dir__() -> list[str]:

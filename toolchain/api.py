@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vitc.errors import VitcError
+from vitc.extras import need
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,6 +114,7 @@ def new(
     Raises:
         VitcError: If there is no such preset, or the sizes contradict each other.
     """
+    need("A network", "train")
     from vitc.models.architectures import preset as find_preset
     from vitc.models.initialise import random_model
 
@@ -153,6 +155,7 @@ def export(
         VitcError: If the model cannot be exported, or `out` exists.
         CheckFailedError: If the file does not compute what the model computes.
     """
+    need("An export", "train")
     from vitc.exporter import Traced
     from vitc.exporter import export as write_onnx
     from vitc.models.checkpoint import load
@@ -211,6 +214,7 @@ def compile(  # noqa: A001 - named like the command
         VitcError: If the file is no packed vitc model, the target is unknown, or `out` exists.
         CheckFailedError: If the library does not compute what the file computes; nothing stays.
     """
+    need("Compiling", "compile")
     from vitc.compiler import compile_model
     from vitc.compiler.self_test import TAPS, settle_self_test
     from vitc.devices import LocalDevice, QemuDevice, RunRequest

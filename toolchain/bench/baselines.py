@@ -9,17 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from vitc import names
-from vitc.bench.twin import twin_model
-from vitc.dialect.proto import to_proto
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.models.architectures import config_from_dict
 from vitc.models.config import NetworkConfig
-from vitc.onnx_files.load_entry import load_entry
-from vitc.onnx_files.session import INPUT_DTYPES
 from vitc.places import scratch_folder
 from vitc.runtime.arrays import TIMED_EXTENT, probe_inputs
 
@@ -41,6 +37,10 @@ class BaselineSession:
     """
 
     def __init__(self, content: bytes, inputs: Sequence[NDArray[np.generic]], threads: int) -> None:
+        import onnxruntime
+
+        from vitc.onnx_files.session import INPUT_DTYPES
+
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -75,18 +75,22 @@ class Baseline:
         name: As a user writes it behind ``--baseline``.
         title: What it is, for the report.
         build: Makes the serialized ONNX model for an artefact and its batch size.
+        extra: Key of `vitc.extras.EXTRAS` that it takes.
     """
 
     name: str
     title: str
     build: Callable[[Artefact], bytes]
+    extra: str
 
     def open(self, artefact: Artefact, threads: int) -> BaselineSession:
         """A session with random inputs of the artefact's ports and batch.
 
         Raises:
             VitcError: If it is made from a configuration and the artefact states none.
+            MissingExtraError: If a package that it takes is not installed.
         """
+        need(f"The baseline {self.name}", self.extra, hint="or --baseline none")
         inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0, n=TIMED_EXTENT)
         return BaselineSession(self.build(artefact), list(inputs.values()), threads)
 
@@ -107,6 +111,8 @@ def _twin(artefact: Artefact) -> bytes:
 
 
 def _twin_model(artefact: Artefact) -> onnx.ModelProto:
+    from vitc.bench.twin import twin_model
+
     return twin_model(_config(artefact), artefact.batch)
 
 
@@ -125,6 +131,9 @@ def _quantized_twin(artefact: Artefact) -> bytes:
 
 
 def _own_file(artefact: Artefact) -> bytes:
+    from vitc.dialect.proto import to_proto
+    from vitc.onnx_files.load_entry import load_entry
+
     model = load_entry(artefact.onnx, artefact.entry.name)
     own: bytes = to_proto(model).SerializeToString()
     return own
@@ -144,10 +153,17 @@ BASELINES: Final[Mapping[str, Baseline]] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Baseline("onnxruntime", "full-precision twin, ONNX Runtime", _twin),
-            Baseline("onnxruntime-int8", "twin in dynamic int8, ONNX Runtime", _quantized_twin),
-            Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file),
-            Baseline("int8", "the same network, format int8, ONNX Runtime", _own_network_in_int8),
+            Baseline("onnxruntime", "full-precision twin, ONNX Runtime", _twin, "train"),
+            Baseline(
+                "onnxruntime-int8", "twin in dynamic int8, ONNX Runtime", _quantized_twin, "train"
+            ),
+            Baseline("packed", "the artefact's own ONNX file, ONNX Runtime", _own_file, "onnx"),
+            Baseline(
+                "int8",
+                "the same network, format int8, ONNX Runtime",
+                _own_network_in_int8,
+                "train",
+            ),
         )
     }
 )

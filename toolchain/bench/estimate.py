@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from vitc import names
 from vitc.bench.macs import StepMacs, step_macs
 from vitc.compiler.assembly import HotLoop, Unit, hot_loops
-from vitc.compiler.codegen import emit_assembly
 from vitc.errors import VitcError
+from vitc.extras import need
 
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
@@ -238,6 +238,9 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
     """
     chosen, tool, target = find_processor(processor), find_llvm_mca(), artefact.target
     supports_estimate(target, processor)
+    need("A modelled time", "compile")
+    from vitc.compiler.codegen import emit_assembly
+
     kernels = _kernels(artefact)
     assembly = emit_assembly(list(kernels.values()), target)
     steps = artefact.entry.steps

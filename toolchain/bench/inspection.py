@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitc.bench.stored import account_of_file, planned, work_of
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.models.account import Account
 from vitc.models.architectures import account
 from vitc.models.config import NetworkConfig
@@ -110,6 +110,7 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         return _artefact(place)
     if place.suffix == ".onnx":
         return _onnx_file(place, allow_external_data)
+    need("Inspecting a checkpoint", "train")
     from vitc.models.checkpoint import load
 
     model = load(place)
@@ -153,6 +154,8 @@ def _artefact(place: Path) -> Inspection:
 
 
 def _stored(artefact: Artefact) -> tuple[Account, dict[str, str]]:
+    need(f"Accounting for {artefact.path}, which has no configuration,", "onnx")
+    from vitc.bench.stored import account_of_file, work_of
     from vitc.onnx_files.load_entry import load_entry
 
     model = load_entry(artefact.onnx, artefact.entry.name)
@@ -160,12 +163,15 @@ def _stored(artefact: Artefact) -> tuple[Account, dict[str, str]]:
 
 
 def _onnx_file(place: Path, allow_external_data: bool) -> Inspection:
+    need("Inspecting an ONNX file", "onnx")
     from vitc.onnx_files import load_onnx
     from vitc.onnx_files.ports import input_ports, output_ports
 
     model, facts = load_onnx(place, allow_external_data=allow_external_data)
     found = Description.of_onnx(place, facts) if facts.config else None
     if found is None:
+        from vitc.bench.stored import account_of_file, planned
+
         cost, _ = account_of_file(model, planned(model, facts))
     else:
         cost = account(found.config)

@@ -17,21 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitc.compiler.assembly import TILE_MACS
-from vitc.compiler.codegen import emit_object, lower
-from vitc.compiler.link import run_zig
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.places import scratch_folder
 from vitc.targets import Target
 from vitc.targets.isa import ISAS
-from vitc.targets.kernels.peak import (
-    FMA_SUMS,
-    POPCOUNT_SUMS,
-    TILE_SUMS,
-    fma_kernel,
-    popcount_kernel,
-    tile_kernel,
-)
-from vitc.targets.kernels.popcount_tile import BYTE_STEPS
 
 __all__ = ["PeakLoops", "Peaks", "permit_tiles"]
 
@@ -86,11 +76,17 @@ class PeakLoops:
     """
 
     def __init__(self, target: Target) -> None:
+        need("A profile on this machine", "compile")
+        from vitc.compiler.codegen import emit_object, lower
+        from vitc.compiler.link import run_zig
+        from vitc.targets.kernels import peak
+        from vitc.targets.kernels.popcount_tile import BYTE_STEPS
+
         self._isa = isa = ISAS[target.isa]
-        kernels = [popcount_kernel("popcount", isa), fma_kernel("fma", isa)]
+        kernels = [peak.popcount_kernel("popcount", isa), peak.fma_kernel("fma", isa)]
         if isa.amx:
             permit_tiles()
-            kernels.append(tile_kernel("tiles"))
+            kernels.append(peak.tile_kernel("tiles"))
         with scratch_folder("peaks") as folder:
             emit_object(lower(kernels, target), target, folder / "peaks.o")
             run_zig(["-target", target.link, "-shared", "-o", "peaks.so", "peaks.o"], folder)
@@ -102,9 +98,10 @@ class PeakLoops:
         self._popcount = partial(library.popcount, *_pointers(bits, bits, out))
         self._fma = partial(library.fma, *_pointers(factors, out))
         self._kept = (factors, bits, out)
-        step = POPCOUNT_SUMS * isa.lanes * isa.element_bits
+        step = peak.POPCOUNT_SUMS * isa.lanes * isa.element_bits
         self._popcount_macs = BYTE_STEPS * step
-        self._fma_macs = FMA_SUMS * isa.float_lanes
+        self._fma_macs = peak.FMA_SUMS * isa.float_lanes
+        self._tile_macs = peak.TILE_SUMS * TILE_MACS
         self._popcount_tasks = _tasks(self._popcount)
         self._fma_tasks = _tasks(self._fma)
         self._tiles = partial(library.tiles, *_pointers(bits, out)) if isa.amx else None
@@ -119,7 +116,7 @@ class PeakLoops:
             self._isa.name,
             self._popcount_tasks * self._popcount_macs / popcount / 1e9,
             self._fma_tasks * self._fma_macs / fma / 1e9,
-            self._tile_tasks * TILE_SUMS * TILE_MACS / tiles / 1e9,
+            self._tile_tasks * self._tile_macs / tiles / 1e9,
         )
 
 

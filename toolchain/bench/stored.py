@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from vitc.dialect.metadata import LAYER_KEY, MODULE_KEY
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.models.account import Account, LayerAccount
 from vitc.onnx_files import ModelFacts, tap_names
 from vitc.runtime.manifest import StepFacts
@@ -50,6 +51,7 @@ def planned(model: ir.Model, facts: ModelFacts) -> list[Work]:
             f"has format {facts.form}.",
             "Export it with --format packed as well, and inspect that.",
         )
+    need("Accounting for a file without a configuration", "compile")
     # It brings TVM, which accounts of everything else do without.
     from vitc.compiler.pipeline import make_plan
 

@@ -25,6 +25,7 @@ from vitc.cli.output import Output
 from vitc.cli.report import Report, Subject, Verdict, accuracies, write_report
 from vitc.cli.tables import plain, table
 from vitc.errors import ExitCode
+from vitc.extras import need
 
 if TYPE_CHECKING:
     from vitc.verify.report import CheckReport
@@ -83,6 +84,9 @@ def check(
 
     Exit code 0 if equal, 3 if not.
     """
+    if candidate.is_dir() and rebuild:
+        need("`vitc check`", "train", "compile", hint="--no-rebuild does without vitc[compile]")
+    need("`vitc check`", "train")
     output = Output(json_to, force=force)
     report_file = None if report_to is None else claimed(report_to, force=force)
     from vitc.onnx_files.confined import start

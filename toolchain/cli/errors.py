@@ -11,6 +11,7 @@ from typing import Final
 
 from vitc.cli.streams import printable
 from vitc.errors import ExitCode, VitcError
+from vitc.extras import explained
 
 __all__ = ["INTERRUPTED", "guarded"]
 
@@ -63,6 +64,10 @@ def _outcome(command: Callable[[], None]) -> int:
         _explain(f"{error.strerror or error}{where}.", "Check the path, its permissions and space.")
         return int(ExitCode.ERROR)
     except Exception as error:
+        missing = explained(error) if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None:
+            _explain(missing.message, missing.hint)
+            return int(ExitCode.ERROR)
         limit = _scarce_memory()
         if limit or isinstance(error, MemoryError) or _ALLOCATION in str(error):
             _explain(

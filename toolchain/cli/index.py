@@ -9,6 +9,7 @@ import typer
 
 from vitc.cli.options import Force, JsonTo, Threads, existing
 from vitc.cli.output import Output, megabytes
+from vitc.extras import need
 
 __all__ = ["app"]
 
@@ -98,6 +99,7 @@ def split(
     json_to: JsonTo = None,
 ) -> None:
     """Split an index into parts of neighbours; `vitc search DIR` merges what is found by score."""
+    need("`vitc index split`", "search")
     output = Output(json_to, force=force)
     from vitc.retrieval.index_file import Index
     from vitc.retrieval.shards import split_index

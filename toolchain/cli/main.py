@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Final
+from functools import wraps
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -33,6 +34,7 @@ from vitc.cli.targets import targets
 from vitc.cli.train import train
 from vitc.cli.tune import tune
 from vitc.errors import VitcError
+from vitc.extras import need
 
 __all__ = ["app", "main"]
 
@@ -96,9 +98,37 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "doctor": doctor,
     "demo": demo,
 }
+
+_NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "new": ("train",),
+    "pretrain": ("train",),
+    "train": ("train",),
+    "probe": ("train",),
+    "export": ("train",),
+    "compile": ("compile",),
+    "tune": ("compile",),
+    "demo": ("train", "compile"),
+}
+"""Extras of commands that can do nothing without; others say what they lack where they lack it."""
+
+
+def _with_extras(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    if name not in _NEEDS:
+        return command
+
+    @wraps(command)
+    def checked(*arguments: Any, **options: Any) -> None:
+        need(f"`vitc {name}`", *_NEEDS[name])
+        command(*arguments, **options)
+
+    return checked
+
+
 for _name, _command in _COMMANDS.items():
     # Whole: click cuts what it takes out of a docstring.
-    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(_command)
+    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(
+        _with_extras(_name, _command)
+    )
 for _group in (retrieve, index, device):
     app.add_typer(_group)
 

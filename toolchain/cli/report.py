@@ -41,7 +41,6 @@ class Subject:
         """An artefact folder or an exported file, by what it says of the network."""
         from vitc.devices.source import Description
         from vitc.models.architectures import named_after, summary
-        from vitc.onnx_files import load_onnx
         from vitc.runtime.artefact import Artefact
 
         sizes: Mapping[str, Any] = {}
@@ -51,6 +50,8 @@ class Subject:
                 sizes = artefact.manifest.sizes
                 found = Description.of_artefact(artefact)
             else:
+                from vitc.onnx_files import load_onnx
+
                 facts = load_onnx(path, allow_external_data=allow_external_data)[1]
                 found = Description.of_onnx(path, facts)
         except VitcError:  # a network of one's own has no configuration

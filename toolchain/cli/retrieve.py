@@ -25,6 +25,7 @@ from vitc.cli.options import (
 from vitc.cli.output import Output
 from vitc.cli.run_progress import run_shown
 from vitc.cli.tables import table
+from vitc.extras import need
 
 if TYPE_CHECKING:
     from vitc.training import EpochReport
@@ -168,6 +169,7 @@ def train(
     Recall both ways is told of each epoch, on pictures kept for validation; the best epoch is
     judged by test pictures once, at the end.
     """
+    need("`vitc retrieve`", "train")
     from vitc.training.run_outputs import check_outputs, is_main
 
     output = Output(json_to, force=force, silent=not is_main())
@@ -246,6 +248,7 @@ def shrink(
 
     The new encoders are fresh; words, positions and patches are the teacher's, and stay.
     """
+    need("`vitc retrieve`", "train")
     from vitc.training.run_outputs import check_outputs, is_main
 
     output = Output(json_to, force=force, silent=not is_main())
@@ -292,6 +295,7 @@ def bench(
     Beside vitc stand numpy, and faiss (IndexBinaryFlat) and usearch (exact) where they are
     installed. All scores are compared with their definition first.
     """
+    need("`vitc retrieve bench`", "compile")
     output = Output(json_to)
     from vitc.bench.searching import SearchBenchOptions, bench_searches
     from vitc.devices.machine import machine

@@ -11,6 +11,7 @@ import typer
 from vitc.cli.options import Force, JsonTo, Threads, existing
 from vitc.cli.output import Output
 from vitc.cli.tables import table
+from vitc.extras import need
 
 if TYPE_CHECKING:
     from vitc.retrieval.encoder import Encoder
@@ -99,6 +100,7 @@ def search(
         raise typer.BadParameter("Give words to search for, or --like PHOTO.")
     if split and rank_by is not None:
         raise typer.BadParameter("--rank-by is for an index that is one file.")
+    need("`vitc search`", "search")
     output = Output(json_to, force=force)
     from vitc.outputs import check_file
     from vitc.retrieval.encoder import open_encoder

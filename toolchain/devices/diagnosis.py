@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 from vitc.devices.machine import machine
 from vitc.devices.qemu import INSTALL_HINT, find_emulator
 from vitc.errors import VitcError
+from vitc.extras import EXTRAS, absent_modules, install
 from vitc.places import find_cache, scratch_folder
 from vitc.targets import TARGETS, find
 
@@ -70,8 +71,9 @@ def diagnose(say: Callable[[str], None] = lambda _: None) -> list[Finding]:
     """
     say("importing the packages")
     found = [_python(), *_packages()]
-    say("linking")
-    found.append(_linker())
+    if not absent_modules("compile"):
+        say("linking")
+        found.append(_linker())
     say("looking at folders, memory and processor")
     return [*found, *_folders(), *_memory(), _processor(), *_emulators()]
 
@@ -82,29 +84,58 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    homes: dict[str, str] = {}
-    for module, distributions in metadata.packages_distributions().items():
-        for name in distributions:
-            homes.setdefault(name.lower(), module)
-            if module.lower() == name.lower():
-                homes[name.lower()] = module
-    wanted = {}
-    for requirement in metadata.requires(_DISTRIBUTION) or ():
-        if "extra ==" not in requirement:
-            wanted[re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]] = requirement
-    broken = _broken([homes[name.lower()] for name in wanted if name.lower() in homes])
-    for name, requirement in wanted.items():
+    """The packages of the core and those of extras that are here, then each extra."""
+    homes = _homes()
+    requirements = _requirements()
+    broken = _broken([homes[name.lower()] for name in requirements if name.lower() in homes])
+    for name, (requirement, extras) in requirements.items():
         again = f"python -m pip install --force-reinstall '{requirement}'"
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed", again.replace(" --force-reinstall", ""))
+            if not extras:
+                advice = again.replace(" --force-reinstall", "")
+                yield Finding(name, "missing", "not installed", advice)
             continue
         said = broken.get(homes.get(name.lower(), ""), "")
         if said:
             yield Finding(name, "missing", f"{version} cannot be imported: {said}", again)
         else:
             yield Finding(name, "ok", version)
+    for extra in EXTRAS:
+        missing = absent_modules(extra)
+        if missing:
+            found = f"not installed: {', '.join(missing)}"
+            yield Finding(f"{_DISTRIBUTION}[{extra}]", "optional", found, install(extra))
+        else:
+            yield Finding(f"{_DISTRIBUTION}[{extra}]", "ok", "complete")
+
+
+def _homes() -> dict[str, str]:
+    """Modules by the distributions that they come with."""
+    homes: dict[str, str] = {}
+    for module, distributions in metadata.packages_distributions().items():
+        for name in distributions:
+            homes.setdefault(name.lower(), module)
+            if module.lower() == name.lower():
+                homes[name.lower()] = module
+    return homes
+
+
+def _requirements() -> dict[str, tuple[str, set[str]]]:
+    """Packages, what vitc wants of each, and the extras that want it; none is the core."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for text in metadata.requires(_DISTRIBUTION) or ():
+        requirement, _, marker = text.partition(";")
+        name = re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra == .(\w+)", marker)
+        # An extra that is made of others wants vitc itself.
+        if name == _DISTRIBUTION or (extra and extra.group(1) not in EXTRAS):
+            continue
+        found.setdefault(name, (requirement.strip(), set()))[1].update(
+            extra.groups() if extra else ()
+        )
+    return found
 
 
 def _broken(modules: Sequence[str]) -> dict[str, str]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vitc.compiler.link import run_zig, runtime_sources
 from vitc.devices.device import RunRequest
 from vitc.devices.qemu import QemuDevice
 from vitc.devices.runner import run_runner
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.places import scratch_folder
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def count_instructions(artefact: Artefact) -> int:
 
 def _build(folder: Path, emulator: str, program: Path) -> Path:
     """Compile the plugin for this machine, with the interface version that the emulator takes."""
+    need("Counting instructions", "compile")
+    from vitc.compiler.link import run_zig, runtime_sources
+
     reason = ""
     for version in _VERSIONS:
         plugin, counted = folder / f"count{version}.so", folder / f"probe{version}"

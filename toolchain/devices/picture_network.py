@@ -19,6 +19,7 @@ from vitc.devices.machine import usable_cores
 from vitc.devices.source import Description, refuse_external_data
 from vitc.devices.table import parse_device
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.models.architectures.tasks import TaskConfig
 from vitc.models.config import NetworkConfig
 from vitc.models.picture import Colour
@@ -128,6 +129,7 @@ def open_network(
             raise VitcError(
                 "ONNX Runtime places its threads itself.", "Leave --pin away, or run an artefact."
             )
+        need("Running an ONNX file", "onnx")
         from vitc.onnx_files import load_onnx, run_with_taps, session
 
         graph, facts = load_onnx(path, allow_external_data=chosen.allow_external_data)

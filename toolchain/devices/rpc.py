@@ -24,6 +24,7 @@ from vitc.devices.remote import TRANSFER_S
 from vitc.devices.rpc_client import CONNECTED, REQUEST
 from vitc.devices.runner import input_files, output_files, read_run, save_inputs
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.places import scratch_folder
 from vitc.runtime.arrays import bind_inputs
 from vitc.runtime.trace import traced_bytes
@@ -95,6 +96,7 @@ class RpcDevice:
     def supports(self, artefact: Artefact) -> None:
         """Raise if nobody answers there; whether the artefact fits shows when it is loaded."""
         del artefact
+        need(f"The device {self.name}", "farm")
         self._is_tracker()
 
     def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vitc.errors import VitcError
+from vitc.extras import need
 
 __all__ = ["ServeOptions", "TrackerOptions", "serve", "track"]
 
@@ -90,8 +91,9 @@ def serve(options: ServeOptions, say: Callable[[str], None] = lambda _: None) ->
         say: Told how to reach it.
 
     Raises:
-        VitcError: If the port is taken.
+        VitcError: If the port is taken, or a package is missing.
     """
+    need("Serving this machine", "farm")
     from tvm import rpc
 
     _start(
@@ -119,12 +121,8 @@ def track(options: TrackerOptions, say: Callable[[str], None] = lambda _: None) 
     Raises:
         VitcError: If the port is taken, or a package is missing.
     """
-    try:
-        from tvm.rpc.tracker import Tracker
-    except ImportError as error:
-        raise VitcError(
-            "A tracker needs the package tornado.", "python -m pip install 'vitc[farm]'"
-        ) from error
+    need("A tracker", "farm")
+    from tvm.rpc.tracker import Tracker
 
     _start(
         lambda: Tracker(options.host, port=options.port, port_end=options.port + 1),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitc.dialect.packing import pack_bits
 from vitc.errors import VitcError
+from vitc.extras import need
 from vitc.models.architectures.retrieval import RetrievalConfig
 from vitc.models.preprocessing import Preprocessing
 from vitc.retrieval.index_file import Packed
@@ -100,6 +101,7 @@ def open_encoder(path: str | os.PathLike[str], *, threads: int = 1) -> Encoder:
 
 
 def _of_checkpoint(path: Path) -> Encoder:
+    need(f"The checkpoint {path}", "train", hint="or name an artefact of it")
     import torch
 
     from vitc.models.checkpoint import load

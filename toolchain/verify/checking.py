@@ -19,6 +19,7 @@ from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build
 from vitc.exporter.example import Example
+from vitc.extras import need
 from vitc.models.architectures import TASKS
 from vitc.models.checkpoint import load
 from vitc.models.network import Network
@@ -195,6 +196,7 @@ def _check(
     inner, library = None, "not compiled again, so judged by its values alone"
     if artefact.onnx.is_file():
         if chosen.rebuild:
+            need("Compiling again", "compile", hint="or leave it out, `rebuild=False`")
             # TVM is slow to import, and an export that is checked compiles nothing.
             from vitc.verify.rebuilding import compare_with_rebuilt
 
