@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from vitc.models.stated import Stated as Stated
     from vitc.models.twins.loading import load_twin as load_twin
     from vitc.runtime.artefact import Artefact as Artefact
+    from vitc.runtime.wheel import package as package
     from vitc.training import TrainOptions as TrainOptions
     from vitc.training import TrainResult as TrainResult
     from vitc.training import train as train
@@ -99,6 +100,7 @@ _HOMES: Final = {
     "load_twin": "vitc.models.twins.loading",
     "new": "vitc.api",
     "open": "vitc.api",
+    "package": "vitc.runtime.wheel",
     "predict": "vitc.devices.prediction",
     "save": "vitc.models.checkpoint",
     "see": "vitc.devices.seen",

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 COMMANDS = ["new", "pretrain", "train", "probe", "export", "compile", "run", "check", "bench"]
-COMMANDS += ["tune", "inspect", "targets", "models", "doctor", "demo"]
+COMMANDS += ["tune", "inspect", "package", "targets", "models", "doctor", "demo"]
 HEAVY = ["torch", "tvm", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "numpy", "PIL", "sklearn"]
 
 PROBE = """

@@ -35,11 +35,11 @@ SOURCES = (
 )
 
 
-def run(*command: object, folder: Path | None = None) -> str:
+def run(*command: object, folder: Path | None = None, **environment: str) -> str:
     """What a program printed, in an environment that knows nothing of this one's packages."""
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=600, cwd=folder,
-        env=clean(), check=False,
+        env=clean() | environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -23,6 +23,7 @@ from vitc.cli.index import app as index
 from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
+from vitc.cli.package import package
 from vitc.cli.pretrain import pretrain
 from vitc.cli.probe import probe
 from vitc.cli.retrieve import app as retrieve
@@ -92,6 +93,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "bench": bench,
     "tune": tune,
     "inspect": inspect,
+    "package": package,
     "search": search,
     "targets": targets,
     "models": models,
