@@ -21,6 +21,7 @@ from vitc.training.tasks.augmentation import Batch, cropped, mirrored
 from vitc.training.tasks.coco import CocoExamples, read_annotations
 from vitc.training.tasks.data import load_task_parts
 from vitc.training.tasks.examples import Example
+from vitc.training.tasks.losses import detection_loss
 from vitc.training.tasks.mask_folders import MaskExamples, find_masks, read_labels
 from vitc.training.tasks.measures import Confusion, precision
 from vitc.training.tasks.options import TaskOptions
@@ -259,6 +260,51 @@ def test_mean_intersection_over_union_leaves_void_and_absent_classes_out() -> No
     counts = Confusion(4)
     counts.add(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, -1, -1]))
     assert counts.mean == pytest.approx((1 / 2 + 1 / 2) / 2)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def plain_loss(maps: dict[str, np.ndarray], boxes: np.ndarray, classes: np.ndarray) -> float:
+    """The losses of one image of 16 x 16 pixels by loops, from the formulas of the papers."""
+    sure = {name: 1 / (1 + np.exp(-values)) for name, values in maps.items()}
+    told = plain_targets(boxes, classes, (16, 16), (8,))
+    count = sum(own >= 0 for own, _, _ in told)
+    focal = among = middle = overlap = weights = 0.0
+    for place, (own, (left, top, right, bottom), centreness) in enumerate(told):
+        at = divmod(place, 2)
+        for label, p in enumerate(sure["classes_8"][at]):
+            true = label == own
+            focal -= (0.25 * (1 - p) ** 2 * np.log(p)) if true else 0.75 * p**2 * np.log(1 - p)
+        if own < 0:
+            continue
+        logits = maps["classes_8"][at]
+        among += np.log(np.exp(logits).sum()) - logits[own]
+        p = sure["centreness_8"][at][0]
+        middle -= centreness * np.log(p) + (1 - centreness) * np.log(1 - p)
+        x0, y0, x1, y1 = np.exp(maps["boxes_8"][at]) * 16 * (-1, -1, 1, 1)
+        common = (min(x1, right) - max(x0, -left)) * (min(y1, bottom) - max(y0, -top))
+        hull = (max(x1, right) - min(x0, -left)) * (max(y1, bottom) - min(y0, -top))
+        union = (x1 - x0) * (y1 - y0) + (left + right) * (top + bottom) - common
+        overlap += (1 - (common / union - (hull - union) / hull)) * centreness
+        weights += centreness
+    return float((4 * focal + among + middle) / count + overlap / weights)
+
+
+def test_the_loss_of_a_detector_is_that_of_plain_loops() -> None:
+    random = np.random.default_rng(3)
+    maps = {
+        f"{branch}_8": random.normal(size=(2, 2, channels))
+        for branch, channels in (("classes", 3), ("boxes", 4), ("centreness", 1))
+    }
+    boxes, classes = np.array([[1.0, 2, 11, 13], [7, 6, 16, 15]]), np.array([2, 0])
+    given = torch.tensor(boxes)[None].float(), torch.tensor(classes)[None]
+    found = detection_loss(
+        {name: torch.tensor(values)[None].float() for name, values in maps.items()},
+        assigned(*given, (16, 16), (8,)),
+        (8,),
+    )
+    assert float(found.total) == pytest.approx(plain_loss(maps, boxes, classes), rel=1e-5)
 
 
 # --- annotations ----------------------------------------------------------------------------------

@@ -42,8 +42,9 @@ typedef struct {
 } vitc_level;
 
 /* From maps to boxes in pixels of the input, which is height x width; the best first. Levels go from the finest to the
- * coarsest. `options` may be null for the values above. `count` is set to how many boxes there are; the first `room` of them
- * are written. Allocates, and needs no handle. */
+ * coarsest; places whose distances are not all finite, and scores that are no numbers, give none. `options` may be null for
+ * the values above. `count` is set to how many boxes there are; the first `room` of them are written. Allocates, and needs no
+ * handle. */
 VITC_API vitc_status vitc_decode(const vitc_level *levels, int32_t number, int32_t classes, int32_t height, int32_t width,
                                  const vitc_detect_options *options, vitc_box *boxes, int32_t room, int32_t *count);
 
