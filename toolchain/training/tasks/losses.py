@@ -62,8 +62,9 @@ def detection_loss(
 ) -> Losses:
     """Focal loss of classes, GIoU of boxes, cross-entropy of centreness, all by places with a box.
 
-    The focal loss weighs 4 (ours), GIoU is weighted by centreness. Beside the focal loss, a softmax cross-entropy among the classes
-    at places with a box: from scratch, classes are not learnt in minutes without it (ours).
+    The focal loss weighs 4 (ours), GIoU is weighted by centreness. Beside the focal loss, a softmax
+    cross-entropy among the classes at places with a box: from scratch, classes are not learnt in
+    minutes without it (ours).
 
     Args:
         maps: What a detector gives in training.
