@@ -16,7 +16,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-__all__ = ["HALF", "Emitter", "Kernel", "mask_bits"]
+__all__ = ["CACHE_LINE", "HALF", "Emitter", "Kernel", "mask_bits"]
 
 HALF = 16
 """Lanes that an epilogue turns into one 16-bit mask."""
@@ -106,6 +106,12 @@ class Emitter:
     def perform(self, intrinsic: str, *arguments: Any) -> None:
         """Call an LLVM intrinsic that returns nothing."""
         T.evaluate(T.call_llvm_intrin("void", intrinsic, *arguments))
+
+    def fetch(self, buffer: Any, index: Any) -> None:
+        """Ask for the cache line of an element, in the second-level cache; any index may be."""
+        read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
+        place = T.address_of(buffer[index])
+        self.perform("llvm.prefetch.p0", place, read, second_level, data)
 
     def let(self, value: Any) -> Any:
         """Name a value, so that it is computed once."""

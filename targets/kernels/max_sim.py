@@ -3,11 +3,12 @@
 The score of a document is `a * d - 2 * sum over a of min over b of popcount(query XOR document)`.
 Documents are a port of the extent of a run, and a task is a document.
 
-Instruction set: any. Two forms. *Pairs*: a document's vector is loaded along its length and
+Instruction set: any. Three forms. *Pairs*: a document's vector is loaded along its length and
 compared with one vector of a query; for few query vectors. Tile: four documents. *Tile*: the
 vectors of all queries fill the lanes (vitc.targets.packing), a document's are broadcast, so the
-smallest distance is an elementwise minimum. Tile: Isa.row_tile x Isa.lane_tile. Layouts: packed
-rows as they come, [.., P] bytes; `lanes` for the queries of the second form.
+smallest distance is an elementwise minimum. Tile: Isa.row_tile x Isa.lane_tile. *Across*: where
+they would leave lanes empty, documents fill them (max_sim_across). Layouts: packed rows as they
+come, [.., P] bytes; `lanes` for the queries of the second form.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
-from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
+from vitc.targets.kernels.emitter import CACHE_LINE, HALF, Emitter, Kernel
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS, PopcountTile, nibble_table
 from vitc.targets.packing import WORD, round_up
 
 __all__ = [
     "MOST_LANES",
     "MaxSimShape",
+    "PairScan",
     "lay_lanes_kernel",
     "pairs_kernel",
+    "tile_isa",
     "tile_kernel",
     "uses_tile",
 ]
@@ -39,6 +42,9 @@ _TOGETHER = 4
 """Documents that the form of pairs sums up at once."""
 _FIELD = 16
 """Bits of a distance where several share a word."""
+_AHEAD = 8 << 10
+"""Bytes ahead of a scan of single vectors that are fetched: beyond the page, where a processor's
+own prefetcher ends."""
 _UNROLLED = 32
 """Loads of a document that are written out; more are a loop."""
 _FULL_LANES = 0.6
@@ -75,6 +81,11 @@ class MaxSimShape:
     def full(self) -> int:
         """Score of a document that equals the query."""
         return self.queries * self.width
+
+
+def tile_isa(isa: Isa, shape: MaxSimShape) -> Isa:
+    """Whose lanes the vectors of queries fill best: the instruction set's, or its narrow one's."""
+    return min((isa, isa.filled_by(shape.lanes)), key=lambda one: round_up(shape.lanes, one.lanes))
 
 
 def uses_tile(isa: Isa, shape: MaxSimShape) -> bool:
@@ -279,7 +290,7 @@ def pairs_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
     emitter = Emitter(symbol)
     with emitter.open() as e:
         queries, documents, scores = e.pointers(queries="uint8", documents="uint8", scores="int32")
-        scan = _PairScan(e, isa, shape, (queries, documents, scores))
+        scan = PairScan(e, isa, shape, (queries, documents, scores))
         groups = e.let(T.truncdiv(e.end - e.begin, T.int32(_TOGETHER)))
         with e.loop(0, groups) as group:
             scan.documents(e.begin + group * _TOGETHER, _TOGETHER)
@@ -289,7 +300,7 @@ def pairs_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
 
 
 @dataclass
-class _PairScan:
+class PairScan:
     """Emits the scores of some documents; arguments as of `_TileScan`."""
 
     emitter: Emitter
@@ -316,6 +327,9 @@ class _PairScan:
         e, shape = self.emitter, self.shape
         first = e.let(first)
         scores = self.operands[2]
+        if shape.documents == 1 and self._unrolled:
+            for line in range(0, count * shape.bytes, CACHE_LINE):
+                e.fetch(self.operands[1], first * shape.bytes + _AHEAD + line)
 
         def text_scores(text: Any) -> None:
             total = e.local("int32", count)

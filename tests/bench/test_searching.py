@@ -34,23 +34,17 @@ def test_every_contender_is_timed_or_said_to_be_missing(tmp_path):
     assert not times["numpy"]["note"]
 
 
-def test_a_batch_in_blocks_finds_what_a_query_alone_finds(monkeypatch):
-    monkeypatch.setattr(searching, "_BLOCK", 64)
-    options = SearchBenchOptions(images=1000, width=64, batch=6, top=12, repeats=1)
-    seen = []
-    whole = searching._in_blocks
-
-    def kept(model, queries, images, count):
-        found = whole(model, queries, images, count)
-        seen.append(np.array_equal(found, searching._of_numpy(images, options)(queries)))
-        return found
-
-    monkeypatch.setattr(searching, "_in_blocks", kept)
-    only = [each for each in searching._CONTENDERS if each[0] == "vitc"]
-    monkeypatch.setattr(searching, "_CONTENDERS", only)
-    bench_searches(options)
-    assert seen
-    assert all(seen)
+@pytest.mark.parametrize("images", [1000, 25_000])
+def test_a_batch_finds_what_numpy_finds(tmp_path, images):
+    options = SearchBenchOptions(images=images, width=64, batch=6, top=12)
+    rng = np.random.default_rng(3)
+    packed, queries = (
+        rng.integers(0, 256, (count, options.width // 8), dtype=np.uint8)
+        for count in (images, options.batch)
+    )
+    with searching._vitc(packed, options, tmp_path) as search:
+        found = search(queries)
+    assert np.array_equal(found, searching._of_numpy(packed, options)(queries))
 
 
 def test_a_contender_that_finds_something_else_is_refused(monkeypatch):

@@ -90,6 +90,18 @@ class Searcher:
         assert found[most].score == 77
         return status, [(one.image, one.score) for one in found[: max(count.value, 0)]]
 
+    def search_texts(self, index, entry: str, queries: np.ndarray, most: int):
+        texts = len(queries)
+        found, count = (Found * (texts * most + 1))(), ctypes.c_int32(-1)
+        found[texts * most].score = 77
+        status = self.functions.vitc_search_texts(
+            self.model, index, entry.encode(), ctypes.c_void_p(queries.ctypes.data),
+            ctypes.c_size_t(queries.nbytes), most, found, ctypes.byref(count),
+        )  # fmt: skip
+        assert found[texts * most].score == 77
+        lists = [found[text * most : text * most + max(count.value, 0)] for text in range(texts)]
+        return status, [[(one.image, one.score) for one in each] for each in lists]
+
     def rank(self, index, entry: str, query: np.ndarray, images: list[int]):
         found = (Found * len(images))(*((image, 0) for image in images))
         status = self.functions.vitc_rank(
@@ -131,6 +143,17 @@ def test_the_list_is_that_of_the_reference_with_equal_scores_in_order(searcher, 
     searcher.functions.vitc_index_close(index)
 
 
+@pytest.mark.parametrize("images", [0, 5, 21_845, 43_699])
+def test_several_texts_have_the_list_that_each_has_alone(searcher, tmp_path, images):
+    vectors = indexed(tmp_path / "p.vidx", images)
+    _, index = searcher.open(tmp_path / "p.vidx", MODEL)
+    queries, first = queried(1, 3)[:, None], vectors.tokens[:, :1]
+    for most in (0, 1, 2, 10, 31, 3000):
+        lists = [wanted(query, first, most) for query in queries]
+        assert searcher.search_texts(index, "texts", queries, most) == (OK, lists), most
+    searcher.functions.vitc_index_close(index)
+
+
 def test_images_of_a_fast_scan_are_ordered_again_by_all_their_vectors(searcher, tmp_path):
     vectors = indexed(tmp_path / "p.vidx", 3000)
     _, index = searcher.open(tmp_path / "p.vidx")
@@ -139,6 +162,10 @@ def test_images_of_a_fast_scan_are_ordered_again_by_all_their_vectors(searcher, 
     status, again = searcher.rank(index, "score", query, [image for image, _ in fast])
     scores = interactions(query, vectors.tokens, WIDTH)
     order = sorted((-int(scores[image]), image) for image, _ in fast)
+    assert (status, again) == (OK, [(image, -score) for score, image in order])
+    many = np.random.default_rng(4).integers(0, 3000, 20_000).tolist()  # more than a cache takes
+    order = sorted((-int(scores[image]), image) for image in many)
+    status, again = searcher.rank(index, "score", query, many)
     assert (status, again) == (OK, [(image, -score) for score, image in order])
     assert searcher.rank(index, "score", query, [3000])[0] == ARGUMENT
     searcher.functions.vitc_index_close(index)
@@ -149,6 +176,8 @@ def test_an_entry_that_is_no_scan_of_these_sizes_is_refused(searcher, tmp_path):
     _, index = searcher.open(tmp_path / "p.vidx")
     for entry, query in (("walk", 1), ("scan", 2), ("score", 1), ("texts", 3)):
         assert searcher.search(index, entry, queried(1, query), 3)[0] == ENTRY
+    for entry, query in (("walk", 3), ("scan", 1), ("score", 2), ("texts", 2), ("texts", 6)):
+        assert searcher.search_texts(index, entry, queried(1, query)[:, None], 3)[0] == ENTRY
     searcher.functions.vitc_index_close(index)
 
 

@@ -22,6 +22,7 @@ from vitc.targets.kernels.max_sim import (
     tile_kernel,
     uses_tile,
 )
+from vitc.targets.kernels.max_sim_across import across_kernel, fits_across
 from vitc.targets.packing import Axis, to_lanes
 from vitc.targets.table import TARGETS
 
@@ -32,9 +33,10 @@ SHAPES = [
         (2, 1, 1, 256), (5, 1, 1, 96), (20, 1, 1, 64), (32, 1, 1, 256), (35, 1, 1, 256),
         (1, 2, 70, 40), (1, 3, 2, 130), (1, 20, 20, 256), (1, 32, 3, 64), (1, 32, 33, 256),
         (2, 20, 5, 128), (3, 1, 2, 520), (40, 3, 1, 32), (48, 1, 3, 256), (1, 70, 9, 264),
+        (1, 17, 16, 256), (3, 5, 2, 72), (1, 4, 1, 24),
     )
 ]  # fmt: skip
-COUNTS = (0, 1, 2, 3, 4, 5, 9, 50)
+COUNTS = (0, 1, 2, 3, 4, 5, 9, 50, 133)
 
 # What has no instructions of its own in its kernels is executed by any machine of 64 bits.
 KINDS = [*((name, TARGETS[name].isa) for name in HOST), (HOST[0], "avx512-vpopcntdq")]
@@ -47,6 +49,8 @@ def built(request, tmp_path_factory):
     kernels = []
     for number, shape in enumerate(SHAPES):
         kernels.append(pairs_kernel(f"pairs_{number}", isa, shape))
+        if fits_across(isa, shape):
+            kernels.append(across_kernel(f"across_{number}", isa, shape))
         if shape.bytes % (isa.element_bits // 8) == 0:
             kernels += [
                 tile_kernel(f"tile_{number}", isa, shape),
@@ -88,6 +92,8 @@ def test_scores_are_those_of_numpy_for_any_number_of_documents(built, number):
         wanted = np.stack([interactions(text, documents, shape.width) for text in queries], 1)
         plain = Guarded(queries)
         forms = {"pairs": plain.address}
+        if f"across_{number}" in kernels:
+            forms["across"] = plain.address
         if f"lay_{number}" in kernels:
             lanes = to_lanes(
                 np.unpackbits(queries, axis=-1, bitorder="little")[..., : shape.width].reshape(

@@ -23,21 +23,22 @@ from numpy.typing import NDArray
 from vitc import api
 from vitc.dialect.packing import packed_width
 from vitc.dialect.proto import to_proto
-from vitc.dialect.scan_graph import DOCUMENTS, QUERY, SCORES, scan_graph
+from vitc.dialect.scan_graph import scan_graph
 from vitc.errors import VitcError
 from vitc.outputs import claim_file
 from vitc.places import scratch_folder
 from vitc.retrieval.index_file import IndexFacts, Packed, Vectors, write_index
 from vitc.retrieval.scan import interactions, top
 from vitc.runtime.artefact import Artefact
-from vitc.runtime.native import NativeModel
 
 __all__ = ["SearchBenchOptions", "SearchTime", "bench_searches"]
 
 _MODEL: Final = "00" * 32
 _ONE, _MANY = "scan", "texts"
+_FOUND: Final = np.dtype([("image", np.int64), ("score", np.int32)], align=True)
+"""vitc_found of vitc_search.h."""
 _BLOCK: Final = 1 << 12
-"""Images that a batch of queries is compared with at once: they and their scores stay in caches."""
+"""Images that numpy compares at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,6 @@ class SearchBenchOptions:
         for name in ("images", "width", "batch", "top", "repeats", "threads"):
             if getattr(self, name) < 1:
                 raise VitcError(f"{name} must be 1 or more, found {getattr(self, name)}.")
-        if self.top > _BLOCK:
-            raise VitcError(f"The best {self.top} are asked for, at most {_BLOCK} can be.")
         if self.width % 8:
             raise VitcError(
                 f"Vectors of {self.width} bits do not fill bytes, as faiss and usearch want them.",
@@ -179,19 +178,14 @@ def _numpy(images: Packed, options: SearchBenchOptions, _: Path) -> Iterator[_Co
     yield _of_numpy(images, options)
 
 
-class _Found(ctypes.Structure):
-    _fields_ = (("image", ctypes.c_int64), ("score", ctypes.c_int32))
-
-
 @contextmanager
 def _vitc(images: Packed, options: SearchBenchOptions, folder: Path) -> Iterator[_Contender]:
-    """One query by the search in C, several by a scan of all at once, in blocks."""
+    """The search in C, of one query and of all of a batch."""
     artefact = _compiled(options, folder)
     path = folder / "images.vidx"
     with claim_file(path) as output:
         names = [str(number) for number in range(len(images))]
         write_index(output, IndexFacts(_MODEL, options.width, 1), Vectors(names, images[:, None]))
-    model = artefact.load(options.threads)
     functions = ctypes.CDLL(str(artefact.library))
     functions.vitc_index_close.argtypes = (ctypes.c_void_p,)
     functions.vitc_destroy.argtypes = (ctypes.c_void_p,)
@@ -202,20 +196,22 @@ def _vitc(images: Packed, options: SearchBenchOptions, folder: Path) -> Iterator
     if failed:
         raise VitcError(f"The index of {len(images)} images cannot be searched: status {failed}.")
 
-    def one(query: Packed) -> list[int]:
-        found, count = (_Found * options.top)(), ctypes.c_int32()
-        status = functions.vitc_search(
-            handle, index, _ONE.encode(), ctypes.c_void_p(query.ctypes.data),
-            ctypes.c_size_t(query.nbytes), options.top, found, ctypes.byref(count),
+    def search(queries: Packed) -> NDArray[np.int64]:
+        if len(queries) == options.batch > 1:
+            return call(functions.vitc_search_texts, _MANY, queries)
+        return np.concatenate([call(functions.vitc_search, _ONE, query[None]) for query in queries])
+
+    def call(function: Callable[..., int], entry: str, queries: Packed) -> NDArray[np.int64]:
+        found = np.empty((len(queries), options.top), _FOUND)
+        count = ctypes.c_int32()
+        status = function(
+            handle, index, entry.encode(), ctypes.c_void_p(queries.ctypes.data),
+            ctypes.c_size_t(queries.nbytes), options.top, ctypes.c_void_p(found.ctypes.data),
+            ctypes.byref(count),
         )  # fmt: skip
         if status:
             raise VitcError(f"The search failed with status {status}.")
-        return [each.score for each in found[: count.value]]
-
-    def search(queries: Packed) -> NDArray[np.int64]:
-        if len(queries) == options.batch > 1:
-            return _in_blocks(model, queries, images, options.top)
-        return np.array([one(np.ascontiguousarray(query)) for query in queries], np.int64)
+        return found["score"][:, : count.value].astype(np.int64)
 
     try:
         yield search
@@ -232,28 +228,6 @@ def _compiled(options: SearchBenchOptions, folder: Path) -> Artefact:
         onnx.save(to_proto(scan_graph(1, 1, options.width, texts=count)), file)
         files[name] = file
     return api.compile(files, folder / "scan", api.CompileOptions(check=False))
-
-
-def _in_blocks(
-    model: NativeModel, queries: Packed, images: Packed, count: int
-) -> NDArray[np.int64]:
-    """The largest scores of each query; a block of images meets all queries while it is cached."""
-    texts, best = len(queries), list[NDArray[np.int32]]()
-    owner: list[NDArray[np.int64]] = []
-    least: NDArray[np.int32] | None = None
-    for at in range(0, len(images), _BLOCK):
-        block = images[at : at + _BLOCK, None]
-        scores = model.run({QUERY: queries[:, None], DOCUMENTS: block}, _MANY)[SCORES]
-        if least is None:  # no later score that is not above these is among the largest
-            kept = max(len(scores) - count, 0)
-            least = np.partition(scores, kept, axis=0)[kept]
-            places = np.flatnonzero(scores >= least)
-        else:
-            places = np.flatnonzero(scores > least)
-        best.append(scores.reshape(-1)[places])
-        owner.append(places % texts)
-    found, of = np.concatenate(best), np.concatenate(owner)
-    return np.array([-np.sort(-found[of == text])[:count] for text in range(texts)], np.int64)
 
 
 @contextmanager

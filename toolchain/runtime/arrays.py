@@ -152,6 +152,8 @@ def as_port_array(given: object, port: Port, name: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
             values: Array = np.ascontiguousarray(array, np.float32)
         wrong, what = ~np.isfinite(values), "finite values"
+    elif port.limit is None and array.dtype == port.dtype:
+        return np.ascontiguousarray(array)  # any value fits
     else:
         top = port.limit if port.limit is not None else np.iinfo(port.dtype).max + 1
         low = 0 if port.limit is not None else np.iinfo(port.dtype).min

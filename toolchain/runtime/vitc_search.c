@@ -24,6 +24,9 @@ enum {
   DEEPEST = 16,            /* nested values of a header */
   TOGETHER = 16384,        /* images whose scores are kept at once: they stay in a cache */
   STRIPE = 16,             /* scores that are compared with the worst that is kept at once */
+  SCORES = 65536,          /* scores of several texts that are kept at once: they stay in a cache, too */
+  TEXTS = 1024,            /* the most of them */
+  GATHERED = 1 << 18,      /* bytes of images that are scored again at once */
   NAMES = 1024             /* images from one name whose place is remembered to the next */
 };
 
@@ -44,7 +47,8 @@ struct vitc_index {
   char model[129];
   section first, all, ids;
   size_t *names; /* where every NAMES-th begins; null until one is asked for */
-  int32_t *scores;
+  int32_t *scores;     /* and behind them the worst that is kept of each text */
+  unsigned char *rows; /* where images are gathered that are scored again */
 };
 
 /* --- checksums ------------------------------------------------------------------------------------------------------- */
@@ -265,6 +269,7 @@ void vitc_index_close(vitc_index *index) {
   }
   free(index->names);
   free(index->scores);
+  free(index->rows);
   if (index->map) munmap(index->map, index->bytes);
   free(index);
 }
@@ -289,7 +294,11 @@ vitc_search_status vitc_index_open(const char *path, const char *model, vitc_ind
   }
   if (file >= 0) close(file);
   if (!status && model && strcmp(model, index->model)) status = VITC_SEARCH_MODEL;
-  if (!status && !(index->scores = malloc(TOGETHER * sizeof *index->scores))) status = VITC_SEARCH_MEMORY;
+  if (!status) {
+    index->scores = malloc((SCORES + TEXTS) * sizeof *index->scores);
+    index->rows = malloc(GATHERED);
+    if (!index->scores || !index->rows) status = VITC_SEARCH_MEMORY;
+  }
   if (status) {
     vitc_index_close(index);
     return status;
@@ -339,10 +348,12 @@ vitc_search_status vitc_index_name(vitc_index *index, int64_t image, const char 
 typedef struct {
   const char *entry, *query_port, *document_port, *score_port;
   section *part;
-  size_t row; /* bytes of an image */
+  size_t row;    /* bytes of an image */
+  int32_t texts; /* scored at once */
 } reading;
 
-static vitc_search_status read_with(vitc_index *index, const char *entry, size_t query_bytes, reading *result) {
+/* `several`: whether the entry scores texts along an axis of their own, or one without. */
+static vitc_search_status read_with(vitc_index *index, const char *entry, size_t query_bytes, int several, reading *result) {
   vitc_info info;
   vitc_entry facts;
   vitc_port query, documents, scores;
@@ -353,10 +364,12 @@ static vitc_search_status read_with(vitc_index *index, const char *entry, size_t
   if (vitc_get_port(number, 0, &query) || vitc_get_port(number, 1, &documents) || vitc_get_port(number, 2, &scores))
     return VITC_SEARCH_ENTRY;
   int64_t row = (index->width + 7) / 8;
-  int fits = query.dtype == VITC_UINT8 && query.axes == 2 && query.shape[1] == row && !query.per_image &&
-             (uint64_t)(query.shape[0] * row) == query_bytes && documents.dtype == VITC_UINT8 && documents.axes == 3 &&
-             documents.shape[0] == VITC_EXTENT && documents.shape[2] == row && !documents.per_image &&
-             scores.dtype == VITC_INT32 && scores.axes == 1 && scores.shape[0] == VITC_EXTENT && !scores.per_image;
+  if (query.axes != 2 + several || scores.axes != 1 + several) return VITC_SEARCH_ENTRY;
+  int64_t texts = several ? query.shape[0] : 1;
+  int fits = query.dtype == VITC_UINT8 && query.shape[1 + several] == row && !query.per_image && texts <= TEXTS &&
+             (uint64_t)(texts * query.shape[several] * row) == query_bytes && documents.dtype == VITC_UINT8 &&
+             documents.axes == 3 && documents.shape[0] == VITC_EXTENT && documents.shape[2] == row && !documents.per_image &&
+             scores.dtype == VITC_INT32 && scores.shape[0] == VITC_EXTENT && !scores.per_image;
   int64_t vectors = fits ? documents.shape[1] : 0;
   if (vectors != 1 && vectors != index->tokens) return VITC_SEARCH_ENTRY;
   result->entry = entry;
@@ -365,20 +378,27 @@ static vitc_search_status read_with(vitc_index *index, const char *entry, size_t
   result->score_port = scores.name;
   result->part = vectors == 1 ? &index->first : &index->all;
   result->row = (size_t)(vectors * row);
+  result->texts = (int32_t)texts;
   return VITC_SEARCH_OK;
 }
 
 static vitc_search_status score(vitc_model *model, vitc_index *index, const reading *how, const uint8_t *query,
-                                size_t query_bytes, int64_t image, int32_t count) {
-  size_t at = (size_t)image * how->row, size = (size_t)count * how->row;
-  if (!sound(how->part, at, size)) return VITC_SEARCH_DAMAGED;
+                                size_t query_bytes, const unsigned char *images, int32_t count) {
   const vitc_array arrays[] = {
       {how->query_port, (void *)(uintptr_t)query, query_bytes},
-      {how->document_port, (void *)(uintptr_t)(how->part->data + at), size},
-      {how->score_port, index->scores, (size_t)count * sizeof *index->scores},
+      {how->document_port, (void *)(uintptr_t)images, (size_t)count * how->row},
+      {how->score_port, index->scores, (size_t)count * (size_t)how->texts * sizeof *index->scores},
   };
   const vitc_call call = {sizeof call, how->entry, arrays, 3, count, NULL, NULL};
   return vitc_run_ports(model, &call) ? VITC_SEARCH_RUN : VITC_SEARCH_OK;
+}
+
+/* Score images that follow each other in the index, where they are. */
+static vitc_search_status score_part(vitc_model *model, vitc_index *index, const reading *how, const uint8_t *query,
+                                     size_t query_bytes, int64_t image, int32_t count) {
+  size_t at = (size_t)image * how->row;
+  if (!sound(how->part, at, (size_t)count * how->row)) return VITC_SEARCH_DAMAGED;
+  return score(model, index, how, query, query_bytes, how->part->data + at, count);
 }
 
 static int worse(vitc_found a, vitc_found b) { return a.score < b.score || (a.score == b.score && a.image > b.image); }
@@ -429,16 +449,47 @@ static int32_t keep(const int32_t *scores, int32_t count, int64_t image, vitc_fo
   return kept;
 }
 
+/* The same of several texts, [images, texts], each with its own list of `most` and its own worst. */
+static int32_t keep_each(const int32_t *scores, int32_t count, int32_t texts, int64_t image, vitc_found *found,
+                         int32_t *worst, int32_t kept, int32_t most) {
+  int32_t at = 0;
+  for (; at < count && kept < most; at++) {
+    for (int32_t j = 0; j < texts; j++) {
+      vitc_found *list = found + (size_t)j * (size_t)most;
+      list[kept].image = image + at;
+      list[kept].score = scores[(size_t)at * (size_t)texts + (size_t)j];
+      if (kept + 1 < most) continue;
+      for (int32_t i = most / 2; i-- > 0;) sink(list, most, i);
+      worst[j] = list[0].score;
+    }
+    kept++;
+  }
+  for (; at < count; at++) {
+    const int32_t *row = scores + (size_t)at * (size_t)texts;
+    int32_t any = 0;
+    for (int32_t j = 0; j < texts; j++) any |= row[j] > worst[j];
+    for (int32_t j = 0; any && j < texts; j++) {
+      if (row[j] <= worst[j]) continue;
+      vitc_found *list = found + (size_t)j * (size_t)most;
+      list[0].image = image + at;
+      list[0].score = row[j];
+      sink(list, most, 0);
+      worst[j] = list[0].score;
+    }
+  }
+  return kept;
+}
+
 vitc_search_status vitc_search(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *query,
                                size_t query_bytes, int32_t most, vitc_found *found, int32_t *count) {
   if (!model || !index || !entry || !query || !count || most < 0 || (most && !found)) return VITC_SEARCH_ARGUMENT;
   *count = 0;
   reading how;
-  vitc_search_status status = read_with(index, entry, query_bytes, &how);
+  vitc_search_status status = read_with(index, entry, query_bytes, 0, &how);
   int32_t kept = 0, wanted = most < index->images ? most : (int32_t)index->images;
   for (int64_t image = 0; !status && wanted && image < index->images; image += TOGETHER) {
     int32_t part = index->images - image < TOGETHER ? (int32_t)(index->images - image) : TOGETHER;
-    status = score(model, index, &how, query, query_bytes, image, part);
+    status = score_part(model, index, &how, query, query_bytes, image, part);
     if (!status) kept = keep(index->scores, part, image, found, kept, wanted);
   }
   if (status) return status;
@@ -447,15 +498,49 @@ vitc_search_status vitc_search(vitc_model *model, vitc_index *index, const char 
   return VITC_SEARCH_OK;
 }
 
+vitc_search_status vitc_search_texts(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *queries,
+                                     size_t query_bytes, int32_t most, vitc_found *found, int32_t *count) {
+  if (!model || !index || !entry || !queries || !count || most < 0 || (most && !found)) return VITC_SEARCH_ARGUMENT;
+  *count = 0;
+  reading how;
+  vitc_search_status status = read_with(index, entry, query_bytes, 1, &how);
+  if (status) return status;
+  int32_t kept = 0, together = SCORES / how.texts;
+  for (int64_t image = 0; !status && most && image < index->images; image += together) {
+    int32_t part = index->images - image < together ? (int32_t)(index->images - image) : together;
+    status = score_part(model, index, &how, queries, query_bytes, image, part);
+    if (!status)
+      kept = keep_each(index->scores, part, how.texts, image, found, index->scores + SCORES, kept, most);
+  }
+  if (status) return status;
+  for (int32_t j = 0; j < how.texts; j++) order(found + (size_t)j * (size_t)most, kept);
+  *count = kept;
+  return VITC_SEARCH_OK;
+}
+
 vitc_search_status vitc_rank(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *query,
                              size_t query_bytes, vitc_found *found, int32_t count) {
   if (!model || !index || !entry || !query || count < 0 || (count && !found)) return VITC_SEARCH_ARGUMENT;
   reading how;
-  vitc_search_status status = read_with(index, entry, query_bytes, &how);
-  for (int32_t i = 0; !status && i < count; i++) {
+  vitc_search_status status = read_with(index, entry, query_bytes, 0, &how);
+  if (status) return status;
+  for (int32_t i = 0; i < count; i++)
     if (found[i].image < 0 || found[i].image >= index->images) return VITC_SEARCH_ARGUMENT;
-    status = score(model, index, &how, query, query_bytes, found[i].image, 1);
-    found[i].score = index->scores[0];
+  for (int32_t i = 0, part; !status && i < count; i += part) {
+    /* Kernels compare many images at once, so they are laid side by side. */
+    size_t room = GATHERED / how.row;
+    part = room < 2 ? 1 : (size_t)(count - i) < room ? count - i : (int32_t)room;
+    if (part == 1) {
+      status = score_part(model, index, &how, query, query_bytes, found[i].image, 1);
+    } else {
+      for (int32_t k = 0; k < part; k++) {
+        size_t at = (size_t)found[i + k].image * how.row;
+        if (!sound(how.part, at, how.row)) return VITC_SEARCH_DAMAGED;
+        memcpy(index->rows + (size_t)k * how.row, how.part->data + at, how.row);
+      }
+      status = score(model, index, &how, query, query_bytes, index->rows, part);
+    }
+    for (int32_t k = 0; !status && k < part; k++) found[i + k].score = index->scores[k];
   }
   if (!status) order(found, count);
   return status;
@@ -469,7 +554,7 @@ const char *vitc_search_status_text(vitc_search_status status) {
     case VITC_SEARCH_DAMAGED: return "The index is cut off, damaged or of another version; build it again.";
     case VITC_SEARCH_MODEL: return "The index was built with another model, whose vectors mean something else.";
     case VITC_SEARCH_MEMORY: return "There is not enough memory.";
-    case VITC_SEARCH_ENTRY: return "The entry is no scan of one text, or has other sizes than index and query.";
+    case VITC_SEARCH_ENTRY: return "The entry is no scan of so many texts, or has other sizes than index and query.";
     case VITC_SEARCH_RUN: return "The model was destroyed, or is running in another thread.";
   }
   return "Unknown status.";

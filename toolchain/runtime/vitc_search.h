@@ -25,7 +25,7 @@ typedef enum {
   VITC_SEARCH_DAMAGED = 3,  /* it is cut off, damaged, or of another version: build it again */
   VITC_SEARCH_MODEL = 4,    /* it was built with another model */
   VITC_SEARCH_MEMORY = 5,   /* there is not enough memory */
-  VITC_SEARCH_ENTRY = 6,    /* the entry is no scan of one text, or its sizes are not those of index and query */
+  VITC_SEARCH_ENTRY = 6,    /* the entry is no scan of so many texts, or its sizes are not those of index and query */
   VITC_SEARCH_RUN = 7       /* the handle of the model is of no use: destroyed, or running in another thread */
 } vitc_search_status;
 
@@ -59,6 +59,12 @@ VITC_API vitc_search_status vitc_index_name(vitc_index *index, int64_t image, co
  * to how many were found: fewer where the index has fewer. */
 VITC_API vitc_search_status vitc_search(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *query,
                                         size_t query_bytes, int32_t most, vitc_found *found, int32_t *count);
+
+/* The same for several texts at once, by an entry whose `query` is [texts, a, bytes of a vector]: a part of the index meets all
+ * of them while it is in the cache. `found` has room for `most` of each text, one text's after the other's; `count` is set to how
+ * many each has. */
+VITC_API vitc_search_status vitc_search_texts(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *queries,
+                                              size_t query_bytes, int32_t most, vitc_found *found, int32_t *count);
 
 /* Score images that were found by another entry again, such as those of a fast scan by all their vectors, and order them. */
 VITC_API vitc_search_status vitc_rank(vitc_model *model, vitc_index *index, const char *entry, const uint8_t *query,

@@ -11,14 +11,17 @@ from vitc.compiler.plan import Cost, Operand, Port
 from vitc.compiler.rules.linear import MAX_LENGTH
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.max_sim import (
     MOST_LANES,
     MaxSimShape,
     lay_lanes_kernel,
     pairs_kernel,
+    tile_isa,
     tile_kernel,
     uses_tile,
 )
+from vitc.targets.kernels.max_sim_across import across_kernel, fits_across
 from vitc.targets.layouts import Lanes
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class MaxSim(Rule):
     def form(self, op: Op, isa: Isa) -> Form:
         """The lanes of the queries."""
         shape = _shape(op)
+        isa = tile_isa(isa, shape)
         layout = Lanes(shape.lanes, shape.width, isa.lanes, isa.element_bits)
         return Form(Order.whole((shape.lanes, shape.width)), layout)
 
@@ -54,19 +58,27 @@ class MaxSim(Rule):
             raise refused(op, f"{shape.lanes} vectors of queries; kernels hold {MOST_LANES}")
         queries, documents = (emission.port(op.use(i).value) for i in range(2))
         operand: Operand = queries
-        if uses_tile(isa, shape):
+        full = not shape.lanes % isa.lanes
+        if fits_across(isa, shape) and not full:
+            stem, build = "max_sim_across", across_kernel
+        elif uses_tile(tile_isa(isa, shape), shape):
             lay = emission.kernel(
-                "lay_lanes", (shape,), lambda symbol, isa: lay_lanes_kernel(symbol, isa, shape),
+                "lay_lanes", (shape,),
+                lambda symbol, isa: lay_lanes_kernel(symbol, tile_isa(isa, shape), shape),
                 tuned=False,
             )  # fmt: skip
             operand = emission.beside(lay, [queries], form.layout, f"{queries.name}.lanes")
-            stem, build = "max_sim", tile_kernel
+            stem, build = "max_sim", _tile
         else:
             stem, build = "max_sim_pairs", pairs_kernel
         kernel = emission.kernel(stem, (shape,), lambda symbol, isa: build(symbol, isa, shape))
         products = shape.lanes * shape.documents * shape.width
         cost = Cost(binary=products, unit="popcount")
         return emission.step_over(op, documents, kernel, [operand, documents], cost)
+
+
+def _tile(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
+    return tile_kernel(symbol, tile_isa(isa, shape), shape)
 
 
 def _shape(op: Op) -> MaxSimShape:
