@@ -187,3 +187,38 @@ def test_a_sum_of_windows_is_the_stream_again():
     found = {name: apply_views(rows, views) for name, views in total.output.taps}
     assert np.array_equal(found["joined"], rows)
     assert np.array_equal(found["sum"], rows[ORDER])
+
+
+def test_shifted_tokens_of_a_map_are_added_as_rows():
+    # Each pixel of a map [3, 2, 2] and its neighbour below, of tokens [4, 3].
+    nodes = [
+        ("Transpose", ["x"], "t", {"perm": (0, 2, 1)}),
+        ("Reshape", ["t", "map"], "m", {}),
+        ("Gather", ["m", "below"], "shifted", {"axis": 2}),
+        ("Add", ["m", "shifted"], "sum", {}),
+        ("Mul", ["sum", "gain"], "y", {}),
+    ]
+    gain = np.arange(1, 4, dtype=np.float32).reshape(1, 3, 1, 1)
+    constants = {"map": sizes(-1, 3, 2, 2), "below": sizes(1, 0), "gain": gain}
+    graph = ordered(["images", 4, 3], nodes, constants)
+    added, scaled = graph.ops
+    assert added.use(0).elements is None
+    order = added.use(1).order
+    assert order is not None
+    assert (order.along, order.rows.reshape(-1).tolist()) == ("channels", [2, 3, 0, 1])
+    assert (added.output.shape, scaled.output.shape) == ((4, 3), (4, 3))
+    assert scaled.constant(1).reshape(-1).tolist() == [1, 2, 3]
+    (use,) = graph.outputs.values()
+    wanted = np.arange(12).reshape(4, 3).T.reshape(3, 2, 2)
+    assert np.array_equal(use.elements, wanted)
+
+
+def test_channels_that_are_shifted_apart_stay_a_view():
+    nodes = [
+        ("Transpose", ["x"], "t", {"perm": (0, 2, 1)}),
+        ("Gather", ["t", "around"], "shifted", {"axis": 1}),
+        ("Add", ["t", "shifted"], "y", {}),
+    ]
+    graph = ordered(["images", 4, 3], nodes, {"around": sizes(1, 2, 0)})
+    (added,) = graph.ops
+    assert added.output.shape == (3, 4)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.compiler.towers import IMAGE_VECTORS, TEXT_VECTORS, exported
 from tests.devices.sshd import HANG_S, free_port
 from vitc.bench.profile import profile
+from vitc.compiler import compile_model
 from vitc.compiler.link import run_zig
 from vitc.devices import LocalDevice, RpcDevice, RunRequest, parse_device
 from vitc.devices.serve import ServeOptions, TrackerOptions
@@ -196,3 +198,23 @@ def test_a_taken_port_is_an_error() -> None:
         )
     assert done.returncode == 1
     assert f"error: Cannot listen at 127.0.0.1:{port}" in done.stderr
+
+
+def test_every_entry_runs_over_rpc(rpc_server: str, tmp_path: Path) -> None:
+    artefact = compile_model(exported(tmp_path)[1]["both"], "native", tmp_path / "native")
+    rng = np.random.default_rng(1)
+    given = {
+        "image": rng.standard_normal((3, IMAGE_VECTORS, 40), np.float32),
+        "text": rng.integers(0, 30, (3, TEXT_VECTORS)),
+    }
+    for name, inputs in given.items():
+        part, request = artefact.at(name), RunRequest(trace=True)
+        done = parse_device(rpc_server).run(part, inputs, request)
+        here = LocalDevice().run(part, inputs, request)
+        assert here.outputs[name].shape[0] == 3
+        np.testing.assert_array_equal(done.outputs[name], here.outputs[name])
+        assert done.trace is not None
+        assert here.trace is not None
+        assert f"{name}.rows" in here.trace
+        for tap, value in here.trace.items():
+            np.testing.assert_array_equal(done.trace[tap], value)

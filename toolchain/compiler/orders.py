@@ -5,10 +5,11 @@ does a Concat of views of one value. An operator after them reads the value befo
 order; a tap on a view belongs to that value.
 
 A view that keeps all elements moves on through an operator that maps them one by one: what behind a
-convolution works on channels first works on rows x channels instead, and bits are made of floats as
-they lie. Where the view takes some rows and turns them, bits are made of these rows, and the turn
-follows. A sum of a view of the residual stream (windows of it) and a product is written through
-that view: its value is the stream again, and what comes after it reads through the view.
+convolution works on channels first works on rows x channels instead, shifted tokens of a map beside
+those that are not, and bits are made of floats as they lie. Where the view takes some rows and
+turns them, bits are made of these rows, and the turn follows. A sum of a view of the residual
+stream (windows of it) and a product is written through that view: its value is the stream again,
+and what comes after it reads through the view.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _on_all(op: Op, before: Use, elements: Array) -> Op | None:
     output = Value(f"{op.output.name}.rows", op.output.kind, source, shown=shown)
     if op.is_a("BinaryLinearResidual"):
         order = before.order
-        if order is None or order.heads != 1 or order.together != 1 or order.along != "channels":
+        if order is None or not _along_channels(before):
             return None
         inputs = (*op.inputs[:-1], Use(before.value))
         attributes = {**op.attributes, WRITTEN: order}
@@ -196,26 +197,56 @@ def _elementwise(op: Op, elements: Array, output: Value) -> Op | None:
             return None
     elif op.domain or op.kind not in _ELEMENTWISE:
         return None
-    same = all(
-        use.elements is not None
-        and use.value.shape == source
-        and np.array_equal(use.elements, elements)
-        for use in uses
-    )
-    if not same:
+    found = [_beside(use, elements, source) for use in uses]
+    reads = [read for read in found if read is not None]
+    picked = any(read.elements is not None for read in reads)
+    if len(reads) < len(uses) or (picked and _along_channels(Use(uses[0].value, (), elements))):
         return None
-    kind, inputs = op.kind, list(op.inputs)
+    kind, inputs, beside = op.kind, list(op.inputs), iter(reads)
     if kind == "BatchNormalization":
         kind, inputs = "Affine", [uses[0], *affine_of_norm(op, elements.shape)]
     moved: list[Input] = []
     for read in inputs:
         if isinstance(read, Use):
-            moved.append(Use(read.value))
+            moved.append(next(beside))
         elif read is None or kind in _OF_NUMBERS:
             moved.append(read)
         else:
             moved.append(_before(read, elements, source))
     return Op(kind, op.domain, tuple(moved), output, op.attributes, op.layer)
+
+
+def _beside(use: Use, elements: Array, shape: tuple[int, ...]) -> Use | None:
+    """What is read beside a value before its views: the other one as it lies, or rows of it.
+
+    Args:
+        use: What an operator reads beside the value in its view.
+        elements: Those of that view, which keeps all.
+        shape: Of the value.
+    """
+    if use.elements is None or use.elements.shape != elements.shape:
+        return None
+    places = np.empty(elements.size, np.int64)
+    places[elements.reshape(-1)] = use.elements.reshape(-1)
+    # Shifted tokens of a map, say: rows of the value are picked there, not elements of the map.
+    read = Use(use.value, (), places.reshape(shape))
+    if read.order is None or not _along_channels(read):
+        return None
+    rows = read.order.rows.reshape(-1)
+    picks: tuple[View, ...] = (
+        ("reshape", (use.value.rows, use.value.channels)),
+        ("take", (0, *(int(row) for row in rows))),
+        ("reshape", shape),
+    )
+    return _use(use.value, picks, places.reshape(shape))
+
+
+def _along_channels(use: Use) -> bool:
+    """Whether what is read is rows of the value, each by itself, along their channels."""
+    order = use.order
+    if order is None:
+        return False
+    return (order.heads, order.together, order.along) == (1, 1, "channels")
 
 
 def _keeps_all(elements: Array, shape: tuple[int, ...]) -> bool:

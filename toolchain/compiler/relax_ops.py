@@ -84,16 +84,27 @@ def viewed(builder: relax.BlockBuilder, value: Any, views: Sequence[View]) -> An
         elif kind == "transpose":
             value = builder.emit(relax.op.permute_dims(value, list(numbers)))
         else:
-            axis, *taken = numbers
-            step = taken[1] - taken[0] if len(taken) > 1 else 1
+            axis, *rows = numbers
+            step = rows[1] - rows[0] if len(rows) > 1 else 1
             # A slice that goes down to the first cannot say where it ends.
-            if step > 0 and taken == list(range(taken[0], taken[-1] + 1, step)):
-                cut = [taken[0]], [taken[-1] + 1], [step]
+            if step > 0 and rows == list(range(rows[0], rows[-1] + 1, step)):
+                cut = [rows[0]], [rows[-1] + 1], [step]
                 value = builder.emit(relax.op.strided_slice(value, [axis], *cut))
             else:
-                rows = relax.const(np.array(taken, np.int32))
-                value = builder.emit(relax.op.take(value, rows, axis=axis))
+                value = taken(builder, value, np.array(rows, np.int32), axis)
     return value
+
+
+def taken(builder: relax.BlockBuilder, value: Any, rows: Array, axis: int) -> Any:
+    """Emit a pick of rows; Relax's own warns whoever compiles of rows that there are not."""
+
+    def picked(array: Any, index: Any) -> Any:
+        shape = [*array.shape[:axis], index.shape[0], *array.shape[axis + 1 :]]
+        return te.compute(
+            shape, lambda *at: array(*at[:axis], index[at[axis]], *at[axis + 1 :]), name="T_take"
+        )
+
+    return builder.emit_te(picked, value, relax.const(rows), primfunc_name_hint="take")
 
 
 Row = Callable[[RelaxCall], Any]
@@ -406,11 +417,11 @@ def _resize(call: RelaxCall) -> Any:
         rounded = _NEAREST.get(_text(call.get("nearest_mode", "round_prefer_floor")))
         if rounded is None:
             raise refused(call.op, "it rounds places in a way that is not known")
-        taken = [rounded(p) for p in places]
+        nearest = [rounded(p) for p in places]
         value = call.operand(0)
         for axis in range(_SPATIAL):
-            rows = np.clip(taken[axis], 0, shape[axis] - 1).astype(np.int32)
-            value = call.builder.emit(relax.op.take(value, relax.const(rows), axis=axis))
+            rows = np.clip(nearest[axis], 0, shape[axis] - 1).astype(np.int32)
+            value = taken(call.builder, value, rows, axis)
         return value
     constants = []
     for axis in range(_SPATIAL):
