@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -28,6 +28,8 @@ Output = Literal["rows", "keys", "columns"]
 
 class LinearThreshold(Rule):
     """Inputs are bits, weight, scale [O], offset [O], upper and lower [1|N, 1|G]."""
+
+    again: ClassVar[bool] = True
 
     def form(self, op: Op, isa: Isa) -> Form:
         """Rows of bits along the outputs."""
