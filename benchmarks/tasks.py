@@ -59,12 +59,11 @@ _PHOTOS: Final = {"image_size": (128, 160)}
 
 # The head reads digits, and does not see as far as their marks; every block of `micro` does.
 _MARKED: Final = {"preset": "micro", "learning_rate": 2e-3, "epochs": 30}
-_COUNTED: Final = {**_MARKED, "focal_weight": 4.0}
 
 SETS: Final[Mapping[str, Set]] = {
     "digits-detection": Set("detection", "digits"),
     "digits-segmentation": Set("segmentation", "digits"),
-    "marked-detection": Set("detection", "digits-marked", options=_COUNTED),
+    "marked-detection": Set("detection", "digits-marked", options=_MARKED),
     "marked-segmentation": Set("segmentation", "digits-marked", options=_MARKED),
     "bccd": Set("detection", archive="bccd", options=_PHOTOS),
     "camvid": Set("segmentation", archive="camvid", options={**_PHOTOS, "void": 11}),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 __all__ = ["ISAS", "Isa"]
 
+_TERNARY = "llvm.x86.avx512.pternlog.q.512"
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -41,6 +43,12 @@ class Isa:
             general registers count faster than vectors.
         sums_words: Whether bits of such a piece are counted in words of 64 bits: the machine does
             so, or sums bytes in one step.
+        slice_bytes: Bytes of a vector of lanes of one bit, on which products of many outputs run by
+            bit slices; 0 where popcounts are faster.
+        slice_fill: Lanes of such a vector above which it pays, of products of any length.
+        slice_cost: Lanes beyond those, times the contracted length, for making numbers of slices.
+        ternary: LLVM intrinsic of any function of three bits, on vectors of such bytes; empty where
+            there are AND and XOR.
     """
 
     name: str
@@ -58,6 +66,10 @@ class Isa:
     narrow: str = ""
     piece_bytes: int = 32
     sums_words: bool = True
+    slice_bytes: int = 0
+    slice_fill: int = 0
+    slice_cost: int = 0
+    ternary: str = ""
 
     def with_lanes(self, lanes: int) -> Isa:
         """The instruction set whose blocks have so many lanes: this one, or the narrow one."""
@@ -76,13 +88,20 @@ class Isa:
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4),
+        Isa(
+            "avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4,
+            slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY,
+        ),
         Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True),
         Isa(
             "avx512-pshufb", 8, 64, 8, 3, 16, 6, 4, "llvm.x86.avx512.pshuf.b.512",
             narrow="avx2-pshufb",
+            slice_bytes=64, slice_fill=192, slice_cost=12_000, ternary=_TERNARY,
         ),
-        Isa("avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b"),
+        Isa(
+            "avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b",
+            slice_bytes=32, slice_fill=144, slice_cost=13_000,
+        ),
         Isa(
             "ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128",
             piece_bytes=8, sums_words=False,

@@ -8,6 +8,9 @@ padded with zeros to a multiple of 32.
 - *lanes*: `[B, W, L]`, L rows side by side, element by element; the operand that fills a vector
   register.
 
+- *slices*: `[B, K, L]` bits, for each contracted bit the bits of L rows side by side; the operand
+  that fills a vector register with lanes of one bit.
+
 An axis may be grouped: heads of width d are padded one by one to a multiple of 32, so that a head
 starts on an element boundary.
 """
@@ -26,8 +29,10 @@ __all__ = [
     "from_lanes",
     "from_rows",
     "round_up",
+    "slice_places",
     "to_lanes",
     "to_rows",
+    "to_slices",
 ]
 
 WORD = 32
@@ -124,3 +129,31 @@ def from_lanes(data: Bits, rows: int, axis: Axis, lanes: int, element_bits: int)
     used = blocks * lanes * axis.padded // 8
     elements = data[:used].reshape(blocks, -1, lanes, size).transpose(0, 2, 1, 3)
     return from_rows(np.ascontiguousarray(elements).reshape(-1), rows, axis)
+
+
+def slice_places(lanes: int) -> npt.NDArray[np.int64]:
+    """The bit of each lane of a block of slices.
+
+    Slices are transposed to sums 8 x 8 bits at a time, which gives eight vectors of bytes; of each,
+    the even bytes follow one another and then the odd ones.
+
+    Args:
+        lanes: Lanes of the block, a multiple of 16.
+    """
+    plane, inside = np.divmod(np.arange(lanes), lanes // 8)
+    odd, pair = np.divmod(inside, lanes // 16)
+    places: npt.NDArray[np.int64] = 8 * (2 * pair + odd) + plane
+    return places
+
+
+def to_slices(bits: Bits, blocks: int, lanes: int) -> Bits:
+    """Pack bits `[R, K]` into the slices layout; R is padded with zero rows to whole blocks.
+
+    Returns:
+        Bytes, flat: `[blocks, K, lanes / 8]`.
+    """
+    full = np.zeros((blocks * lanes, bits.shape[1]), np.uint8)
+    full[: len(bits)] = bits
+    placed = np.empty((blocks, bits.shape[1], lanes), np.uint8)
+    placed[..., slice_places(lanes)] = full.reshape(blocks, lanes, -1).transpose(0, 2, 1)
+    return np.packbits(placed, axis=-1, bitorder="little").reshape(-1)

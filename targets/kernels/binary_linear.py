@@ -11,7 +11,7 @@ epilogues (vitc.targets.kernels.epilogue) do not know which engine made their su
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tvm.script.ir_builder import tirx as T
@@ -27,6 +27,7 @@ from vitc.targets.kernels.amx_tile import (
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
 from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows, Scaled
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
+from vitc.targets.kernels.slices_tile import SlicesProduct
 from vitc.targets.layouts.signs import TILE_ROWS
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
@@ -53,12 +54,15 @@ class LinearShape:
             a multiple of 32.
         k: True contracted length.
         elements: Elements of one packed vector, padding included.
+        depth: For bit slices, bits of a packed vector without the padding behind them; 0 for
+            popcounts and tiles.
     """
 
     rows: int
     lanes: int
     k: int
     elements: int
+    depth: int = field(default=0, repr=False)
 
     def blocks(self, isa: Isa) -> int:
         """Lane blocks, the last one padded."""
@@ -137,7 +141,7 @@ def threshold_kernel(
     positions = ("upper", "lower") if two_sided else ("upper",)
     names = {
         "rows_in": _row_element(isa, shape),
-        "lanes_in": isa.element,
+        "lanes_in": _lane_element(isa, shape),
         **dict.fromkeys(("scale", "offset", *positions), "float32"),
         "out": {
             "rows": "uint16",
@@ -201,7 +205,7 @@ def residual_kernel(
     positions = ("gain",) if gain else ()
     names = {
         "rows_in": _row_element(isa, shape),
-        "lanes_in": isa.element,
+        "lanes_in": _lane_element(isa, shape),
         **dict.fromkeys(("scale", "bias", *positions), "float32"),
         **({"order": "int32"} if ordered else {}),
         **dict.fromkeys(("residual", "out"), "float32"),
@@ -232,7 +236,7 @@ def float_kernel(symbol: str, isa: Isa, shape: LinearShape, *, stride: int) -> K
     emitter = Emitter(symbol)
     names = {
         "rows_in": _row_element(isa, shape),
-        "lanes_in": isa.element,
+        "lanes_in": _lane_element(isa, shape),
         **dict.fromkeys(("scale", "bias", "out"), "float32"),
     }
     with emitter.open() as e:
@@ -248,13 +252,21 @@ def _work(isa: Isa, shape: LinearShape) -> dict[str, int]:
 
 
 def _row_element(isa: Isa, shape: LinearShape) -> str:
+    if shape.depth:
+        return "uint32"
     return "int8" if uses_tiles(isa, shape.elements) else isa.element
+
+
+def _lane_element(isa: Isa, shape: LinearShape) -> str:
+    return "uint16" if shape.depth else isa.element
 
 
 def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> int:
     """Emit a product each row of which is finished by itself; returns the number of tasks."""
     if uses_tiles(isa, shape.elements):
         return _panels(e, shape, epilogue.constants, lambda lanes, _: _RowByRow(epilogue, lanes))
+    if shape.depth:
+        return _slices(e, isa, shape, epilogue)
     buffers = epilogue.constants.buffers
     table = nibble_table(e, isa)
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
@@ -285,6 +297,23 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
                     with T.If(lane < shape.lanes), T.Then():
                         epilogue.finish(first_row + r, lanes, value)
     return shape.row_tiles(isa)
+
+
+def _slices(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> int:
+    """Emit a product by bit slices; returns the number of tasks, which are `ROW_PADDING` rows."""
+    constants = epilogue.constants
+    words = shape.elements * isa.element_bits // WORD
+    product = SlicesProduct(e, isa, shape.lanes, shape.depth, words)
+    first = e.let(e.begin * ROW_PADDING)
+    last = e.let(T.min(e.end * ROW_PADDING, shape.rows))
+
+    def finish(row: Any, lane: Any, sums: Any) -> None:
+        value = e.cast("float32", sums, HALF) - e.constant("float32", shape.k / 2, HALF)
+        epilogue.finish(row, constants.lanes(lane), value)
+
+    rows, lanes = constants.buffers["rows_in"], constants.buffers["lanes_in"]
+    product.emit(rows, lanes, (first, last), finish)
+    return round_up(shape.rows, ROW_PADDING) // ROW_PADDING
 
 
 def _columns(e: Emitter, isa: Isa, shape: LinearShape, constants: Constants, windows: int) -> int:

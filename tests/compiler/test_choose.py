@@ -95,18 +95,14 @@ def test_floats_are_binarized_once_for_each_of_two_readers_that_disagree():
     assert (read["rows"], read["turned"]) == ({layouts[0]}, {layouts[1]})
 
 
-def test_a_product_is_made_once_for_each_of_two_readers_that_disagree():
+def test_two_readers_of_a_product_that_disagree_are_named():
     t = Typed()
     x = t.embedding("x", 12, 4, 40)
     bits = t.threshold("bits", t.binarize("in", x), 40)
-    bits.value.taps.append(("bits", ()))
     graph = t.graph(disagreeing(t, x, bits))
-    plan = emit(graph, choose(graph, ISA), ISA)
-    made = [step.output for step in plan.steps if step.tap == "bits"]
-    assert {type(buffer.layout) for buffer in made} == {Rows, Columns}
-    assert [len(buffer.taps) for buffer in made] == [1, 0], "a trace shows them once"
-    read = {step.tap: {type(o.layout) for o in step.operands if o in made} for step in plan.steps}
-    assert (read["rows"], read["turned"]) == ({Rows}, {Columns})
+    choices = choose(graph, ISA)
+    with pytest.raises(VitcError, match=r"rows \(.* bits is held as Columns .* it reads Rows"):
+        emit(graph, choices, ISA)
 
 
 @pytest.mark.parametrize("tapped", [False, True])

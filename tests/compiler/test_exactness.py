@@ -30,6 +30,15 @@ SHAPES = {
     "nothing is a multiple of anything": {"width": 42, "heads": 3, "hidden": 37, "si_hidden": 10},
     "SI hidden differs from tokens": {"si_hidden": 13},
     "more than one 8-bit run": {"width": 64, "hidden": 1056, "depth": 1},
+    "enough rows and outputs for bit slices": {
+        "image_size": 32,
+        "width": 256,
+        "heads": 4,
+        "hidden": 512,
+        "depth": 1,
+        "si": False,
+        "si_hidden": 0,
+    },
     "65 tokens": {"image_size": 32, "depth": 1, "si_hidden": 65},
     "ReCU: scales of both signs and zero": {"scheme": "recu", "width": 44, "heads": 2},
     "BiT: learned scales, thresholds of two vectors": {

@@ -303,14 +303,8 @@ def test_the_loss_of_a_detector_is_that_of_plain_loops() -> None:
         {name: torch.tensor(values)[None].float() for name, values in maps.items()},
         assigned(*given, (16, 16), (8,)),
         (8,),
-        focal_weight=4,
     )
     assert float(found.total) == pytest.approx(plain_loss(maps, boxes, classes), rel=1e-5)
-
-
-def test_masks_have_no_focal_loss_to_weigh() -> None:
-    with pytest.raises(VitcError, match="--focal-weight is of boxes"):
-        TaskOptions(task="segmentation", out=Path("m.safetensors"), focal_weight=4)
 
 
 # --- annotations ----------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def train(
             "default; 0 freezes it.",
         ),
     ] = None,
-    blocks: Annotated[  # noqa: ARG001 - this and the next four are read by `train_task`
+    blocks: Annotated[  # noqa: ARG001 - this and the next three are read by `train_task`
         bool,
         typer.Option(
             "--blocks/--no-blocks",
@@ -221,15 +221,6 @@ def train(
             help="With --task segmentation: value of mask pixels that are no class, beside 255.",
         ),
     ] = None,
-    focal_weight: Annotated[  # noqa: ARG001
-        float,
-        typer.Option(
-            "--focal-weight",
-            min=0,
-            help="With --task detection: weight of the focal loss; 4 where few of the objects that "
-            "can be seen count.",
-        ),
-    ] = 1.0,
     resume: Resume = False,
     seed: Seed = 0,
     force: Force = False,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "refuse_task_options", "train_task"]
 
-_OWN: Final = ("blocks", "tower", "binary_head", "void", "focal_weight")
+_OWN: Final = ("blocks", "tower", "binary_head", "void")
 """Options that only networks of a task have."""
 
 _OUTPUT: Final = frozenset(("json_to",))

@@ -2,8 +2,7 @@
 
 Each operator has the rule of its type. Backward, readers ask and writers serve: what an operator is
 asked for decides what it asks for in turn. It writes the first form that it can of those that its
-readers ask for; where they disagree, floats are binarized again, and products that end in bits are
-made again.
+readers ask for; where they disagree, floats are binarized again.
 """
 
 from __future__ import annotations
@@ -57,11 +56,10 @@ def choose(graph: Graph, isa: Isa) -> dict[Op, Choice]:
             form = rule.form(op, isa)
         others = [other for other in wanted if other != form and rule.offers(op, other, isa)]
         choices[op] = Choice(rule, form, tuple(others) if rule.again else ())
-        for each in (form, *choices[op].others):
-            for use, asks in rule.asks(op, each, isa):
-                forms = asked.setdefault(use.value, [])
-                if asks not in forms:
-                    forms.append(asks)
+        for use, asks in rule.asks(op, form, isa):
+            forms = asked.setdefault(use.value, [])
+            if asks not in forms:
+                forms.append(asks)
     return {op: choices[op] for op in rules}
 
 

@@ -16,8 +16,9 @@ from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.plan import Constant, Cost, Operand, Unit
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binary_linear import LinearShape, scale_factor, uses_tiles
+from vitc.targets.kernels.slices_tile import slice_blocks, uses_slices
 from vitc.targets.layouts import Columns, Rows
-from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows
+from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows, to_slices
 
 if TYPE_CHECKING:
     from vitc.compiler.emit import Emission
@@ -61,12 +62,14 @@ class Product:
         form: In which it reads the bits.
         outputs: The outputs as they lie, by heads where that is asked for.
         isa: Instruction set.
+        by_rows: Whether each row of the product is finished by itself, as bit slices need it.
     """
 
     op: Op
     form: Form
     outputs: Axis
     isa: Isa
+    by_rows: bool = True
 
     @property
     def transposed(self) -> bool:
@@ -114,7 +117,14 @@ class Product:
             if self.windows > 1:
                 lanes = self.windows * self._lanes_of_window
             return LinearShape(self.outputs.length, lanes, axis.length, elements)
-        return LinearShape(self.positions, self.outputs.padded, axis.length, elements)
+        depth = self._depth if self.on_slices else 0
+        return LinearShape(self.positions, self.outputs.padded, axis.length, elements, depth)
+
+    @property
+    def _depth(self) -> int:
+        """Bits of a row without the padding behind them; that of groups lies between."""
+        axis = self.axis
+        return axis.length if axis.padded_group == axis.size or axis.groups == 1 else axis.padded
 
     @property
     def _elements(self) -> int:
@@ -126,6 +136,18 @@ class Product:
         return uses_tiles(self.isa, self._elements)
 
     @property
+    def on_slices(self) -> bool:
+        """Whether bit slices add: of rows that are finished one by one, outputs in the lanes."""
+        if self.transposed or not self.by_rows or self.on_tiles:
+            return False
+        return uses_slices(self.isa, self.positions, self.outputs.padded, self.axis.length)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the kernel has a register tile to try others of."""
+        return not self.on_tiles and not self.on_slices
+
+    @property
     def cost(self) -> Cost:
         """Multiply-accumulates, and what makes them."""
         unit: Unit = "int8" if self.on_tiles else "popcount"
@@ -133,6 +155,8 @@ class Product:
 
     def stem(self, name: str) -> str:
         """Start of the kernel's symbol."""
+        if self.on_slices:
+            return f"slices_{name}"
         return f"amx_{name}" if self.on_tiles else name
 
     def factored(self, scales: Array) -> Array:
@@ -175,6 +199,11 @@ class Product:
             rows[: len(bits)] = bits
             return emission.constant(to_rows(rows, axis))
         padded = self.outputs.pad(bits, 0).astype(np.uint8)
+        if self.on_slices:
+            full = axis.pad(padded, 1).astype(np.uint8)[:, : self._depth]
+            slices = to_slices(full, *slice_blocks(isa, self.outputs.padded))
+            # The last vector is loaded whole.
+            return emission.constant(np.pad(slices, (0, isa.slice_bytes)))
         return emission.constant(to_lanes(padded, axis, isa.lanes, isa.element_bits))
 
     def of_outputs(self, array: Array, fill: float, emission: Emission) -> Constant:

@@ -38,6 +38,6 @@ class LinearFloat(Rule):
             product.stem("linear_float"),
             (shape,),
             lambda symbol, isa: float_kernel(symbol, isa, shape, stride=stride),
-            tuned=not product.on_tiles,
+            tuned=product.tuned,
         )
         return emission.step(op, form, kernel, product.affine(emission), product.cost)

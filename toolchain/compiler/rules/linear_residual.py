@@ -77,7 +77,7 @@ class LinearResidual(Rule):
                 period=period,
                 ordered=ordered,
             ),
-            tuned=not product.on_tiles,
+            tuned=product.tuned,
         )
         return emission.step(op, form, kernel, operands, product.cost)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,8 +28,6 @@ Output = Literal["rows", "keys", "columns"]
 
 class LinearThreshold(Rule):
     """Inputs are bits, weight, scale [O], offset [O], upper and lower [1|N, 1|G]."""
-
-    again: ClassVar[bool] = True
 
     def form(self, op: Op, isa: Isa) -> Form:
         """Rows of bits along the outputs."""
@@ -70,7 +68,8 @@ class LinearThreshold(Rule):
         # Tiles of rows would lie in two windows, whose bits are columns of their own.
         grouped = output == "columns" and windows > 1 and not _transposed(form)
         amx = whole.amx and not grouped
-        product = Product(op, read, outputs, replace(_isa_of(form, whole), amx=amx))
+        isa = replace(_isa_of(form, whole), amx=amx)
+        product = Product(op, read, outputs, isa, by_rows=output != "columns")
         _need_finite(op, op.constant(2), product.axis.length)
         upper, lower = (_matrix(op.constant(i)) for i in (4, 5))
         two_sided = bool(np.any(lower > -np.inf))
@@ -104,7 +103,7 @@ class LinearThreshold(Rule):
                 windows=windows,
                 period=period,
             ),
-            tuned=not product.on_tiles and _isa_of(form, whole) == whole,
+            tuned=product.tuned and _isa_of(form, whole) == whole,
         )
         return emission.step(op, form, kernel, operands, product.cost)
 

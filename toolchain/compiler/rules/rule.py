@@ -20,7 +20,7 @@ class Rule(ABC):
     """One type of operator. Rules have no state."""
 
     again: ClassVar[bool] = False
-    """Whether it is done once for every form that its readers ask for."""
+    """Whether it is done once for every form that its readers ask for, being cheap."""
 
     def form(self, op: Op, isa: Isa) -> Form:
         """The form that it writes where no reader asks for one."""

@@ -54,7 +54,7 @@ class Detection(MapObjective):
         """See `MapObjective.loss`."""
         strides = self.config.strides
         targets = assigned(batch.boxes, batch.classes, self.config.sides, strides)
-        own = detection_loss(maps, targets, strides, self.options.focal_weight)
+        own = detection_loss(maps, targets, strides)
         if told is None or self.teacher is None:
             return own
         features = self.teacher.features()

@@ -45,8 +45,6 @@ class TaskOptions(RunOptions):
         tower: Inner layers of the head, ``dense``, ``depthwise`` or ``pointwise``.
         binary_head: Whether the inner 1 x 1 layers of the head are binary.
         void: Value of mask pixels that belong to no class, beside 255.
-        focal_weight: Of the focal loss of a detector, beside a softmax cross-entropy of weight 1
-            that tells classes apart: more where few of the objects that can be seen count.
         start: Checkpoint of the task to begin from: what fits is copied.
         teacher: Checkpoint of the task to distil from, mostly the full-precision twin.
         learning_rate: Peak of the schedule.
@@ -81,7 +79,6 @@ class TaskOptions(RunOptions):
     tower: str = "dense"
     binary_head: bool = False
     void: int | None = None
-    focal_weight: float = 1.0
     start: Path | None = None
     teacher: Path | None = None
     learning_rate: float = 4e-3
@@ -95,12 +92,7 @@ class TaskOptions(RunOptions):
         TASKS.check(self.task)
         TOWERS.check(self.tower)
         self._check_positive("learning_rate", "width", "pictures_every")
-        self._check_not_negative("warmup_epochs", "weight_decay", "focal_weight")
-        if self.task != "detection" and self.focal_weight != 1:
-            raise VitcError(
-                "--focal-weight is of boxes, and masks have no focal loss.",
-                "Leave --focal-weight away.",
-            )
+        self._check_not_negative("warmup_epochs", "weight_decay")
         if self.task == "detection" and self.void is not None:
             raise VitcError("--void is of masks, and boxes have none.", "Leave --void away.")
         if self.void is not None and not 0 <= self.void <= 255:
