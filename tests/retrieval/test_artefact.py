@@ -13,14 +13,22 @@ from vitc.errors import VitcError
 from vitc.models.checkpoint import load, save
 from vitc.retrieval.encoder import Encoder, open_encoder
 
-CODES = {"base": 0, "inflate": 3, "fast": 0}
+KINDS = {
+    "base": ("base", "micro", 0),
+    "inflate": ("inflate", "micro", 3),
+    "fast": ("fast", "micro", 0),
+    "swin, base": ("base", "micro-swin", 0),
+    "pvt, base": ("base", "micro-pvt", 0),
+    "nest, fast": ("fast", "micro-nest", 0),
+}
 
 
-@pytest.fixture(scope="module", params=CODES)
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def made(request, tmp_path_factory) -> Path:
     """Folder of towers and what they were exported to."""
     folder: Path = tmp_path_factory.mktemp("towers")
-    save(towers(request.param, 5, codes=CODES[request.param]), folder / "m.safetensors")
+    mode, on, codes = request.param
+    save(towers(mode, 5, on=on, codes=codes), folder / "m.safetensors")
     quick = api.ExportOptions(check=False)
     api.export(load(folder / "m.safetensors"), folder / "m.onnx", quick)
     return folder

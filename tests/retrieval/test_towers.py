@@ -169,3 +169,23 @@ def test_words_become_the_same_numbers_whatever_order_the_captions_had():
     assert PAD not in long.tolist()
     assert strange.tolist()[1] == 1, "an unknown word"
     assert words(["a\u0301 red DOG"]).tolist() == words(["a red dog"]).tolist()
+
+
+@pytest.mark.parametrize("preset", ["micro-swin", "micro-pvt", "micro-nest"])
+@pytest.mark.parametrize("twin", [False, True])
+def test_rows_of_the_last_stage_are_the_vectors_and_what_is_classified_is_the_fast_one(
+    preset, twin
+):
+    base, fast = (towers(mode, 3, on=preset, twin=twin, packed=False) for mode in ("base", "fast"))
+    fast.image.load_state_dict(base.image.state_dict())
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert base.image_rows(pixels).shape == (2, base.config.image_vectors, WIDTH)
+        wanted = fast.image_spread(fast.image(pixels)[:, None])
+        assert torch.allclose(fast.image_rows(pixels), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["micro-swin", "micro-pvt", "micro-nest"])
+def test_codes_are_refused_where_tokens_do_not_attend_all(preset):
+    with pytest.raises(VitcError, match="Codes attend all tokens in every block"):
+        configured("inflate", codes=2, on=preset)

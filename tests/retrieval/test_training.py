@@ -196,3 +196,17 @@ def test_chance_is_what_random_scores_give():
     for name, expected in chance(judged).items():
         mean = sum(each[name] for each in found) / len(found)
         assert mean == pytest.approx(expected, abs=0.02), name
+
+
+@pytest.mark.parametrize("preset", ["micro-swin", "micro-pvt", "micro-nest"])
+def test_towers_of_several_stages_learn_and_shrink_with_their_front_end(data, tmp_path, preset):
+    base = tmp_path / "b.safetensors"
+    train(options(data, base, preset=preset, mode="base", codes=None))
+    given = {**SMALL, "data": data, "teacher": base, "to": "fast"}
+    shrink(ShrinkOptions(out=tmp_path / "f.safetensors", **given))
+    teacher, student = load(base).state_dict(), load(tmp_path / "f.safetensors").state_dict()
+    front = [name for name in teacher if "patch_embed.proj" in name and ".stages.1" not in name]
+    front = [name for name in front if ".stages.2" not in name]
+    assert front
+    for name in ("text.word.weight", *front):
+        assert torch.equal(teacher[name], student[name]), name

@@ -17,8 +17,12 @@ PIECES = learn_pieces(CAPTIONS, 64)
 LENGTH, WIDTH = 7, 40
 
 
-def configured(mode: str, *, codes: int = 0, twin: bool = False, **own: object) -> RetrievalConfig:
-    backbone = (twin_preset if twin else preset)("micro").config.replace(classes=WIDTH, depth=1)
+def configured(
+    mode: str, *, codes: int = 0, twin: bool = False, on: str = "micro", **own: object
+) -> RetrievalConfig:
+    backbone = (twin_preset if twin else preset)(on).config.replace(classes=WIDTH)
+    if not twin or on == "micro":  # other twins have the blocks of their preset
+        backbone = backbone.replace(depth=1)
     sizes = {"length": LENGTH, "pieces": PIECES, "text_width": 24, "text_heads": 2}
     sizes |= {"text_hidden": 32, "text_layers": 1}
     return RetrievalConfig.of(backbone, mode=mode, codes=codes, **{**sizes, **own})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -12,6 +13,12 @@ from vitc.models.account import LayerAccount
 from vitc.models.architectures.deit import DEIT, deit_layers
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_deit import FLOAT_DEIT, float_deit_layers
+from vitc.models.architectures.float_nest import FLOAT_NEST
+from vitc.models.architectures.float_swin import FLOAT_SWIN
+from vitc.models.architectures.nest import NEST
+from vitc.models.architectures.staged import StagedConfig
+from vitc.models.architectures.swin import SWIN
+from vitc.models.architectures.trunks import TRUNKS
 from vitc.models.architectures.twin import attention, mlp, norm, projection, values
 from vitc.models.config import NetworkConfig
 from vitc.models.described import LARGEST, shown
@@ -19,10 +26,7 @@ from vitc.names import RETRIEVAL_MODES
 
 __all__ = ["RETRIEVAL", "RetrievalConfig"]
 
-_BACKBONES: Final[Mapping[str, Architecture[Any]]] = {
-    entry.name: entry for entry in (DEIT, FLOAT_DEIT)
-}
-_LAYERS: Final[Mapping[str, Callable[[Any, int], Iterator[LayerAccount]]]] = {
+_WITH_CODES: Final[Mapping[str, Callable[[Any, int], Iterator[LayerAccount]]]] = {
     DEIT.name: deit_layers,
     FLOAT_DEIT.name: float_deit_layers,
 }
@@ -30,6 +34,9 @@ _SHARED: Final = tuple(
     field.name for field in dataclasses.fields(NetworkConfig) if field.name != "arch"
 )
 """What is said of the backbone holds for the whole."""
+
+_TOKENS_ALIKE: Final = frozenset(one.name for one in (SWIN, NEST, FLOAT_SWIN, FLOAT_NEST))
+"""Backbones whose tokens are all of the map: their mean is what is classified."""
 
 _MOST_PIECES: Final = 1 << 17
 
@@ -70,11 +77,11 @@ class RetrievalConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.image, NetworkConfig) or self.image.arch not in _BACKBONES:
+        if not isinstance(self.image, NetworkConfig) or self.image.arch not in TRUNKS:
             raise VitcError(
-                f"An image tower has the backbone {' or '.join(_BACKBONES)}, found "
+                f"An image tower has the backbone {' or '.join(TRUNKS)}, found "
                 f"{shown(getattr(self.image, 'arch', self.image))}.",
-                "Choose a preset of DeiT; see `vitc models`.",
+                "Choose a preset of one of them; see `vitc models`.",
             )
         RETRIEVAL_MODES.check(self.mode)
         sizes = ("regions", "length", "text_width", "text_heads", "text_hidden", "text_layers")
@@ -84,6 +91,12 @@ class RetrievalConfig(NetworkConfig):
         if self.codes and self.mode != "inflate":
             raise VitcError(
                 f"Mode {self.mode} has no codes, found {self.codes}.", "Inflate has them."
+            )
+        if self.codes and self.image.arch not in _WITH_CODES:
+            raise VitcError(
+                f"Codes attend all tokens in every block, and {self.image.arch} has stages whose "
+                "tokens do not.",
+                "Inflate on a preset of DeiT, or train this one with --mode base or fast.",
             )
         if self.text_width % self.text_heads:
             raise VitcError(
@@ -125,8 +138,19 @@ class RetrievalConfig(NetworkConfig):
     @property
     def image_tokens(self) -> int:
         """Rows of the backbone, without codes."""
-        tokens: int = self.image.tokens  # type: ignore[attr-defined]
+        image: Any = self.image
+        if isinstance(image, StagedConfig):
+            tokens: int = image.stages[-1].tokens
+        elif hasattr(image, "maps"):  # a full-precision twin of several stages
+            tokens = math.prod(image.maps[-1]) + self.image_first
+        else:
+            tokens = image.tokens
         return tokens
+
+    @property
+    def image_first(self) -> bool:
+        """Whether the backbone's first row is a class token, which stands for the image."""
+        return self.image.arch not in _TOKENS_ALIKE
 
     @property
     def image_vectors(self) -> int:
@@ -195,7 +219,7 @@ class RetrievalConfig(NetworkConfig):
         """
         stated = dict(values)
         image = stated.pop("image", None)
-        entry = _BACKBONES.get(image.get("arch", DEIT.name)) if isinstance(image, dict) else None
+        entry = TRUNKS.get(image.get("arch", DEIT.name)) if isinstance(image, dict) else None
         if entry is None:
             raise VitcError("The model configuration names no known backbone of an image tower.")
         backbone = entry.config.from_dict(image)
@@ -213,7 +237,10 @@ def _sizes(shapes: Shapes) -> dict[str, Any]:
 
 def _layers(config: RetrievalConfig) -> Iterator[LayerAccount]:
     backbone: Any = config.image
-    yield from _LAYERS[backbone.arch](backbone, config.codes)
+    if backbone.arch in _WITH_CODES:
+        yield from _WITH_CODES[backbone.arch](backbone, config.codes)
+    else:
+        yield from TRUNKS[backbone.arch].layers(backbone)
     C, n = config.text_width, config.length
     yield values("text.embedding", "text.embedding", count=C * (len(config.pieces) + n))
     rows = n + config.codes
@@ -236,7 +263,7 @@ def _twin(config: RetrievalConfig) -> RetrievalConfig:
         for field in dataclasses.fields(config)
         if field.name not in (*_SHARED, "arch", "image")
     }
-    twin: NetworkConfig = _BACKBONES[backbone.arch].twin(backbone)
+    twin: NetworkConfig = TRUNKS[backbone.arch].twin(backbone)
     return RetrievalConfig.of(twin, **{**own, "packed": False})
 
 

@@ -140,12 +140,21 @@ class StagedNetwork(Network):
         Raises:
             VitcError: If the images are not of the network's size.
         """
+        logits: Tensor = self.head(self.pool(self.stream(image)))
+        return tap("logits", logits)
+
+    def stream(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to what the last norm gives for every token of the last stage.
+
+        Raises:
+            VitcError: If the images are not of the network's size.
+        """
         self.check_images(image)
         x = self.embed(image)
         for stage in self.stages:
             x = stage(x)
-        logits: Tensor = self.head(self.pool(self.norm(x)))
-        return tap("logits", logits)
+        rows: Tensor = self.norm(x)
+        return rows
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """See `Network.maps`."""

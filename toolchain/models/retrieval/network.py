@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,13 @@ from torch.nn import functional as F
 from vitc.dialect.entries import Entries, Scan
 from vitc.models import ops
 from vitc.models.architectures.retrieval import RetrievalConfig
+from vitc.models.backbones.table import TRUNK_NETWORKS
 from vitc.models.network import Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.retrieval.modes import MODES
 from vitc.models.retrieval.spread import Spread
 from vitc.models.retrieval.text_tower import TextTower
-from vitc.models.sibivit import SIBiViT
 from vitc.models.taps import tap
-from vitc.models.twins.deit import DeiTTwin
 
 __all__ = ["IMAGE", "SCORE", "TEXT", "Retrieval"]
 
@@ -32,8 +32,6 @@ IMAGE = "image"
 TEXT = "text"
 SCORE = "score"
 """Names of the vectors that a run gives, and of the entries of an artefact."""
-
-_BACKBONES = {"sibivit": SIBiViT, "float-deit": DeiTTwin}
 
 
 class Retrieval(Network):
@@ -52,10 +50,8 @@ class Retrieval(Network):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(config, preprocessing, labels)
-        build: type = _BACKBONES[config.image.arch]
-        self.image: SIBiViT | DeiTTwin = build(
-            config.image, self.preprocessing, codes=config.codes
-        )
+        own = {"codes": config.codes} if config.codes else {}
+        self.image: Any = TRUNK_NETWORKS[config.image.arch](config.image, self.preprocessing, **own)
         self.text = TextTower(config)
         self.mode = MODES[config.mode]
         self.image_spread = Spread(config.image_vectors, config.width)
@@ -68,6 +64,8 @@ class Retrieval(Network):
         config = self.config
         if not self.mode.first and config.image_tokens > config.regions:
             rows = self._chosen(rows)
+        if self.mode.first and not config.image_first:
+            rows = rows.mean(1, keepdim=True)
         vectors = self.mode.kept(self.image.head(rows))
         return tap("image.vectors", self.image_spread(vectors))
 

@@ -78,11 +78,6 @@ class DeiTTwin(Twin):
         tokens: Tensor = self.blocks(self.embed(image))
         return tokens
 
-    def stream(self, image: Tensor) -> Tensor:
-        """Images [B, 3, H, W] to what the last norm gives for every row, [B, N, C]."""
-        rows: Tensor = self.norm(self.trunk(image))
-        return rows
-
     def on_map(self, tokens: Tensor) -> Tensor:
         """See `Twin.on_map`."""
         patches = tokens[:, self.config.tokens - self.config.patches :]

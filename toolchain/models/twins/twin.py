@@ -19,6 +19,7 @@ class Twin(Network):
     """A full-precision classification network; arguments are those of `Network`."""
 
     config: TwinConfig
+    norm: nn.LayerNorm
 
     @abstractmethod
     def trunk(self, image: Tensor) -> Tensor:
@@ -34,6 +35,11 @@ class Twin(Network):
 
         Class tokens are left out.
         """
+
+    def stream(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to what the last norm gives for every token, [B, N, C]."""
+        rows: Tensor = self.norm(self.trunk(image))
+        return rows
 
     def _begin(self) -> None:
         """Weights of linears by Glorot and Bengio (2010), as in ViT; positions and tokens std 0.02.

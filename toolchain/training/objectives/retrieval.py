@@ -69,12 +69,13 @@ _INFLATED: Final = 8
 _FRONT_END: Final = (
     "text.word.weight",
     "text.positions",
-    "image.patch_embed.proj.weight",
-    "image.patch_embed.proj.bias",
+    "image.patch_embed.",
     "image.cls_token",
     "image.pos_embed",
+    "image.stages.0.patch_embed.",
+    "image.stages.0.pos_embed",
 )
-"""What makes rows of words and of pixels, which a student takes over as it is."""
+"""How parameters begin that make rows of words and of pixels: a student takes them as they are."""
 
 _MOST_JUDGED: Final = 256
 """Validation pictures that an epoch is judged by."""
@@ -474,6 +475,7 @@ def _own(config: RetrievalConfig) -> dict[str, Any]:
 def _reuse_front_end(teacher: Retrieval, student: Retrieval) -> None:
     """Copy what makes rows of words and of pixels, and freeze it."""
     given, slots = teacher.state_dict(), dict(student.named_parameters())
-    for name in _FRONT_END:
-        slots[name].copy_(given[name])
-        slots[name].requires_grad_(False)
+    for name, slot in slots.items():
+        if name.startswith(_FRONT_END) and name in given:
+            slot.copy_(given[name])
+            slot.requires_grad_(False)
