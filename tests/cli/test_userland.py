@@ -70,3 +70,16 @@ def test_times_of_an_emulated_machine_are_labelled(
     page = Page(report)
     assert "emulated" in page.text
     assert arm_userland.server in page.text
+
+
+def test_a_farm_has_the_arm_machine_too(
+    vitc: Any, arm: Path, arm_userland: Userland, tmp_path: Path
+) -> None:
+    tracker, _, kind = arm_userland.farm.removesuffix("&tracker=1").partition("?key=")
+    done = vitc("bench", arm, "--device", f"{tracker}/{kind}*", "--runs", 30, "--json", "-")
+
+    assert done.code == 0, done.err
+    (board,) = done.json["boards"]
+    assert board["kind"] == kind
+    assert board["result"]["emulated"]
+    assert board["result"]["machine"]["architecture"] == "aarch64"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vitc.bench.inspection import Inspection, inspect
-    from vitc.bench.measure import BenchOptions, BenchReport, bench
+    from vitc.bench.measure import BenchOptions, BenchReport, bench, bench_farm
     from vitc.models.account import Account
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "BenchReport",
     "Inspection",
     "bench",
+    "bench_farm",
     "inspect",
 ]
 
@@ -31,6 +32,7 @@ _HOMES: Final = {
     "BenchReport": "measure",
     "Inspection": "inspection",
     "bench": "measure",
+    "bench_farm": "measure",
     "inspect": "inspection",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,15 @@ from vitc.bench.estimate import Estimate, estimate, find_processor, supports_est
 from vitc.bench.profile import Profile, profile, supports_profile
 from vitc.devices import Device, DeviceRun, QemuDevice, RpcDevice, RunRequest, parse_device
 from vitc.devices.conditions import throttling
+from vitc.devices.farm import Farm, Finding, on_every_board
 from vitc.devices.instructions import count_instructions
 from vitc.devices.machine import machine, usable_cores
+from vitc.devices.rpc import no_profile
 from vitc.errors import VitcError
 from vitc.runtime.arrays import TIMED_EXTENT, probe_inputs
 from vitc.runtime.artefact import Artefact
 
-__all__ = ["USUAL", "BenchOptions", "BenchReport", "Latency", "bench"]
+__all__ = ["USUAL", "BenchOptions", "BenchReport", "Latency", "bench", "bench_farm"]
 
 USUAL: Final = "usual"
 MIN_RUNS: Final = 30
@@ -42,7 +44,7 @@ class BenchOptions:
 
     Attributes:
         threads: Threads of the artefact and of the baseline; no more than there are cores.
-        device: Where the artefact runs, as behind ``--device``.
+        device: Where the artefact runs, as behind ``--device``, or that device.
         baseline: A key of `vitc.bench.baselines.BASELINES`; None for none; `USUAL` for the
             full-precision twin, or of a network without a configuration for its own file.
         runs: Timed runs of one batch, at least 30.
@@ -55,7 +57,7 @@ class BenchOptions:
     """
 
     threads: int = 1
-    device: str = "local"
+    device: str | Device = "local"
     baseline: str | None = USUAL
     runs: int = 60
     warmup: int = 3
@@ -288,13 +290,46 @@ def bench(
     )
 
 
+def bench_farm(
+    artefact: Artefact | str | os.PathLike[str],
+    options: BenchOptions,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Finding[BenchReport]]:
+    """Time an artefact on every board of a farm, on all at once, as `bench` does on one.
+
+    Args:
+        artefact: An artefact or its folder.
+        options: How to measure; its device names a farm (`vitc.devices.farm.Farm`).
+        say: Told what is being done.
+
+    Raises:
+        VitcError: If the artefact does not open, there is no such farm, or step times or a modelled
+            time are asked for. That a board fails is in its finding.
+    """
+    if options.profile:
+        raise no_profile()
+    if options.estimate is not None:
+        raise VitcError(
+            "A modelled time is of a processor, not of a board.", "Leave --estimate or the farm."
+        )
+    opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
+    return on_every_board(
+        Farm.parse(str(options.device)),
+        lambda board: bench(opened, replace(options, device=board)),
+        say,
+    )
+
+
 def _baseline(name: str, artefact: Artefact) -> Baseline:
     return usual_baseline(artefact) if name == USUAL else baseline(name)
 
 
 def _device(options: BenchOptions, artefact: Artefact) -> Device:
     """The device asked for; where instructions must be counted for a model, an emulator."""
-    device = parse_device(options.device)
+    device = options.device
+    if isinstance(device, str):
+        device = parse_device(device)
     counted = options.estimate is not None and find_processor(options.estimate).counted
     if counted and artefact.missing_features() and not device.emulated:
         return QemuDevice()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,16 @@ import typer
 from vitc import names
 from vitc.cli.claims import claimed
 from vitc.cli.durations import Unit, unit_of
-from vitc.cli.options import Artefact, DeviceName, EntryName, Force, JsonTo, ReportTo, Threads
+from vitc.cli.farm import show_benches
+from vitc.cli.options import (
+    Artefact,
+    DeviceNames,
+    EntryName,
+    Force,
+    JsonTo,
+    ReportTo,
+    Threads,
+)
 from vitc.cli.output import Output
 from vitc.cli.report import Report, Subject, Verdict, latencies, write_report
 from vitc.cli.tables import table
@@ -36,7 +46,7 @@ def bench(
     artefact: Artefact,
     entry: EntryName = None,
     threads: Threads = 1,
-    device: DeviceName = "local",
+    device: DeviceNames = "local",
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -72,9 +82,10 @@ def bench(
     """Time an artefact and, in turns with it, what a user would run instead."""
     output = Output(json_to, force=force)
     report_file = None if report_to is None else claimed(report_to, force=force)
-    from vitc.bench import BenchOptions
+    from vitc.bench import BenchOptions, bench_farm
     from vitc.bench import bench as measure
     from vitc.bench.measure import USUAL
+    from vitc.devices.farm import is_farm
 
     options = BenchOptions(
         threads=threads,
@@ -87,6 +98,11 @@ def bench(
         pin=pin,
         entry=entry,
     )
+    if is_farm(device):
+        with output.working(f"timing {artefact} on {device}") as say:
+            # No baseline of this machine stands beside a board.
+            findings = bench_farm(artefact, replace(options, baseline=baseline), say=say)
+        raise typer.Exit(show_benches(output, artefact, findings, report_file))
     if estimate is not None and _only_model(output, artefact, entry, estimate, report_to):
         return
     with output.working(f"timing {artefact}") as say:

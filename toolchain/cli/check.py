@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitc.cli.claims import claimed
+from vitc.cli.farm import show_checks
 from vitc.cli.options import (
     AllowExternalData,
     Background,
     Data,
-    DeviceName,
+    DeviceNames,
     EntryName,
     Force,
     JsonTo,
@@ -66,7 +67,7 @@ def check(
     ] = 4,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Show every layer.")] = False,
     threads: Threads = 1,
-    device: DeviceName = "local",
+    device: DeviceNames = "local",
     seed: Seed = 0,
     rebuild: Annotated[
         bool,
@@ -92,8 +93,9 @@ def check(
     from vitc.onnx_files.confined import start
 
     start()  # ONNX Runtime, while PyTorch is imported
+    from vitc.devices.farm import is_farm
     from vitc.models.picture import parse_colour
-    from vitc.verify import CheckOptions
+    from vitc.verify import CheckOptions, check_farm
     from vitc.verify import check as check_candidate
 
     options = CheckOptions(
@@ -108,6 +110,10 @@ def check(
         ema=ema,
         entry=entry,
     )
+    if is_farm(device):
+        with output.working(f"reading {candidate}") as say:
+            findings = check_farm(candidate, reference, options, say=say, note=output.note)
+        raise typer.Exit(show_checks(output, candidate, findings, report_file))
     with output.working(f"reading {candidate}") as say:
         report = check_candidate(candidate, reference, options, say=say, note=output.note)
     output.show(plain(report.verdict, "bold" if report.equal else "bold red"))

@@ -19,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Data",
     "DeviceName",
+    "DeviceNames",
     "EntryName",
     "Force",
     "ImageSize",
@@ -109,6 +110,16 @@ def _known_device(text: str) -> str:
 
         parse_device(text)
     return text
+
+
+def _known_devices(text: str) -> str:
+    if names.check_device(text).startswith("rpc://"):
+        from vitc.devices.farm import Farm, is_farm
+
+        if is_farm(text):
+            Farm.parse(text)
+            return text
+    return _known_device(text)
 
 
 def _artefact(path: Path) -> Path:
@@ -235,6 +246,16 @@ DeviceName: TypeAlias = Annotated[
         metavar="DEVICE",
         help="Where to run: local, qemu, ssh://, adb:// or rpc://.",
         callback=_known_device,
+    ),
+]
+DeviceNames: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to run: local, qemu, ssh://, adb:// or rpc://; rpc://tracker/KIND* is all such "
+        "boards of a farm at once.",
+        callback=_known_devices,
     ),
 ]
 Data: TypeAlias = Annotated[

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from vitc.devices.device import DeviceRun, Inputs, RunRequest
@@ -32,7 +32,7 @@ from vitc.runtime.trace import traced_bytes
 if TYPE_CHECKING:
     from vitc.runtime.artefact import Artefact
 
-__all__ = ["SYNTAX", "RpcDevice", "no_profile"]
+__all__ = ["SYNTAX", "RpcDevice", "last_words", "next_line", "no_profile"]
 
 SYNTAX: Final = "rpc://host:port[?key=K&tracker=1&wait=SECONDS]"
 _WAIT_S: Final = 600.0
@@ -74,9 +74,12 @@ class RpcDevice:
             wait = float(asked.get("wait", _WAIT_S))
             tracker = _SWITCH[asked["tracker"]] if "tracker" in asked else None
             key = asked.get("key", "")
-            unknown = (
-                asked.keys() - {"key", "tracker", "wait"} or url.username or url.path.strip("/")
-            )
+            unknown = asked.keys() - {"key", "tracker", "wait"} or url.username
+            if url.path.strip("/"):
+                raise VitcError(
+                    f"{text} names the boards of a farm, which `vitc bench` and `vitc check` take.",
+                    "Name one kind for a single run: rpc://host:port?key=rpi4&tracker=1.",
+                )
             if unknown or not url.hostname or not url.port or not 0 < wait < 1e6 or key.split()[1:]:
                 raise ValueError
         except (ValueError, KeyError) as error:
@@ -97,7 +100,7 @@ class RpcDevice:
         """Raise if nobody answers there; whether the artefact fits shows when it is loaded."""
         del artefact
         need(f"The device {self.name}", "farm")
-        self._is_tracker()
+        self.is_tracker()
 
     def run(self, artefact: Artefact, inputs: Inputs, request: RunRequest) -> DeviceRun:
         """See `vitc.devices.Device.run`; the time is that of TVM's time_evaluator there."""
@@ -117,7 +120,7 @@ class RpcDevice:
                 "host": self.host,
                 "port": self.port,
                 "key": self.key,
-                "tracker": self._is_tracker(),
+                "tracker": self.is_tracker(),
                 "timeout_s": seconds,
                 "library": str(artefact.library.resolve()),
                 "architecture": artefact.target.machine[0],
@@ -157,12 +160,8 @@ class RpcDevice:
                 command, bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
             )
             try:
-                if process.stdout is not None and self._silent(process):
-                    raise VitcError(
-                        f"{self.name} was not free within {self.wait_s:g} s.",
-                        "Somebody else uses it, or its server hangs; wait longer with wait=SECONDS "
-                        "in the URL, or see `python -m tvm.exec.query_rpc_tracker`.",
-                    )
+                if next_line(process, self.wait_s, CONNECTED) is None:
+                    raise self._busy()
                 started = time.monotonic()
                 output, _ = process.communicate(timeout=seconds + TRANSFER_S)
             except subprocess.TimeoutExpired as error:
@@ -174,13 +173,7 @@ class RpcDevice:
                 # The server ends the session then, whatever TVM makes of that here.
                 if time.monotonic() - started >= seconds:
                     raise self._too_long(seconds)
-                errors.seek(0)
-                said = errors.read().decode(errors="replace").strip().splitlines()
-                reason = said[-1].removesuffix(".") if said else "its client died"
-                raise VitcError(
-                    f"{self.name} failed: {reason}.",
-                    "See what its server printed, and `vitc targets` for what fits which machine.",
-                )
+                raise self._failed(last_words(errors))
         return output.decode(errors="replace")
 
     def _too_long(self, seconds: float) -> VitcError:
@@ -189,21 +182,20 @@ class RpcDevice:
             "Run fewer images, or a smaller model, on this device.",
         )
 
-    def _silent(self, process: subprocess.Popen[bytes]) -> bool:
-        """Wait for a device; whether none was given to us and the client is still waiting."""
-        stream = process.stdout
-        if stream is None:
-            return False
-        deadline = time.monotonic() + self.wait_s
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([stream], [], [], left)[0]:
-                # A line that is ours, or the end of a client that failed.
-                line = stream.readline()
-                if not line or line.strip() == CONNECTED.encode():
-                    return False
-        return True
+    def _busy(self) -> VitcError:
+        return VitcError(
+            f"{self.name} was not free within {self.wait_s:g} s.",
+            "Somebody else uses it, or its server hangs; wait longer with wait=SECONDS in the URL, "
+            "or see `python -m tvm.exec.query_rpc_tracker`.",
+        )
 
-    def _is_tracker(self) -> bool:
+    def _failed(self, reason: str) -> VitcError:
+        return VitcError(
+            f"{self.name} failed: {reason}.",
+            "See what its server printed, and `vitc targets` for what fits which machine.",
+        )
+
+    def is_tracker(self) -> bool:
         """Ask who answers there.
 
         Raises:
@@ -224,6 +216,33 @@ class RpcDevice:
                 f"Nobody answers at {self.name}: {error.strerror or error}.",
                 "Start `vitc device serve` there, and the ssh tunnel that it prints here.",
             ) from error
+
+
+def next_line(process: subprocess.Popen[bytes], seconds: float, begin: str) -> str | None:
+    """Wait for a line of a client that is ours, whatever a library prints between.
+
+    Args:
+        process: The client; its output is unbuffered.
+        seconds: How long to wait.
+        begin: What the line begins with.
+
+    Returns:
+        The line; empty at the end of a client that failed, None if it is still silent.
+    """
+    stream, deadline = process.stdout, time.monotonic() + seconds
+    while stream is not None and (left := deadline - time.monotonic()) > 0:
+        if select.select([stream], [], [], left)[0]:
+            line = stream.readline()
+            if not line or line.startswith(begin.encode()):
+                return line.decode(errors="replace")
+    return None
+
+
+def last_words(errors: IO[bytes]) -> str:
+    """Why a client failed, of what it wrote to its standard error."""
+    errors.seek(0)
+    said = errors.read().decode(errors="replace").strip().splitlines()
+    return said[-1].removesuffix(".") if said else "its client died"
 
 
 def no_profile() -> VitcError:

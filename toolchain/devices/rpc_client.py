@@ -1,7 +1,9 @@
 """The process that talks to a TVM RPC server, so that a peer that never answers can be given up.
 
 ``python -m vitc.devices.rpc_client FOLDER`` reads ``request.json`` and ``in.npy`` there and leaves
-``out.npy``, the trace and, as its last line of output, the timings of `vitc.devices.runner`.
+``out.npy``, the trace and, as its last line of output, the timings of `vitc.devices.runner`. If the
+request is to hold the device, it names no run: folders of runs then come as lines of its input, and
+each is answered by a line of its output.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from vitc.runtime.arrays import filled
 __all__ = ["CONNECTED", "REQUEST"]
 
 CONNECTED: Final = "connected"
-"""Line that says that the device is ours from now on."""
+"""Begins the line that says that the device is ours from now on, and where it is."""
 
 REQUEST: Final = "request.json"
 _RUNS_PER_CALL: Final = 100
@@ -33,26 +35,35 @@ _SHUTDOWN: Final = "code=kShutdown"
 _TEXT_BYTES: Final = 4096  # what vitc_read takes and gives
 
 
-def _connect(request: dict[str, Any]) -> Any:
+def _connect(request: dict[str, Any]) -> tuple[Any, str]:
+    """A session, and ``host:port`` of the server that it is with."""
     from tvm import rpc
+    from tvm.rpc import client
 
     host, port, key, timeout = (request[name] for name in ("host", "port", "key", "timeout_s"))
     if not request["tracker"]:
-        return rpc.connect(host, port, key, session_timeout=timeout)
+        return rpc.connect(host, port, key, session_timeout=timeout), f"{host}:{port}"
     tracker = rpc.connect_tracker(host, port)
     known = {info["key"].partition(":")[2] for info in tracker.summary()["server_info"]}
     if key not in known:
         listed = ", ".join(sorted(known)) or "none"
         raise RuntimeError(f"the tracker has no device with key {key!r}; it has {listed}")
-    return tracker.request(key, session_timeout=timeout)
+    # A session does not say which server of its kind the tracker has handed out.
+    connect, places = client.connect, [""]
+
+    def noting(url: str, port: int, *arguments: Any, **named: Any) -> Any:
+        places.append(f"{url}:{port}")
+        return connect(url, port, *arguments, **named)
+
+    client.connect = noting
+    session = tracker.request(key, session_timeout=timeout)
+    return session, places[-1]
 
 
-def _run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _run(session: Any, folder: Path) -> dict[str, Any]:
     import tvm
 
-    session = _connect(request)
-    sys.stdout.write(f"{CONNECTED}\n")
-    sys.stdout.flush()
+    request = json.loads((folder / REQUEST).read_text())
     batch, count = int(request["batch"]), int(request["images"])
     given = [
         (np.load(folder / e["file"], allow_pickle=False), e["per_image"]) for e in request["inputs"]
@@ -142,15 +153,35 @@ def _reason(error: Exception) -> str:
     return (lines or [type(error).__name__])[-1].rpartition("Error: ")[2]
 
 
+def _hold(session: Any) -> None:
+    """Run what is asked for until there is no more."""
+    for line in sys.stdin:
+        try:
+            answer = _run(session, Path(json.loads(line)))
+        except Exception as error:  # TVM raises whatever the peer raised
+            answer = {"error": _reason(error)}
+        _say(json.dumps(answer))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _main(folder: Path) -> int:
     # TVM imports torch where it is installed, which takes three quarters of the start.
     sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        report = _run(folder, json.loads((folder / REQUEST).read_text()))
+        request = json.loads((folder / REQUEST).read_text())
+        session, place = _connect(request)
+        _say(f"{CONNECTED} {place}")
+        if request.get("hold"):
+            _hold(session)
+        else:
+            _say(json.dumps(_run(session, folder)))
     except Exception as error:  # TVM raises whatever the peer raised
         sys.stderr.write(f"{_reason(error)}\n")
         return 1
-    sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
 

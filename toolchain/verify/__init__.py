@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 from vitc.verify.report import CheckFailedError, CheckReport
 
 if TYPE_CHECKING:
-    from vitc.verify.checking import CheckOptions, check, check_fresh_export
+    from vitc.verify.checking import CheckOptions, check, check_farm, check_fresh_export
 
-__all__ = ["CheckFailedError", "CheckOptions", "CheckReport", "check", "check_fresh_export"]
+__all__ = [
+    "CheckFailedError",
+    "CheckOptions",
+    "CheckReport",
+    "check",
+    "check_farm",
+    "check_fresh_export",
+]
 
-_HEAVY: Final = frozenset({"CheckOptions", "check", "check_fresh_export"})
+_HEAVY: Final = frozenset({"CheckOptions", "check", "check_farm", "check_fresh_export"})
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from onnx_ir import tensor_adapters
 from torch import nn
 
 from vitc.devices import Device, parse_device
+from vitc.devices.farm import Farm, Finding, on_every_board
 from vitc.devices.source import Description, refuse_external_data
 from vitc.errors import VitcError
 from vitc.exporter import Traced, build
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from vitc.onnx_files import ModelFacts
     from vitc.training.data import Dataset, Split
 
-__all__ = ["CheckOptions", "check", "check_fresh_export"]
+__all__ = ["CheckOptions", "check", "check_farm", "check_fresh_export"]
 
 _DIGITS: Final = "digits"
 _NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
@@ -121,11 +122,63 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
+    wanted = _reference(reference, Path(candidate), chosen)
+    report, made_from = _check(Path(candidate), wanted, chosen, say, note)
+    return _traced_back(report, made_from, wanted)
+
+
+def check_farm(
+    artefact: str | os.PathLike[str],
+    reference: Reference | nn.Module | Traced | str | os.PathLike[str],
+    options: CheckOptions,
+    *,
+    say: Callable[[str], None] = _NOTHING,
+    note: Callable[[str], None] = _NOTHING,
+) -> list[Finding[CheckReport]]:
+    """Compare an artefact with its reference on every board of a farm, as `check` does on one.
+
+    What is no matter of a board is looked at once: parameters, the library, the ONNX file.
+
+    Args:
+        artefact: An artefact folder.
+        reference: As for `check`.
+        options: Its device names a farm (`vitc.devices.farm.Farm`).
+        say: Told what is being done.
+        note: Told in a sentence what a person should know about the images.
+
+    Raises:
+        VitcError: As `check`, or if there is no such farm. That a board fails is in its finding.
+    """
+    farm, path = Farm.parse(options.device), Path(artefact)
+    if not path.is_dir():
+        raise VitcError(
+            f"{path} is no artefact folder, and boards run nothing else.",
+            "Compile it, and check the artefact there.",
+        )
+    wanted = _reference(reference, path, options)
+    parts = _read_parts(path, wanted, options, lambda _: farm.reach(), say, note)
+    made_from = parts.artefact.manifest.source_sha256 or ""
+    return on_every_board(
+        farm,
+        lambda board: _traced_back(parts.on(board, wanted, options, say), made_from, wanted),
+        say,
+    )
+
+
+def _reference(
+    reference: Reference | nn.Module | Traced | str | os.PathLike[str],
+    candidate: Path,
+    chosen: CheckOptions,
+) -> Reference:
     if isinstance(reference, str | os.PathLike):
-        reference = _read_reference(Path(reference), Path(candidate), chosen)
-    if not isinstance(reference, Reference):
-        reference = Reference(reference)
-    report, made_from = _check(Path(candidate), reference, chosen, say, note)
+        reference = _read_reference(Path(reference), candidate, chosen)
+    return reference if isinstance(reference, Reference) else Reference(reference)
+
+
+def _traced_back(
+    report: CheckReport, made_from: str | None, reference: Reference
+) -> CheckReport:
+    """The report with what both sides say of the checkpoint."""
     stated = getattr(reference.model, "source_sha256", None)
     return replace(report, made_from=made_from or None, reference_sha256=stated)
 
@@ -183,13 +236,82 @@ def _check(
         report = _check_onnx(path, loaded, reference, images, say)
         return report, loaded[1].source_sha256
     refuse_external_data(path, chosen.allow_external_data)
+    device = parse_device(chosen.device)
+    parts = _read_parts(path, reference, chosen, device.supports, say, note)
+    report = parts.on(device, reference, chosen, say)
+    return report, parts.artefact.manifest.source_sha256 or ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """An artefact, and what is known of it before it runs.
+
+    Attributes:
+        artefact: Itself, at its entry.
+        entries: Its entries that the reference is compared with.
+        images: What they run on.
+        faults: Sentences about its files.
+        inner: The report on its ONNX file; None without one.
+        library: What is known of its library's bytes, in words.
+    """
+
+    artefact: Artefact
+    entries: Sequence[EntryFacts]
+    images: Images
+    faults: Sequence[str]
+    inner: CheckReport | None
+    library: str
+
+    def on(
+        self, device: Device, reference: Reference, chosen: CheckOptions, say: Callable[[str], None]
+    ) -> CheckReport:
+        """Compare what it computes on a device."""
+        artefact, faults = self.artefact, self.faults
+        say(f"checking the artefact on {device.name}")
+        try:
+            report = compare(
+                ArtefactCandidate(
+                    artefact, device, chosen.threads, tuple(entry.name for entry in self.entries)
+                ),
+                reference,
+                self.images,
+                faults=faults,
+                same_when_traced=True,
+                onnx=self.inner,
+                say=say,
+            )
+        except VitcError as error:
+            if not faults:
+                raise
+            raise VitcError(
+                f"{artefact.path} does not run ({error.message}), and {faults[0]}.",
+                "Compile the model again.",
+            ) from error
+        if self.inner is not None and report.equal:
+            say("comparing the artefact with its ONNX file")
+            for entry in self.entries:
+                part = artefact.at(entry.name)
+                report = _strict(report, check_against_onnx(part, device, images=chosen.images))
+            report = replace(report, faults=(*report.faults, *_scans(artefact, device, say)))
+        return replace(report, library=self.library)
+
+
+def _read_parts(
+    path: Path,
+    reference: Reference,
+    chosen: CheckOptions,
+    supports: Callable[[Artefact], None],
+    say: Callable[[str], None],
+    note: Callable[[str], None],
+) -> _Parts:
+    """Look at an artefact, its library and its ONNX file; `supports` may refuse it before."""
     artefact = Artefact.open(path, verify=False).at(chosen.entry)
     changed = artefact.changed_files()
     entries = _entries(artefact)
+    model = reference.model
     if isinstance(model, Network):
         _same_network(artefact.path, _described(artefact), model)
-    device = parse_device(chosen.device)
-    device.supports(artefact)
+    supports(artefact)
     ports = {port.name: port for entry in entries for port in entry.inputs}
     images = _images(model, list(ports.values()), chosen, note)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
@@ -209,33 +331,7 @@ def _check(
         faults.append(
             f"there is no {artefact.onnx.name}, so nothing says what it was compiled from"
         )
-    say(f"checking the artefact on {device.name}")
-    try:
-        report = compare(
-            ArtefactCandidate(
-                artefact, device, chosen.threads, tuple(entry.name for entry in entries)
-            ),
-            reference,
-            images,
-            faults=faults,
-            same_when_traced=True,
-            onnx=inner,
-            say=say,
-        )
-    except VitcError as error:
-        if not faults:
-            raise
-        raise VitcError(
-            f"{artefact.path} does not run ({error.message}), and {faults[0]}.",
-            "Compile the model again.",
-        ) from error
-    if inner is not None and report.equal:
-        say("comparing the artefact with its ONNX file")
-        for entry in entries:
-            part = artefact.at(entry.name)
-            report = _strict(report, check_against_onnx(part, device, images=chosen.images))
-        report = replace(report, faults=(*report.faults, *_scans(artefact, device, say)))
-    return replace(report, library=library), artefact.manifest.source_sha256 or ""
+    return _Parts(artefact, entries, images, faults, inner, library)
 
 
 def _entries(artefact: Artefact) -> list[EntryFacts]:
