@@ -27,7 +27,7 @@ from vitc.targets.kernels.amx_tile import (
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
 from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows, Scaled
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
-from vitc.targets.kernels.slices_tile import SlicesProduct
+from vitc.targets.kernels.slices_tile import SlicesProduct, slice_adders
 from vitc.targets.layouts.signs import TILE_ROWS
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
@@ -247,6 +247,8 @@ def float_kernel(symbol: str, isa: Isa, shape: LinearShape, *, stride: int) -> K
 
 
 def _work(isa: Isa, shape: LinearShape) -> dict[str, int]:
+    if shape.depth and isa.ternary:
+        return {"slices": slice_adders(isa, shape.rows, shape.lanes, shape.depth)}
     tiles = uses_tiles(isa, shape.elements)
     return product_work(shape.rows, shape.lanes, shape.elements) if tiles else {}
 

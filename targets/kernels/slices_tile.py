@@ -30,7 +30,7 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter
 from vitc.targets.packing import WORD, round_up
 
-__all__ = ["SlicesProduct", "slice_blocks", "uses_slices"]
+__all__ = ["SlicesProduct", "slice_adders", "slice_blocks", "uses_slices"]
 
 LEAST_ROWS = 32
 """Fewest rows for which tables are worth making."""
@@ -66,6 +66,14 @@ def uses_slices(isa: Isa, rows: int, lanes: int, length: int) -> bool:
         return False
     width = slice_blocks(isa, lanes)[1]
     return (width - isa.slice_fill) * length >= isa.slice_cost
+
+
+def slice_adders(isa: Isa, rows: int, lanes: int, depth: int) -> int:
+    """Full adders of vectors in a product by ternary logic."""
+    words, left = divmod(depth, _BITS)
+    runs = [1 << level for level in range(2, _STEPS.bit_length()) if _steps(left) & 1 << level]
+    each = words * (_STEPS - 1) + sum(run - 1 for run in runs)
+    return rows * slice_blocks(isa, lanes)[0] * each
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.targets.test_binary_linear import Problem
+from vitc.compiler.assembly import hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.binary_linear import (
@@ -188,6 +189,8 @@ def test_adders_stay_in_registers(target):
         and line.split()[1].startswith(register)
     ]
     if isa.ternary:
+        assert kernel.work == {"slices": 197 * 31}
+        assert {loop.work("slices") for loop in hot_loops(text, "slices")["k"]} == {31}
         assert body.count("vpternlogq") >= 62
         assert len(stores) <= 16, body
     else:

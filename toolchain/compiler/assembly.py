@@ -1,7 +1,8 @@
 """Finds the hot loops in the assembly of kernels, and how much work an iteration does.
 
 Work is MACs where a loop keeps an arithmetic unit busy: popcounts, fp32 multiply-adds, AMX products
-of int8. Else it is bytes of signs that are made for AMX, or values of 32 bits that are compared.
+of int8. Else it is full adders of bit slices, bytes of signs that are made for AMX, or values of 32
+bits that are compared.
 
 Reads what LLVM prints for x86 (AT&T syntax), AArch64 and ARM; nothing else.
 """
@@ -16,7 +17,7 @@ from typing import Final, Literal
 
 __all__ = ["TILE_MACS", "HotLoop", "Instruction", "Unit", "hot_loops"]
 
-Unit = Literal["popcount", "fma", "int8", "signs", "compare"]
+Unit = Literal["popcount", "fma", "int8", "slices", "signs", "compare"]
 
 _FUNCTION: Final = re.compile(r"^([A-Za-z_]\w*):")
 _END: Final = re.compile(r"^\.Lfunc_end")
@@ -193,6 +194,12 @@ def _products(instruction: Instruction) -> int:
     return TILE_MACS if instruction.mnemonic == "tdpbssd" else 0
 
 
+def _adders(instruction: Instruction) -> int:
+    # The carry of a full adder, by its truth table.
+    carries = instruction.mnemonic == "vpternlogq" and instruction.operands.startswith("$212,")
+    return int(carries)
+
+
 def _sign_bytes(instruction: Instruction) -> int:
     expands = instruction.mnemonic in {"vpermd", "vpblendmb"}
     return _x86_width(instruction.operands) // 8 if expands else 0
@@ -207,6 +214,7 @@ _WORK: Final[Mapping[Unit, Callable[[Instruction], int]]] = {
     "popcount": _popcount_bits,
     "fma": _fma_lanes,
     "int8": _products,
+    "slices": _adders,
     "signs": _sign_bytes,
     "compare": _compared,
 }
