@@ -114,7 +114,9 @@ def hot_loops(assembly: str, unit: Unit) -> dict[str, list[HotLoop]]:
     found: dict[str, list[HotLoop]] = {}
     for symbol, lines in _functions(assembly):
         every = list(_loops(symbol, lines))
-        loops = [loop for loop, inner in every if inner and loop.work(unit)]
+        # Adders of 64 bits are straight code, behind which a loop may be that makes use of them.
+        straight = unit == "slices"
+        loops = [loop for loop, inner in every if (inner or straight) and loop.work(unit)]
         # A loop of a few turns is straight code by now, in the loop around it.
         loops = loops or [loop for loop, _ in every]
         most = max((loop.work(unit) for loop in loops), default=0)
