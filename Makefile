@@ -1,6 +1,7 @@
 # make demo   train, export, compile, check and bench a small model on this machine and for 64-bit ARM
 # make test   run the tests
 # Both set up .venv by themselves.
+# make dist   the wheel, the sdist and their checksums, of the version of pyproject.toml (docs/releasing.md)
 # make userland   fetch a 64-bit ARM userland (220 MB) in which the tests run TVM's RPC server under qemu
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ QEMU := $(VENV)/qemu
 USERLAND := $(VENV)/userland
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(QEMU)/usr/bin:$(PATH)
 
-.PHONY: demo test dev qemu userland lint types bench clean
+.PHONY: demo test dev qemu userland lint types bench dist clean
 
 demo: $(READY) qemu
 	vitc demo --force
@@ -52,5 +53,14 @@ types: $(READY)
 bench: $(READY)
 	python benchmarks/table.py
 
+# A release without a word in the changes is a mistake. The files of the wheel carry the date of the last commit.
+dist: $(READY)
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); grep -q "^## $$version" CHANGELOG.md || \
+	  { echo "CHANGELOG.md says nothing of $$version" >&2; exit 1; }
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 315532800) \
+	  $(BIN)/python -m build --no-isolation --outdir dist .
+	cd dist && sha256sum *.whl *.tar.gz >SHA256SUMS
+
 clean:
-	rm -rf $(VENV) build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -71,6 +71,10 @@ class Names:
             raise self.unknown(name)
         return name
 
+    def complete(self, start: str) -> list[str]:
+        """The names that begin as it was typed, for a shell."""
+        return [name for name in self.known if name.startswith(start)]
+
     def unknown(self, name: str, nearest: str | None = None) -> VitcError:
         """The error for a name that is not known.
 

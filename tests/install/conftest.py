@@ -25,6 +25,7 @@ SOURCES = (
     *("toolchain", "passes", "targets", "packaging", "docs", "examples"),
     *(
         "pyproject.toml",
+        "Makefile",
         "README.md",
         "LICENSE",
         "CHANGELOG.md",

@@ -54,6 +54,7 @@ def bench(
             help="onnxruntime (full-precision twin), onnxruntime-int8, packed, int8 or none. By "
             "default onnxruntime, and packed for a network without a configuration.",
             callback=_known_baseline,
+            autocompletion=names.BASELINES.complete,
         ),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=30, help="Timed runs of each side.")] = 60,
@@ -69,6 +70,7 @@ def bench(
             help="Model the time on cortex-a72, cortex-a76, neoverse-n1 or sapphire-rapids with "
             "llvm-mca.",
             callback=_known_processor,
+            autocompletion=names.PROCESSORS.complete,
         ),
     ] = None,
     pin: Annotated[
@@ -141,6 +143,8 @@ def bench(
             machine=report.machine,
         )
         write_report(report_file, page)
+    if not report.emulated and device == "local":
+        output.next("tune", artefact)
 
 
 def _only_model(

@@ -132,6 +132,10 @@ def check(
             machine=report.machine,
         )
         write_report(report_file, page)
+    if report.equal and candidate.is_dir():
+        output.next("bench", candidate, *(("--device", device) if device != "local" else ()))
+    elif report.equal:
+        output.next("compile", candidate)
     if not report.equal:
         raise typer.Exit(int(ExitCode.NOT_EQUAL))
 

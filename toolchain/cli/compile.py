@@ -19,7 +19,7 @@ __all__ = ["compile_"]
 def _complete_target(start: str) -> list[str]:
     from vitc.targets.table import TARGET_NAMES
 
-    return [name for name in TARGET_NAMES.known if name.startswith(start)]
+    return TARGET_NAMES.complete(start)
 
 
 def _known_target(name: str) -> str:
@@ -52,6 +52,12 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _folder(source: Path | dict[str, Path | None], target: str) -> Path:
+    if isinstance(source, Path):
+        return Path(f"{source.stem}-{target}")
+    raise VitcError("An artefact of several files has no name of its own.", "Add --out DIR.")
+
+
 def compile_(
     files: Annotated[
         list[str],
@@ -61,7 +67,14 @@ def compile_(
             "an entry without a file scores the vectors of the entries image and text.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder to make; by default M-TARGET, of the name of the only file.",
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -101,6 +114,7 @@ def compile_(
     from vitc.runtime.artefact import MANIFEST, own_files
 
     source = _source(files)
+    out = out or _folder(source, target)
     check_folder(out, marker=MANIFEST, force=force, parts=own_files)
     if dump_ir is not None:
         prepare_folder(dump_ir, force=force)
@@ -125,3 +139,5 @@ def compile_(
     checked = artefact.manifest.check
     if isinstance(checked, str):
         output.note(f"check: {checked}")
+    there = ("--device", "qemu") if artefact.missing_features() else ()
+    output.next("check", artefact.path, "--reference", "CKPT", *there)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vitc.cli.command import add_command
 from vitc.cli.output import Output
 
 __all__ = ["app"]
@@ -28,7 +29,6 @@ _Expose = Annotated[
 ]
 
 
-@app.command()
 def serve(
     port: Annotated[int, typer.Option("--port", help="Port to bind to.")] = 9090,
     key: Annotated[str, typer.Option("--key", help="Kind of device, such as rpi4.")] = "",
@@ -46,7 +46,6 @@ def serve(
     serve_rpc(options, Output().copyable)
 
 
-@app.command()
 def tracker(
     port: Annotated[int, typer.Option("--port", help="Port to bind to.")] = 9190,
     host: _Host = "127.0.0.1",
@@ -56,3 +55,7 @@ def tracker(
     from vitc.devices.serve import TrackerOptions, track
 
     track(TrackerOptions(host=host, port=port, expose=expose), Output().copyable)
+
+
+add_command(app, "device serve", serve)
+add_command(app, "device tracker", tracker)

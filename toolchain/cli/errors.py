@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
+from vitc.cli.output import Loudness, loudness
 from vitc.cli.streams import printable
 from vitc.errors import ExitCode, VitcError
 from vitc.extras import explained
@@ -94,7 +95,8 @@ def _scarce_memory() -> int:
 
 
 def _explain(message: str, hint: str) -> None:
-    if os.environ.get(_DEBUG, "") not in ("", "0"):
+    asked = os.environ.get(_DEBUG, "") not in ("", "0") or loudness() is Loudness.VERBOSE
+    if asked and sys.exc_info()[0] is not None:
         traceback.print_exc()
     lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
     sys.stderr.write(printable("\n".join(lines), keep="\n\t") + "\n")

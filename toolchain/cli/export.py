@@ -23,9 +23,19 @@ _SCHEMES: Final = names.Names("scheme", (*names.SCHEMES.known, *names.FORMATS.kn
 """Of binarization; formats are what the option once named."""
 
 
+def _stem(checkpoint: Path) -> str:
+    """Name of a checkpoint without its suffixes, of which ``.pth.tar`` has two."""
+    return checkpoint.name.removesuffix(".tar").rpartition(".")[0] or checkpoint.name
+
+
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option("--out", metavar="M.onnx", help="File to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="M.onnx", help="File to write; by default CKPT.onnx in this folder."
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -34,6 +44,7 @@ def export(
             help="packed is what `vitc compile` reads; int8 is the fastest in ONNX Runtime.",
             show_default="packed",
             callback=_known_format,
+            autocompletion=names.FORMATS.complete,
         ),
     ] = None,
     labels: Annotated[
@@ -70,6 +81,7 @@ def export(
             metavar="bicubic|bilinear|nearest",
             help="Filter of the resizing.",
             callback=names.optional(names.INTERPOLATIONS),
+            autocompletion=names.INTERPOLATIONS.complete,
         ),
     ] = None,
     mean: Annotated[
@@ -95,6 +107,7 @@ def export(
             metavar="bibert|recu|bit",
             help="How signs were made, if the file does not say.",
             callback=names.optional(_SCHEMES),
+            autocompletion=names.SCHEMES.complete,
         ),
     ] = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,
@@ -127,6 +140,7 @@ def export(
         if form and form != scheme:
             raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
         form, scheme = scheme, None
+    out = out or Path(f"{_stem(checkpoint)}.onnx")
     check_file(out, force=force)
     if not no_check:
         from vitc.onnx_files.confined import start
@@ -161,3 +175,7 @@ def export(
     for layer, why in done.float_layers.items():
         output.note(f"in float: {layer} ({why})")
     output.note(f"wrote {out} ({megabytes(done.file_bytes)})")
+    if options.form == "packed" and not (inline or done.float_layers):
+        output.next("compile", out)
+    else:
+        output.next("run", out, "PHOTO.jpg")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vitc.cli.command import add_command
 from vitc.cli.options import Force, JsonTo, Threads, existing
 from vitc.cli.output import Output, megabytes
 from vitc.extras import need
@@ -21,7 +22,6 @@ app = typer.Typer(
 )
 
 
-@app.command(short_help="Make an index of a folder of photos, or bring one up to date.")
 def build(
     photos: Annotated[
         Path,
@@ -69,6 +69,7 @@ def build(
         f"{done.images} photos in {done.path} ({megabytes(done.index_bytes)}): {done.added} encoded"
         f"{pace}, {done.kept} kept, {done.removed} removed, {len(done.broken)} unreadable"
     )
+    output.next("search", done.path, "WORDS")
     output.result(
         {
             "index": str(done.path),
@@ -83,7 +84,6 @@ def build(
     )
 
 
-@app.command(short_help="Write an index as several parts, for several processes or machines.")
 def split(
     index: Annotated[
         Path,
@@ -109,3 +109,17 @@ def split(
         images = opened.images
     output.show(f"{images} photos in {len(made)} parts in {out}")
     output.result({"parts": [str(part) for part in made], "images": images})
+
+
+add_command(
+    app,
+    "index build",
+    build,
+    short_help="Make an index of a folder of photos, or bring one up to date.",
+)
+add_command(
+    app,
+    "index split",
+    split,
+    short_help="Write an index as several parts, for several processes or machines.",
+)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from vitc.cli.bench import bench
 from vitc.cli.check import check
 from vitc.cli.claims import release_claims
+from vitc.cli.command import add_command
 from vitc.cli.compile import compile_
 from vitc.cli.demo import demo
 from vitc.cli.device import app as device
@@ -23,6 +23,7 @@ from vitc.cli.index import app as index
 from vitc.cli.inspect import inspect
 from vitc.cli.models import models
 from vitc.cli.new import new
+from vitc.cli.output import Loudness, set_loudness
 from vitc.cli.package import package
 from vitc.cli.pretrain import pretrain
 from vitc.cli.probe import probe
@@ -35,7 +36,6 @@ from vitc.cli.targets import targets
 from vitc.cli.train import train
 from vitc.cli.tune import tune
 from vitc.errors import VitcError
-from vitc.extras import need
 
 __all__ = ["app", "main"]
 
@@ -68,7 +68,8 @@ _ANYWHERE: Final = frozenset({"doctor", "models", "targets"})
 def _root(
     context: typer.Context,
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     try:
@@ -114,23 +115,8 @@ _NEEDS: Final[dict[str, tuple[str, ...]]] = {
 """Extras of commands that can do nothing without; others say what they lack where they lack it."""
 
 
-def _with_extras(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    if name not in _NEEDS:
-        return command
-
-    @wraps(command)
-    def checked(*arguments: Any, **options: Any) -> None:
-        need(f"`vitc {name}`", *_NEEDS[name])
-        command(*arguments, **options)
-
-    return checked
-
-
 for _name, _command in _COMMANDS.items():
-    # Whole: click cuts what it takes out of a docstring.
-    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(
-        _with_extras(_name, _command)
-    )
+    add_command(app, _name, _command, needs=_NEEDS.get(_name, ()))
 for _group in (retrieve, index, device):
     app.add_typer(_group)
 
@@ -139,6 +125,7 @@ def main() -> None:
     """Entry point of the `vitc` program."""
     prepare_streams()
     quiet_libraries()
+    set_loudness(Loudness.USUAL)
     # PyTorch makes this folder when it is imported, in the temporary one, where nobody sweeps it;
     # vitc lets it compile nothing. A folder that there is already is made by nobody.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", sys.prefix)

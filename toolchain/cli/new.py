@@ -18,9 +18,19 @@ __all__ = ["new"]
 def new(
     preset: Annotated[
         str,
-        typer.Argument(metavar="PRESET", help="See `vitc models`.", callback=names.PRESETS.check),
+        typer.Argument(
+            metavar="PRESET",
+            help="See `vitc models`.",
+            callback=names.PRESETS.check,
+            autocompletion=names.PRESETS.complete,
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="M.safetensors", help="File to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="M.safetensors", help="File to write; by default PRESET.safetensors."
+        ),
+    ] = None,
     si: Annotated[
         bool | None, typer.Option("--si/--no-si", help="With or without spatial interaction.")
     ] = None,
@@ -33,7 +43,10 @@ def new(
     scheme: Annotated[
         str,
         typer.Option(
-            "--scheme", help="How signs are made: bibert, recu, bit.", callback=names.SCHEMES.check
+            "--scheme",
+            help="How signs are made: bibert, recu, bit.",
+            callback=names.SCHEMES.check,
+            autocompletion=names.SCHEMES.complete,
         ),
     ] = "bibert",
     elastic: Annotated[
@@ -48,6 +61,7 @@ def new(
 
     Bench it before you train it.
     """
+    out = out or Path(f"{preset}.safetensors")
     check_file(out, force=force)
     from vitc import api
     from vitc.models.checkpoint import save
@@ -69,3 +83,4 @@ def new(
         )
         save(model, out, force=force)
     output.note(f"wrote {out}")
+    output.next("export", out)

@@ -153,6 +153,7 @@ MixedPrecision: TypeAlias = Annotated[
         metavar="no|bf16",
         help="Products of training in bfloat16; what is judged and written is not.",
         callback=names.PRECISIONS.check,
+        autocompletion=names.PRECISIONS.complete,
     ),
 ]
 
@@ -203,6 +204,7 @@ Norm: TypeAlias = Annotated[
         metavar="batch|layer",
         help="Norms of the stream: per token over the batch, or over channels.",
         callback=names.optional(names.NORMS),
+        autocompletion=names.NORMS.complete,
     ),
 ]
 MLPRatio: TypeAlias = Annotated[
@@ -215,6 +217,7 @@ Merge: TypeAlias = Annotated[
         metavar="float|binary",
         help="Between stages: fp32 as in the papers, or binary linears of moved signs.",
         callback=names.optional(names.MERGES),
+        autocompletion=names.MERGES.complete,
     ),
 ]
 BatchSize: TypeAlias = Annotated[
@@ -245,6 +248,7 @@ DeviceName: TypeAlias = Annotated[
         "--device",
         metavar="DEVICE",
         help="Where to run: local, qemu, ssh://, adb:// or rpc://.",
+        autocompletion=names.DEVICES.complete,
         callback=_known_device,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -21,11 +23,38 @@ from vitc.cli.claims import claimed
 from vitc.cli.tables import Rows, plain
 from vitc.outputs import explained
 
-__all__ = ["Output", "megabytes"]
+__all__ = ["Loudness", "Output", "loudness", "megabytes", "set_loudness"]
 
 _STDOUT = "-"
 _NO_WIDTH = 1 << 16
 _LOG_EVERY_S = 1.0
+
+
+class Loudness(Enum):
+    """How much a command says beside its results."""
+
+    QUIET = auto()
+    USUAL = auto()
+    VERBOSE = auto()
+
+    @classmethod
+    def of(cls, *, quiet: bool, verbose: bool) -> Loudness:
+        """What a person asked for."""
+        return cls.QUIET if quiet else cls.VERBOSE if verbose else cls.USUAL
+
+
+_loudness = Loudness.USUAL
+
+
+def set_loudness(loudness: Loudness) -> None:
+    """Set how much the command of this process says, before it makes its `Output`."""
+    global _loudness
+    _loudness = loudness
+
+
+def loudness() -> Loudness:
+    """How much the command of this process says."""
+    return _loudness
 
 
 class Output:
@@ -50,7 +79,7 @@ class Output:
         named = None if json_to == _STDOUT else json_to
         self._json_file = None if named is None else claimed(named, force=force)
         self._out = _console(sys.stdout, quiet=silent or json_to == _STDOUT)
-        self._err = _console(sys.stderr, quiet=silent)
+        self._err = _console(sys.stderr, quiet=silent or loudness() is Loudness.QUIET)
         self._working: Status | None = None
 
     @contextmanager
@@ -83,6 +112,15 @@ class Output:
     def note(self, text: str) -> None:
         """Say something that is no result."""
         self._err.print(plain(text, "dim"), soft_wrap=True)
+
+    def next(self, *command: object) -> None:
+        """Say which command comes next, unless a program reads the result.
+
+        Args:
+            command: Its words behind ``vitc``; those in capital letters are for the user to fill.
+        """
+        if self._json_to is None:
+            self.note(f"next: vitc {shlex.join(map(str, command))}")
 
     def result(self, document: Mapping[str, Any]) -> None:
         """Write the JSON form of the result where the user wants it."""
@@ -144,7 +182,8 @@ class Output:
                 nonlocal last
                 status.update(plain(text))
                 # A log wants a line now and then, not one for every step of a counter.
-                if not self._err.is_terminal and time.monotonic() - last > _LOG_EVERY_S:
+                every = 0 if loudness() is Loudness.VERBOSE else _LOG_EVERY_S
+                if not self._err.is_terminal and time.monotonic() - last > every:
                     last = time.monotonic()
                     self.note(text)
 

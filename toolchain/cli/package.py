@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,4 +38,4 @@ def package(
     made = make_wheel(artefact, out, name=name, version=version, force=force)
     package_name = made.name.partition("-")[0]
     output.note(f"wrote {made} ({megabytes(made.stat().st_size)})")
-    output.note(f'next: pip install {made}; python -c "import {package_name}"')
+    output.note(f"next: pip install {shlex.quote(str(made))}, then import {package_name}")

@@ -31,16 +31,29 @@ __all__ = ["pretrain"]
 
 def pretrain(
     out: Annotated[
-        Path, typer.Option("--out", metavar="TWIN.safetensors", help="The twin after each epoch.")
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="TWIN.safetensors",
+            help="The twin after each epoch; by default PRESET-twin.safetensors.",
+        ),
+    ] = None,
     method: Annotated[
         str,
-        typer.Option("--method", help="dmjd or mae.", callback=names.PRETRAININGS.check),
+        typer.Option(
+            "--method",
+            help="dmjd or mae.",
+            callback=names.PRETRAININGS.check,
+            autocompletion=names.PRETRAININGS.complete,
+        ),
     ] = "dmjd",
     preset: Annotated[
         str,
         typer.Option(
-            "--preset", help="Whose twin; see `vitc models`.", callback=names.PRESETS.check
+            "--preset",
+            help="Whose twin; see `vitc models`.",
+            callback=names.PRESETS.check,
+            autocompletion=names.PRESETS.complete,
         ),
     ] = "micro",
     data: Annotated[
@@ -81,6 +94,7 @@ def pretrain(
             "--masking",
             help="block (2 x 2 tokens) or random; dmjd block, mae random.",
             callback=names.optional(names.MASKINGS),
+            autocompletion=names.MASKINGS.complete,
         ),
     ] = None,
     target: Annotated[
@@ -89,6 +103,7 @@ def pretrain(
             "--target",
             help="hog, pixels or teacher; dmjd hog, mae pixels.",
             callback=names.optional(names.PREDICTED),
+            autocompletion=names.PREDICTED.complete,
         ),
     ] = None,
     teacher: Annotated[
@@ -153,7 +168,7 @@ def pretrain(
     from vitc.training.dmjd.options import PretrainOptions
 
     options = PretrainOptions(
-        out=out,
+        out=out or Path(f"{preset}-twin.safetensors"),
         method=method,
         data=data,
         every=every,
@@ -215,3 +230,4 @@ def pretrain(
             "history": str(result.history_file),
         }
     )
+    output.next("probe", result.checkpoint)

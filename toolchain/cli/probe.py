@@ -95,3 +95,4 @@ def probe(
         rows.append(("dense probe", f"test mIoU {result.dense.miou:.2%}, {told}"))
     output.show(table(("", ""), rows))
     output.result(result.to_dict())
+    output.next("train", "--teacher", checkpoint)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from vitc import names
+from vitc.cli.command import add_command
 from vitc.cli.options import (
     BatchSize,
     Force,
@@ -96,7 +97,6 @@ _Epochs: TypeAlias = Annotated[
 ]
 
 
-@app.command(short_help="Train towers by the ranking loss.")
 def train(
     out: _Out,
     mode: Annotated[
@@ -106,6 +106,7 @@ def train(
             metavar="base|inflate|fast",
             help="All tokens meet; codes beside them too; or the first of each side alone.",
             callback=names.RETRIEVAL_MODES.check,
+            autocompletion=names.RETRIEVAL_MODES.complete,
         ),
     ] = "base",
     data: _Data = names.GLYPHS,
@@ -115,6 +116,7 @@ def train(
             "--preset",
             help="Backbone of the image tower; see `vitc models`.",
             callback=names.PRESETS.check,
+            autocompletion=names.PRESETS.complete,
         ),
     ] = "micro",
     full_precision: Annotated[
@@ -130,7 +132,12 @@ def train(
     ] = None,
     scheme: Annotated[
         str,
-        typer.Option("--scheme", help="Of binarization.", callback=names.SCHEMES.check),
+        typer.Option(
+            "--scheme",
+            help="Of binarization.",
+            callback=names.SCHEMES.check,
+            autocompletion=names.SCHEMES.complete,
+        ),
     ] = "bibert",
     width: Annotated[int, typer.Option("--width", min=1, help="Values of a vector.")] = 256,
     codes: Annotated[
@@ -213,7 +220,6 @@ def train(
     _tell(output, run_shown(output, options, _described, run_training))
 
 
-@app.command(short_help="Shrink towers by the scores of larger ones.")
 def shrink(
     teacher: Annotated[
         Path,
@@ -280,7 +286,6 @@ def shrink(
     _tell(output, run_shown(output, options, _described, run_shrinking))
 
 
-@app.command(short_help="Time a search of an index, beside other libraries.")
 def bench(
     images: Annotated[int, typer.Option("--images", min=1, help="Random ones.")] = 1_000_000,
     width: Annotated[int, typer.Option("--width", min=8, help="Bits of a vector.")] = 256,
@@ -352,6 +357,7 @@ def _tell(output: Output, result: RetrievalResult) -> None:
             "history": str(result.history_file),
         }
     )
+    output.next("export", result.checkpoint)
 
 
 def _described(report: EpochReport) -> str:
@@ -370,3 +376,12 @@ def _recalls(measures: Mapping[str, float]) -> str:
         f"{said} " + "/".join(f"{100 * measures[f'{way}_r{k}']:.1f}" for k in (1, 5, 10)) + " %"
         for way, said in ways
     )
+
+
+add_command(app, "retrieve train", train, short_help="Train towers by the ranking loss.")
+add_command(
+    app, "retrieve shrink", shrink, short_help="Shrink towers by the scores of larger ones."
+)
+add_command(
+    app, "retrieve bench", bench, short_help="Time a search of an index, beside other libraries."
+)

@@ -48,8 +48,13 @@ def describe(report: EpochReport) -> str:
 def train(
     context: typer.Context,
     out: Annotated[
-        Path, typer.Option("--out", metavar="M.safetensors", help="The best checkpoint.")
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="M.safetensors",
+            help="The best checkpoint; by default PRESET.safetensors, PRESET-twin or PRESET-TASK.",
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -57,10 +62,17 @@ def train(
             metavar="detection|segmentation",
             help="Boxes, or classes of pixels, on the preset's trunk; else classes of images.",
             callback=names.optional(names.TASKS),
+            autocompletion=names.TASKS.complete,
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="See `vitc models`.", callback=names.PRESETS.check)
+        str,
+        typer.Option(
+            "--preset",
+            help="See `vitc models`.",
+            callback=names.PRESETS.check,
+            autocompletion=names.PRESETS.complete,
+        ),
     ] = "micro",
     data: Annotated[
         str,
@@ -117,7 +129,10 @@ def train(
     scheme: Annotated[
         str,
         typer.Option(
-            "--scheme", help="How signs are made: bibert, recu, bit.", callback=names.SCHEMES.check
+            "--scheme",
+            help="How signs are made: bibert, recu, bit.",
+            callback=names.SCHEMES.check,
+            autocompletion=names.SCHEMES.complete,
         ),
     ] = "bibert",
     elastic: Annotated[
@@ -171,6 +186,7 @@ def train(
             metavar="joint|decoupled",
             help="All at once, or first the MLP branch by the teacher's, then SI beside it.",
             callback=names.RECIPES.check,
+            autocompletion=names.RECIPES.complete,
         ),
     ] = "joint",
     stage_epochs: Annotated[
@@ -206,6 +222,7 @@ def train(
             metavar="dense|depthwise|pointwise",
             help="With --task: inner layers of the head.",
             callback=names.TOWERS.check,
+            autocompletion=names.TOWERS.complete,
         ),
     ] = "dense",
     binary_head: Annotated[  # noqa: ARG001
@@ -245,7 +262,8 @@ def train(
     from vitc.training.options import TrainOptions
 
     options = TrainOptions(
-        out=out,
+        out=out
+        or Path(f"{preset}-twin.safetensors" if full_precision else f"{preset}.safetensors"),
         data=data,
         background=None if background is None else parse_colour(background),
         preset=preset,
@@ -305,3 +323,7 @@ def train(
             "history": str(result.history_file),
         }
     )
+    if full_precision:
+        output.next("train", "--teacher", result.checkpoint)
+    else:
+        output.next("export", result.checkpoint)

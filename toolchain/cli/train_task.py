@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -18,7 +19,7 @@ __all__ = ["describe", "refuse_task_options", "train_task"]
 _OWN: Final = ("blocks", "tower", "binary_head", "void")
 """Options that only networks of a task have."""
 
-_OUTPUT: Final = frozenset(("json_to",))
+_OUTPUT: Final = frozenset(("json_to", "quiet", "verbose"))
 
 
 def refuse_task_options(context: typer.Context) -> None:
@@ -62,6 +63,8 @@ def train_task(context: typer.Context) -> None:
             )
     if values.get("background") is not None:
         values["background"] = parse_colour(values["background"])
+    preset = values.get("preset", known["preset"].default)
+    values.setdefault("out", Path(f"{preset}-{values['task']}.safetensors"))
     options = TaskOptions(**{k: v for k, v in values.items() if k not in _OUTPUT})
     check_outputs(options)
     from vitc.training.tasks.train import train_task as run_training
@@ -71,6 +74,8 @@ def train_task(context: typer.Context) -> None:
     output.show(f"test {told}, of epoch {result.best_epoch}; {result.seconds:.0f} s")
     output.note(f"wrote {', '.join(map(str, (result.checkpoint, *result.files)))}")
     output.result(result.to_dict())
+    if not options.full_precision:
+        output.next("export", result.checkpoint)
 
 
 def _given(context: typer.Context) -> dict[str, Any]:

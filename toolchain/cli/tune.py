@@ -71,3 +71,4 @@ def tune(
             + ("replaced" if report.replaced else "not faster, kept as it was")
         )
     output.result(report.to_dict())
+    output.next("bench", artefact)
