@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from vitc.models.architectures.deit import ModelConfig as ModelConfig
     from vitc.models.checkpoint import load as load
     from vitc.models.checkpoint import save as save
+    from vitc.models.hub import from_pretrained as from_pretrained
+    from vitc.models.hub import push_to_hub as push_to_hub
+    from vitc.models.hub import save_pretrained as save_pretrained
     from vitc.models.network import Network as Network
     from vitc.models.preprocessing import Preprocessing as Preprocessing
     from vitc.models.sibivit import SIBiViT as SIBiViT
@@ -95,6 +98,7 @@ _HOMES: Final = {
     "check": "vitc.verify",
     "compile": "vitc.api",
     "export": "vitc.api",
+    "from_pretrained": "vitc.models.hub",
     "inspect": "vitc.bench.inspection",
     "load": "vitc.models.checkpoint",
     "load_twin": "vitc.models.twins.loading",
@@ -102,7 +106,9 @@ _HOMES: Final = {
     "open": "vitc.api",
     "package": "vitc.runtime.wheel",
     "predict": "vitc.devices.prediction",
+    "push_to_hub": "vitc.models.hub",
     "save": "vitc.models.checkpoint",
+    "save_pretrained": "vitc.models.hub",
     "see": "vitc.devices.seen",
     "train": "vitc.training",
     "tune": "vitc.bench.tuning",

@@ -14,8 +14,9 @@ from vitc.extras import need
 from vitc.models.account import Account
 from vitc.models.architectures import account
 from vitc.models.config import NetworkConfig
+from vitc.models.folder import TENSORS, checkpoint_in
 from vitc.models.preprocessing import Preprocessing
-from vitc.runtime.artefact import Artefact
+from vitc.runtime.artefact import MANIFEST, Artefact
 from vitc.runtime.port import Port
 
 if TYPE_CHECKING:
@@ -106,14 +107,15 @@ def inspect(path: str | os.PathLike[str], *, allow_external_data: bool = False) 
         )
     if place.suffix != ".onnx":
         refuse_external_data(place, allow_external_data)
-    if place.is_dir():
+    of_hub = (place / TENSORS).is_file() and not (place / MANIFEST).exists()
+    if place.is_dir() and not of_hub:
         return _artefact(place)
     if place.suffix == ".onnx":
         return _onnx_file(place, allow_external_data)
     need("Inspecting a checkpoint", "train")
     from vitc.models.checkpoint import load
 
-    model = load(place)
+    model, place = load(place), checkpoint_in(place)
     return Inspection(
         path=str(place),
         kind="checkpoint",

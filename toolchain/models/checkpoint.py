@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from vitc.models.build import build_network
 from vitc.models.config import NetworkConfig
 from vitc.models.described import MOST_BLOCKS
 from vitc.models.fitting import fill
+from vitc.models.folder import checkpoint_in, described_beside
 from vitc.models.network import LoadReport, Network
 from vitc.models.preprocessing import Preprocessing
 from vitc.models.schemes import scheme as known_scheme
@@ -35,7 +36,7 @@ from vitc.models.stated import Stated
 from vitc.models.tensor_files import METADATA_KEY, Contents, json_object, read_contents, whole
 from vitc.outputs import FileOutput, claim_file, explained
 
-__all__ = ["file_sha256", "load", "save", "write_checkpoint"]
+__all__ = ["described_by", "file_sha256", "load", "save", "write_checkpoint"]
 
 _FITS: Final = "Check that the file is an SI-BiViT checkpoint and is whole."
 _GET_ONE: Final = "Make a fresh one with `vitc new`, or copy the file again."
@@ -52,7 +53,8 @@ def load(
     """Read a checkpoint into a model in eval mode.
 
     Args:
-        path: ``.safetensors``, or an official ``.pth.tar`` or ``.pth``.
+        path: ``.safetensors``, or an official ``.pth.tar`` or ``.pth``; or a folder that
+            `vitc.save_pretrained` wrote.
         ema: Take the averaged weights, ``state_dict_ema`` of an official file.
         scheme: Binarization scheme of a file that does not say (default: what the file says, else
             bibert).
@@ -68,7 +70,7 @@ def load(
         VitcError: If the file is missing, damaged, not a checkpoint of this network, or holds
             missing, unexpected, mis-shaped or non-finite tensors, all of which are named.
     """
-    file = Path(path)
+    file = checkpoint_in(Path(path))
     with whole(file):
         return _load(file, ema, scheme, weight_bits, stated or Stated())
 
@@ -81,6 +83,8 @@ def _load(
     stated: Stated,
 ) -> Network:
     contents = read_contents(file, ema=ema)
+    if not contents.described:
+        contents = replace(contents, described=described_beside(file))
     config = _configuration(file, contents, scheme, weight_bits)
     described = contents.described
     own = "preprocessing" in described
@@ -134,6 +138,16 @@ def save(model: Network, path: str | os.PathLike[str], *, force: bool = False) -
         write_checkpoint(model, output)
 
 
+def described_by(model: Network) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, as JSON values."""
+    return {
+        "config": model.config.to_dict(),
+        "preprocessing": model.preprocessing.to_dict(),
+        "labels": None if model.labels is None else list(model.labels),
+        "history": model.history,
+    }
+
+
 def write_checkpoint(model: Network, output: FileOutput) -> None:
     """Write a model to where there is a claim.
 
@@ -144,12 +158,7 @@ def write_checkpoint(model: Network, output: FileOutput) -> None:
         raise VitcError(
             "A frozen model has no latent weights to save.", "Save the model it was frozen from."
         )
-    described = {
-        "config": model.config.to_dict(),
-        "preprocessing": model.preprocessing.to_dict(),
-        "labels": None if model.labels is None else list(model.labels),
-        "history": model.history,
-    }
+    described = described_by(model)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     # One key, since safetensors writes several in no fixed order and the bytes should not vary.
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
