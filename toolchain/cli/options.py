@@ -259,6 +259,7 @@ DeviceNames: TypeAlias = Annotated[
         metavar="DEVICE",
         help="Where to run: local, qemu, ssh://, adb:// or rpc://; rpc://tracker/KIND* is all such "
         "boards of a farm at once.",
+        autocompletion=names.DEVICES.complete,
         callback=_known_devices,
     ),
 ]
