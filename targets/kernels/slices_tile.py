@@ -35,9 +35,12 @@ __all__ = ["SlicesProduct", "slice_adders", "slice_blocks", "uses_slices"]
 LEAST_ROWS = 32
 """Fewest rows for which tables are worth making."""
 
+LONGEST = 4095
+"""Most bits of one contraction, whose sums have 12 slices."""
+
 _SPAN = 96
 """Most rows that go through the parts of a table together: their slices lie on the stack, and with
-the table they take 80 KiB at most, as threads of musl have 128."""
+the table they take 84 KiB at most, as threads of musl have 128."""
 
 _BITS = 64
 """Bits of a row that are taken at once, and of a part of the table."""
@@ -62,7 +65,7 @@ def uses_slices(isa: Isa, rows: int, lanes: int, length: int) -> bool:
     A row takes as long for a block of few lanes as for a full one, and making its numbers takes as
     long for a short length as for a long one. What that is worth in popcounts was measured.
     """
-    if not isa.slice_bytes or rows < LEAST_ROWS:
+    if not isa.slice_bytes or rows < LEAST_ROWS or length > LONGEST:
         return False
     width = slice_blocks(isa, lanes)[1]
     return (width - isa.slice_fill) * length >= isa.slice_cost
@@ -103,7 +106,8 @@ class SlicesProduct:
         """Parts of the table before the last."""
         self._parity = _STEPS * _PATTERNS * self._vector
         self._table = e.scratch("uint64", self._parity + 2 * self._vector)
-        self._values = e.scratch("uint16", (8 * HALF + 1) * 4 * self._vector)
+        # All lanes, and a vector that is stored whole behind the last.
+        self._values = e.scratch("uint16", (_BITS + 4) * self._vector)
         kept = _SPAN * ((self._levels - 1) * self._vector + 1)
         self._kept: Any = e.scratch("uint64", kept) if self._parts else None
 

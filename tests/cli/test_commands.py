@@ -265,7 +265,9 @@ def test_tune_shows_a_tile_for_every_product(vitc, built, tmp_path, monkeypatch)
     outcome = vitc("tune", copy, "--rounds", 1, "--runs", 1, "--json", "-")
 
     products = {choice["kernel"] for choice in outcome.json["kernels"]}
-    assert {"vitc_float_linear_0", "vitc_attention_0", "vitc_residual_0"} <= products
+    assert {"vitc_float_linear_0", "vitc_attention_0"} <= products
+    # Products on AMX tiles have no register tile to try others of.
+    assert HAS_AMX or "vitc_residual_0" in products
     assert all(choice["usual_ms"] > 0 for choice in outcome.json["kernels"])
     assert outcome.json["replaced"] in {True, False}
     assert Artefact.open(copy).path == copy

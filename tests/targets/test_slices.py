@@ -167,6 +167,7 @@ def test_slices_are_for_many_rows_of_blocks_that_are_full():
     assert slice_blocks(isa, 100) == (1, 112)
     assert uses_slices(isa, 197, 384, 384)
     assert not uses_slices(isa, 1, 384, 384)
+    assert not uses_slices(isa, 197, 384, 4096)
     assert not uses_slices(isa, 3136, 96, 96)
     assert not uses_slices(ISAS["ssse3-pshufb"], 197, 384, 384)
 
