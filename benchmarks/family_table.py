@@ -13,39 +13,49 @@ from vitc.bench.measure import Latency
 from vitc.bench.profile import Profile, profile
 from vitc.bench.twin import twin_model
 from vitc.devices import LocalDevice
+from vitc.devices.machine import machine
+from vitc.targets.table import TARGETS, host_features
 
 __all__ = ["family_table"]
 
 Say = Callable[[str], None]
 
 _PRESETS = ("deit-tiny", "swin-tiny", "pvt-tiny", "nest-tiny")
+_TARGETS = ("x86", "x86-avx512bw", "x86-avx512", "x86-amx")
+"""Of which those are timed that this machine runs; elsewhere its own target."""
 
 
 def family_table(workshop: Workshop, runs: int, say: Say) -> str:
-    """Every tiny backbone on one thread."""
-    rows, target = [], ""
+    """Every tiny backbone on one thread, by every target that this machine runs."""
+    features = host_features()
+    targets = [t for t in _TARGETS if features.issuperset(TARGETS[t].features)] or ["native"]
+    rows = []
     with pinned(1):
         for preset in _PRESETS:
             network = Network(preset, None, si=True)
             say(f"timing {network.name}")
-            artefact = workshop.artefact(network, "native")
-            target = artefact.target.name
+            artefacts = {target: workshop.artefact(network, target) for target in targets}
             twin = twin_model(network.config)
-            image = [noise((1, *artefact.image_shape))]
+            image = [noise((1, *artefacts[targets[0]].image_shape))]
             contenders: dict[str, Contender] = {
-                "vitc": OwnLibrary(artefact),
+                **{target: OwnLibrary(artefact) for target, artefact in artefacts.items()},
                 "fp32": BaselineSession(twin.SerializeToString(), image, 1),
                 "int8 QDQ": BaselineSession(static_int8(twin), image, 1),
             }
-            own, *others = race(contenders, runs).values()
-            shares = profile(artefact, LocalDevice(), 1, say, pin=True)
-            times = [f"{own.median:.2f} ms ({own.min:.2f})", *(_beside(own, o) for o in others)]
-            rows.append((network.name, *times, *_shares(shares)))
+            found = race(contenders, runs)
+            others = [found.pop("fp32"), found.pop("int8 QDQ")]
+            for target, own in found.items():
+                shares = profile(artefacts[target], LocalDevice(), 1, say, pin=True)
+                own_time = f"{own.median:.2f} ms ({own.min:.2f})"
+                beside = [_beside(own, other) for other in others]
+                name = artefacts[target].target.name
+                rows.append((network.name, name, own_time, *beside, *_shares(shares)))
     columns = (
-        "network", ">vitc", ">fp32", ">int8 QDQ", ">binary products", ">fp32 products", ">other"
+        "network", "target", ">vitc", ">fp32", ">int8 QDQ",
+        ">binary products", ">fp32 products", ">other",
     )  # fmt: skip
     return (
-        f"{table(columns, rows)}\n\nTarget {target}, one pinned thread, batch 1, {runs} runs of "
+        f"{table(columns, rows)}\n\n{machine().cpu}, one pinned thread, batch 1, {runs} runs of "
         "each in turns. Medians, and how many times faster vitc is; in brackets minima and their "
         "ratio. Shares are those of the fastest time of each step."
     )

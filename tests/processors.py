@@ -11,12 +11,15 @@ import pytest
 from vitc.targets.isa import ISAS
 from vitc.targets.table import TARGETS, Target, find, host_features
 
-__all__ = ["HAS_AMX", "HOST", "NO_AVX512", "SHAPED", "of_shape"]
+__all__ = ["HAS_AMX", "HOST", "NATIVE", "NO_AVX512", "SHAPED", "of_shape"]
 
 # The emulator of tests/amx executes it where a processor has none.
 _EMULATED: Final = {"amx_tile", "amx_int8"}
 
 HAS_AMX: Final = host_features().issuperset(TARGETS["x86-amx"].features)
+
+NATIVE: Final = "x86-avx512" if HAS_AMX else "native"
+"""This machine's target without AMX, whose steps for signs tests that count steps leave out."""
 
 HOST: Final = [
     name

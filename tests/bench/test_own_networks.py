@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.manifests import classifier_manifest
+from tests.processors import NATIVE
 from tests.randomised import randomised
 from vitc import api, nn
 from vitc.bench import BenchOptions, bench, inspect
@@ -44,7 +45,8 @@ class Pair(torch.nn.Module):
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     folder = tmp_path_factory.mktemp("pair")
     api.export(randomised(Pair(), 1), folder / "m.onnx", example=EXAMPLE)
-    return api.compile(folder / "m.onnx", folder / "out", api.CompileOptions(batch=2))
+    options = api.CompileOptions(batch=2, target=NATIVE)
+    return api.compile(folder / "m.onnx", folder / "out", options)
 
 
 def test_file_and_artefact_are_accounted_for_alike(pair: Artefact) -> None:

@@ -109,7 +109,9 @@ def test_weights_stay_bits_and_signs_fit_the_workspace_of_deit_small(build):
         found = {id(o): o for step in plan.steps for o in step.operands if isinstance(o, Constant)}
         return sum(constant.data.nbytes for constant in found.values())
 
-    assert constants(tiles) == constants(popcounts)
+    # Products by bit slices have a vector behind their last one.
+    sliced = sum("slices" in step.kernel.symbol for step in popcounts.steps)
+    assert constants(tiles) == constants(popcounts) - 64 * sliced
     signs = [step for step in tiles.steps if isinstance(step.output.layout, Signs)]
     # Inputs of qkv, proj, fc1 and fc2 are expanded once each; of SI, its two weights.
     assert len(signs) == 2 * (4 + 2)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.compiler.graphs import onnx_graph
 from tests.compiler.programs import check_program, compare, load_kernels, with_symbols
+from tests.processors import NATIVE
 from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan
@@ -209,12 +210,12 @@ def graph(case: Case) -> ir.Model:
 def operators(tmp_path_factory) -> tuple[ctypes.CDLL, dict[str, Plan]]:
     """The plans of all cases, and their kernels in one library: linking takes seconds."""
     plans = {
-        name: with_symbols(make_plan(graph(case), find("native"), []), f"case{i}")
+        name: with_symbols(make_plan(graph(case), find(NATIVE), []), f"case{i}")
         for i, (name, case) in enumerate(CASES.items())
     }
     kernels = [kernel for plan in plans.values() for kernel in plan.kernels]
     folder = tmp_path_factory.mktemp("operators")
-    return load_kernels(kernels, find("native"), folder), plans
+    return load_kernels(kernels, find(NATIVE), folder), plans
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -269,7 +270,7 @@ def mixed() -> ir.Model:
 @pytest.mark.parametrize("taps", [[], ["n", "sum"]])
 def test_floats_and_steps_alternate(taps, tmp_path):
     x = normal(5, 71)
-    plan = check_program(mixed(), x, find("native"), tmp_path, taps=taps)
+    plan = check_program(mixed(), x, find(NATIVE), tmp_path, taps=taps)
     kinds = [step.kernel.symbol.removeprefix("vitc_").rpartition("_")[0] for step in plan.steps]
     assert kinds.count("linear_float") == 2
     # A tap ends a fused function, and nothing else does.
@@ -289,7 +290,7 @@ def test_equal_functions_are_one_kernel(tmp_path):
         ]
         constants |= weights(f"l{i}", 8, 64, 64)
     plan = check_program(
-        onnx_graph([1, 8, 64], nodes, constants), normal(8, 64), find("native"), tmp_path
+        onnx_graph([1, 8, 64], nodes, constants), normal(8, 64), find(NATIVE), tmp_path
     )
     assert len({step.kernel.symbol for step in plan.steps}) == len(plan.steps) - 3
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.compiler.graphs import onnx_graph
 from tests.compiler.programs import check_program
+from tests.processors import NATIVE
 from vitc.compiler.fuse import fuse
 from vitc.compiler.gather import gather
 from vitc.compiler.orders import orders
@@ -76,7 +77,7 @@ def network(views: list[Any], shape: tuple[int, ...]) -> Any:
 def test_bits_of_views_are_those_of_onnx_runtime(name, tmp_path):
     x = RNG.standard_normal((4, 4, 33)).astype(np.float32)
     model = network(*{**NETWORKS, **COPIED}[name])
-    plan = check_program(model, x, find("native"), tmp_path, atol=0)
+    plan = check_program(model, x, find(NATIVE), tmp_path, atol=0)
     # A copy to the distance of other floats (or into their order), a binarization, a product.
     assert len(plan.steps) == 3
     assert sum("copy_rows" in step.kernel.symbol for step in plan.steps) == (name in NETWORKS)
@@ -119,7 +120,7 @@ def test_signs_that_are_read_in_two_orders_are_made_for_each(tmp_path):
     }  # fmt: skip
     x = RNG.standard_normal((4, 4, 33)).astype(np.float32)
     model = onnx_graph([1, 4, 4, 33], nodes, constants)
-    plan = check_program(model, x, find("native"), tmp_path, atol=0, taps=["bits"])
+    plan = check_program(model, x, find(NATIVE), tmp_path, atol=0, taps=["bits"])
     assert sum("binarize" in step.kernel.symbol for step in plan.steps) == 2
 
 
@@ -147,4 +148,4 @@ def test_a_picture_that_does_not_lie_evenly_is_copied_before_it_becomes_lines(tm
     graph = gather(fuse(orders(read(model, []))))
     assert [op.kind for op in graph.ops] == ["Relu", "Copy", "Lines", "FloatLinear"]
     x = RNG.standard_normal((6, 42)).astype(np.float32)
-    check_program(model, x, find("native"), tmp_path)
+    check_program(model, x, find(NATIVE), tmp_path)

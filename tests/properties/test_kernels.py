@@ -113,7 +113,8 @@ def test_threshold(call, rng, target, positions, k, groups, width, two_sided, ou
     st.integers(0, 9),
 )
 def test_attention(call, rng, target, tokens, others, heads, width, slack):
-    isa, head = ISAS[target.isa], Axis(width, heads)
+    head = Axis(width, heads)
+    isa = ISAS[target.isa].filled_by(head.padded_group)
     # Skewed bits make far and equal neighbours; random ones alone are all at half the width.
     q, k, v = (
         (rng.random((heads, n, width)) < rng.random((heads, n, 1))).astype(np.uint8)
