@@ -1,6 +1,6 @@
 """Packed bits, and their conversion from and to plain bit arrays.
 
-Two arrangements serve every kernel; the layouts of buffers (vitc.targets.layouts) are made of
+Three arrangements serve every kernel; the layouts of buffers (vitc.targets.layouts) are made of
 them. Bits run along the contracted axis, LSB first, in elements of 8 or 32 bits; rows of bits are
 padded with zeros to a multiple of 32.
 

@@ -1,7 +1,7 @@
 """Binary linear kernels: products whose epilogue leaves bits, floats, or the residual stream.
 
-Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile for popcounts, 32 x 32 for AMX. Layouts:
-rows (or their signs, for AMX) and lanes of vitc.targets.packing.
+Instruction set: any. Tile: Isa.row_tile x Isa.lane_tile for popcounts, 32 x 32 for AMX, one row for
+bit slices. Layouts: rows (or their signs, for AMX) and lanes (or slices) of vitc.targets.packing.
 
 The vector lanes hold outputs (a linear layer: activations are broadcast, weights fill the lanes) or
 positions (the spatial interaction branch: weights are broadcast, activations fill the lanes). The

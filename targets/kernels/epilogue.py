@@ -1,16 +1,16 @@
 """Epilogues of binary linear products: what becomes of 16 finished sums of one row.
 
-Instruction set: any. Tile: 16 lanes. Both engines, popcounts and AMX tiles, end here.
+Instruction set: any. Tile: 16 lanes. All engines, popcounts, bit slices and AMX tiles, end here.
 
-Popcounts give p - K/2 with p = popcount(a XOR w), tiles give I = K - 2p. So the threshold
-`scale * I >= offset + upper` is evaluated as `value * factor scale >= offset + upper` with a factor
-of -2 or 1 that is part of the constant. Both values are exact in fp32 and neither factor rounds, so
-both sides have the bits of the dialect's expression. Neither side multiplies and adds, so nothing
-can be contracted.
+Popcounts and slices give p - K/2 with p = popcount(a XOR w), tiles give I = K - 2p. So the
+threshold `scale * I >= offset + upper` is evaluated as `value * factor scale >= offset + upper`
+with a factor of -2 or 1 that is part of the constant. Both values are exact in fp32 and neither
+factor rounds, so both sides have the bits of the dialect's expression. Neither side multiplies and
+adds, so nothing can be contracted.
 
 The lanes hold outputs (a linear layer) or positions (the spatial interaction branch). Where bits
 must run along the rows of a tile, one bit a row is shifted into the lane's element; no bit matrix
-is ever transposed.
+is transposed here.
 """
 
 from __future__ import annotations
