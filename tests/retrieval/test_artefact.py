@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.retrieval.towers import towers
 from vitc import api
 from vitc.errors import VitcError
 from vitc.models.checkpoint import load, save
+from vitc.retrieval.building import build_index
 from vitc.retrieval.encoder import Encoder, open_encoder
+from vitc.retrieval.index_file import Index
+from vitc.retrieval.querying import query, query_shards
+from vitc.retrieval.shards import split_index
 
 KINDS = {
     "base": ("base", "micro", 0),
@@ -57,6 +62,26 @@ def test_vectors_of_the_artefact_are_those_of_the_checkpoint(pair):
     assert np.array_equal(checkpoint.images(pixels), artefact.images(pixels))
     texts = ["a red dog", "a big blue snowman", "", "beach " * 20]
     assert np.array_equal(checkpoint.texts(texts), artefact.texts(texts))
+
+
+@pytest.mark.parametrize("asked", [{"text": "a red dog", "like": None}, {"text": None}])
+def test_a_search_by_the_artefact_finds_what_one_by_the_checkpoint_finds(pair, tmp_path, asked):
+    checkpoint, artefact = pair
+    for seed in range(12):
+        pixels = np.random.default_rng(seed % 7).integers(0, 256, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(tmp_path / f"{seed}.png")
+    build_index(tmp_path, artefact, tmp_path / "p.vidx")
+    asked = {"like": tmp_path / "3.png", **asked}
+    with Index.open(tmp_path / "p.vidx") as index:
+        wanted = query(index, checkpoint, count=8, **asked).found
+        assert query(index, artefact, count=8, **asked).found == wanted
+        parts = split_index(index, tmp_path / "parts", 3)
+        if asked["text"]:
+            assert artefact.scans is not None
+            vectors = artefact.texts([asked["text"]])[0]
+            assert artefact.scans.best(index, vectors, index.facts.tokens, 8) is not None
+    assert query_shards(parts, artefact, count=8, jobs=1, **asked).found == wanted
+    assert len({each.score for each in wanted}) < len(wanted)  # photos that are there twice
 
 
 def test_a_network_without_towers_is_refused(tmp_path):

@@ -38,6 +38,7 @@ def test_an_index_gives_back_what_was_written(tmp_path, images):
     with Index.open(written(tmp_path / "p.vidx", given), model=MODEL) as index:
         assert index.images == images
         assert index.facts == IndexFacts(MODEL, WIDTH, TOKENS)
+        assert [index.name(number) for number in range(images)] == list(given.ids)
         assert list(index.ids) == list(given.ids)
         assert [index.number(name) for name in given.ids] == [*range(images)]
         assert index.number("photos") is None

@@ -6,7 +6,6 @@ scores are compared with those of `vitc.retrieval.scan` before it is timed.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import statistics
 import time
@@ -27,7 +26,8 @@ from vitc.dialect.scan_graph import scan_graph
 from vitc.errors import VitcError
 from vitc.outputs import claim_file
 from vitc.places import scratch_folder
-from vitc.retrieval.index_file import IndexFacts, Packed, Vectors, write_index
+from vitc.retrieval.compiled_scan import CompiledScans, Listed
+from vitc.retrieval.index_file import Index, IndexFacts, Packed, Vectors, write_index
 from vitc.retrieval.scan import interactions, top
 from vitc.runtime.artefact import Artefact
 
@@ -35,8 +35,6 @@ __all__ = ["SearchBenchOptions", "SearchTime", "bench_searches"]
 
 _MODEL: Final = "00" * 32
 _ONE, _MANY = "scan", "texts"
-_FOUND: Final = np.dtype([("image", np.int64), ("score", np.int32)], align=True)
-"""vitc_found of vitc_search.h."""
 _BLOCK: Final = 1 << 12
 """Images that numpy compares at once."""
 
@@ -186,38 +184,22 @@ def _vitc(images: Packed, options: SearchBenchOptions, folder: Path) -> Iterator
     with claim_file(path) as output:
         names = [str(number) for number in range(len(images))]
         write_index(output, IndexFacts(_MODEL, options.width, 1), Vectors(names, images[:, None]))
-    functions = ctypes.CDLL(str(artefact.library))
-    functions.vitc_index_close.argtypes = (ctypes.c_void_p,)
-    functions.vitc_destroy.argtypes = (ctypes.c_void_p,)
-    handle, index = ctypes.c_void_p(), ctypes.c_void_p()
-    failed = functions.vitc_create(options.threads, ctypes.byref(handle)) or (
-        functions.vitc_index_open(str(path).encode(), None, ctypes.byref(index))
-    )
-    if failed:
-        raise VitcError(f"The index of {len(images)} images cannot be searched: status {failed}.")
+    scans = CompiledScans.of(artefact.load(options.threads))
+    with Index.open(path) as index:
 
-    def search(queries: Packed) -> NDArray[np.int64]:
-        if len(queries) == options.batch > 1:
-            return call(functions.vitc_search_texts, _MANY, queries)
-        return np.concatenate([call(functions.vitc_search, _ONE, query[None]) for query in queries])
+        def listed(queries: Packed) -> Sequence[Listed | None]:
+            if scans is None:
+                return [None]
+            if len(queries) == options.batch > 1:
+                together = scans.best_of_each(index, queries[:, None], 1, options.top)
+                return [None] if together is None else together
+            return [scans.best(index, query[None], 1, options.top) for query in queries]
 
-    def call(function: Callable[..., int], entry: str, queries: Packed) -> NDArray[np.int64]:
-        found = np.empty((len(queries), options.top), _FOUND)
-        count = ctypes.c_int32()
-        status = function(
-            handle, index, entry.encode(), ctypes.c_void_p(queries.ctypes.data),
-            ctypes.c_size_t(queries.nbytes), options.top, ctypes.c_void_p(found.ctypes.data),
-            ctypes.byref(count),
-        )  # fmt: skip
-        if status:
-            raise VitcError(f"The search failed with status {status}.")
-        return found["score"][:, : count.value].astype(np.int64)
+        def search(queries: Packed) -> NDArray[np.int64]:
+            found = [scores for each in listed(queries) if each is not None for scores in each[1:]]
+            return np.stack(found).astype(np.int64)
 
-    try:
         yield search
-    finally:
-        functions.vitc_index_close(index)
-        functions.vitc_destroy(handle)
 
 
 def _compiled(options: SearchBenchOptions, folder: Path) -> Artefact:

@@ -19,7 +19,8 @@ from vitc.retrieval.index_file import Packed
 
 if TYPE_CHECKING:
     from vitc.models.retrieval.word_pieces import WordPieces
-    from vitc.runtime.artefact import Artefact
+    from vitc.retrieval.compiled_scan import CompiledScans
+    from vitc.runtime.native import NativeModel
 
 __all__ = ["Encoder", "open_encoder"]
 
@@ -46,6 +47,7 @@ class Encoder:
         config: Of the towers.
         preprocessing: How pictures become inputs.
         towers: What computes.
+        scans: What searches an index of it; None for numpy.
 
     Raises:
         VitcError: If the vectors are no bits.
@@ -58,6 +60,7 @@ class Encoder:
         config: RetrievalConfig,
         preprocessing: Preprocessing,
         towers: _Towers,
+        scans: CompiledScans | None = None,
     ) -> None:
         if not config.packed:
             raise VitcError(
@@ -68,6 +71,7 @@ class Encoder:
         self.model = model
         self.config = config
         self.preprocessing = preprocessing
+        self.scans = scans
         self._towers = towers
         self._pieces: WordPieces | None = None
 
@@ -123,6 +127,7 @@ def _of_checkpoint(path: Path) -> Encoder:
 
 def _of_artefact(path: Path, threads: int) -> Encoder:
     from vitc.devices.source import Description
+    from vitc.retrieval.compiled_scan import CompiledScans
     from vitc.runtime.artefact import Artefact
 
     artefact = Artefact.open(path)
@@ -131,20 +136,20 @@ def _of_artefact(path: Path, threads: int) -> Encoder:
     found = Description.of_artefact(artefact)
     if not isinstance(found.config, RetrievalConfig):
         raise _no_towers(path, found.config.arch)
-    towers = _Compiled(artefact, threads)
+    loaded = artefact.load(threads)
+    towers, scans = _Compiled(loaded), CompiledScans.of(loaded)
     model = artefact.manifest.source_sha256 or ""
-    return Encoder(path, model, found.config, found.preprocessing, towers)
+    return Encoder(path, model, found.config, found.preprocessing, towers, scans)
 
 
 class _Compiled:
     """Entries of an artefact; an entry that computes both towers is given zeros for the other."""
 
-    def __init__(self, artefact: Artefact, threads: int) -> None:
-        self._entries = {
-            port.name: entry for entry in artefact.manifest.entries for port in entry.outputs
-        }
-        self._path = artefact.path
-        self._model = artefact.load(threads)
+    def __init__(self, model: NativeModel) -> None:
+        manifest = model.artefact.manifest
+        self._entries = {port.name: entry for entry in manifest.entries for port in entry.outputs}
+        self._path = model.artefact.path
+        self._model = model
 
     def __call__(self, output: str, name: str, array: NDArray[Any]) -> NDArray[np.uint8]:
         entry = self._entries.get(output)

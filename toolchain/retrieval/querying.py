@@ -68,14 +68,15 @@ def query(
     again = None if by is None else encoded(by.encoder, text=text, like=like)
     done = time.perf_counter()
     if by is None or again is None:
-        found, last, width = find(index, packed, count, ranked=ranked), packed, index.facts.width
+        found = find(index, packed, count, ranked=ranked, compiled=encoder.scans)
+        last, width = packed, index.facts.width
     else:
         if by.count < count:
             raise VitcError(
                 f"{count} photos are wanted and only the best {by.count} are ranked again.",
                 "Rank at least as many as are wanted.",
             )
-        scanned = find(index, packed, by.count)
+        scanned = find(index, packed, by.count, compiled=encoder.scans)
         found, last, width = (
             ranked_again(scanned, by.index, again, count),
             again,
@@ -105,7 +106,10 @@ def query_shards(
     began = time.perf_counter()
     packed = encoded(encoder, text=text, like=like)
     done = time.perf_counter()
-    found = search_shards(shards, encoder.model, packed, count, ranked=ranked, jobs=jobs)
+    artefact = None if encoder.scans is None else encoder.path.resolve()
+    found = search_shards(
+        shards, encoder.model, packed, count, ranked=ranked, jobs=jobs, artefact=artefact
+    )
     searched = time.perf_counter()
     images = 0
     for part in shards:

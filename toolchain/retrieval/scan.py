@@ -7,7 +7,7 @@ index and query give the same list on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from vitc.dialect.packing import packed_width
 from vitc.errors import VitcError
 from vitc.retrieval.index_file import Index, Packed
+
+if TYPE_CHECKING:
+    from vitc.retrieval.compiled_scan import CompiledScans, Listed
 
 __all__ = ["Found", "find", "interactions", "scan", "search", "top"]
 
@@ -105,7 +108,14 @@ def top(scores: Scores, count: int) -> NDArray[np.int64]:
     return chosen[np.argsort(-scores[chosen].astype(np.int64), kind="stable")]
 
 
-def search(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[Found]:
+def search(
+    index: Index,
+    query: Packed,
+    count: int,
+    *,
+    ranked: int = 0,
+    compiled: CompiledScans | None = None,
+) -> list[Found]:
     """Find the images that fit a text best.
 
     Args:
@@ -113,6 +123,7 @@ def search(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[
         query: Packed vectors of the text, uint8 [a, P(d)].
         count: How many to find.
         ranked: How many of the best by the scan are ranked again by all their vectors; 0 for none.
+        compiled: Scans of an artefact, which do what they have entries for; numpy does the rest.
 
     Raises:
         VitcError: If the vectors do not fit the index, fewer are ranked than wanted, or the index
@@ -124,21 +135,59 @@ def search(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[
             f"{count} images are wanted and only the best {ranked} are ranked again.",
             "Rank at least as many as are wanted.",
         )
-    scores = scan(index, query[0])
-    best = top(scores, max(count, ranked))
-    found = scores[best]
-    if ranked and len(best):
-        best.sort()  # equal scores come in the order of the index again
-        kept = np.concatenate([index.tokens(i, i + 1) for i in best.tolist()])
-        again = interactions(query, kept, index.facts.width)
-        order = top(again, count)
-        best, found = best[order], again[order]
+    listed = _best(index, query[:1], 1, max(count, ranked), compiled)
+    if ranked and len(listed[0]):
+        best, found = _ordered(index, query, listed[0], compiled)
+        listed = best[:count], found[:count]
+    return _named(index, listed)
+
+
+def _best(
+    index: Index, query: Packed, vectors: int, count: int, compiled: CompiledScans | None
+) -> Listed:
+    """The best images by the first of their vectors, or by all of them."""
+    listed = None if compiled is None else compiled.best(index, query, vectors, count)
+    if listed is not None:
+        return listed
+    if vectors == 1:
+        scores = scan(index, query[0])
+    else:
+        scores = np.empty(index.images, np.int32)
+        for start in range(0, index.images, _TOKEN_ROWS):
+            rows = index.tokens(start, start + _TOKEN_ROWS)
+            scores[start : start + _TOKEN_ROWS] = interactions(query, rows, index.facts.width)
+    best = top(scores, count)
+    return best, scores[best]
+
+
+def _ordered(
+    index: Index, query: Packed, images: NDArray[np.int64], compiled: CompiledScans | None
+) -> Listed:
+    """Images by all their vectors, best first."""
+    listed = None if compiled is None else compiled.order(index, query, images)
+    if listed is not None:
+        return listed
+    images = np.sort(images)  # equal scores come in the order of the index again
+    kept = np.concatenate([index.tokens(i, i + 1) for i in images.tolist()])
+    scores = interactions(query, kept, index.facts.width)
+    order = top(scores, len(scores))
+    return images[order], scores[order]
+
+
+def _named(index: Index, listed: Listed) -> list[Found]:
     return [
-        Found(int(i), index.ids[int(i)], int(score)) for i, score in zip(best, found, strict=True)
+        Found(int(i), index.name(int(i)), int(score)) for i, score in zip(*listed, strict=True)
     ]
 
 
-def find(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[Found]:
+def find(
+    index: Index,
+    query: Packed,
+    count: int,
+    *,
+    ranked: int = 0,
+    compiled: CompiledScans | None = None,
+) -> list[Found]:
     """Find the images that fit best: by a scan, or by all vectors where an image has several.
 
     Args:
@@ -146,18 +195,17 @@ def find(index: Index, query: Packed, count: int, *, ranked: int = 0) -> list[Fo
         query: Packed vectors of the text, uint8 [a, P(d)].
         count: How many to find.
         ranked: As of `search`: if not 0, several vectors are looked at of so many images only.
+        compiled: As of `search`.
 
     Raises:
         VitcError: As `search`.
     """
-    if index.facts.tokens == 1 or ranked:
-        return search(index, query, count, ranked=ranked if index.facts.tokens > 1 else 0)
+    tokens = index.facts.tokens
+    if tokens == 1 or ranked:
+        again = ranked if tokens > 1 else 0
+        return search(index, query, count, ranked=again, compiled=compiled)
     _fits(index, query)
-    scores = np.empty(index.images, np.int32)
-    for start in range(0, index.images, _TOKEN_ROWS):
-        rows = index.tokens(start, start + _TOKEN_ROWS)
-        scores[start : start + _TOKEN_ROWS] = interactions(query, rows, index.facts.width)
-    return [Found(int(i), index.ids[int(i)], int(scores[i])) for i in top(scores, count)]
+    return _named(index, _best(index, query, tokens, count, compiled))
 
 
 def _fits(index: Index, query: Packed) -> None:

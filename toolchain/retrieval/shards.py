@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,10 @@ from joblib import Parallel, delayed
 
 from vitc.errors import VitcError
 from vitc.outputs import claim_file, claim_folder
+from vitc.retrieval.compiled_scan import CompiledScans
 from vitc.retrieval.index_file import Index, Packed, Vectors, write_index
 from vitc.retrieval.scan import Found, find
+from vitc.runtime.artefact import Artefact
 
 __all__ = ["merged", "search_shards", "shards_of", "split_index"]
 
@@ -27,6 +30,9 @@ _SUFFIX: Final = ".vidx"
 _MOST: Final = 10_000
 _LIST: Final = "parts.json"
 """Says how many parts there are, so that none is missed."""
+
+_loaded = threading.local()
+"""What a thread of this process searches with."""
 
 
 def split_index(index: Index, out: Path, count: int, *, force: bool = False) -> list[Path]:
@@ -97,6 +103,7 @@ def search_shards(
     *,
     ranked: int = 0,
     jobs: int | None = None,
+    artefact: str | os.PathLike[str] | None = None,
 ) -> list[Found]:
     """Find the images that fit a query best, in all parts.
 
@@ -107,6 +114,8 @@ def search_shards(
         count: How many to find.
         ranked: As of `vitc.retrieval.scan.find`, in each part.
         jobs: Processes; None for what ``joblib.parallel_config`` says, or one.
+        artefact: Folder of the query's model, whose scans search; numpy where a process does not
+            find it, or its processor cannot run it.
 
     Returns:
         What a search of the whole index finds, if none are ranked again.
@@ -114,15 +123,31 @@ def search_shards(
     Raises:
         VitcError: If a part is no index, is damaged, or of another model.
     """
-    tasks = (delayed(_of_one)(os.fspath(part), model, query, count, ranked) for part in shards)
+    folder = None if artefact is None else os.fspath(artefact)
+    tasks = (
+        delayed(_of_one)(os.fspath(part), model, query, count, ranked, folder) for part in shards
+    )
     return merged(Parallel(n_jobs=jobs)(tasks), count)
 
 
 def _of_one(
-    path: str, model: str, query: Packed, count: int, ranked: int
+    path: str, model: str, query: Packed, count: int, ranked: int, artefact: str | None
 ) -> tuple[int, list[Found]]:
+    compiled = None if artefact is None else _scans(artefact)
     with Index.open(path, model=model) as index:
-        return index.images, find(index, query, count, ranked=ranked)
+        return index.images, find(index, query, count, ranked=ranked, compiled=compiled)
+
+
+def _scans(artefact: str) -> CompiledScans | None:
+    """Those of an artefact, which a thread loads once; None if that cannot be done here."""
+    if getattr(_loaded, "artefact", None) != artefact:
+        _loaded.artefact = artefact
+        try:
+            _loaded.scans = CompiledScans.of(Artefact.open(artefact).load())
+        except VitcError:
+            _loaded.scans = None
+    found: CompiledScans | None = _loaded.scans
+    return found
 
 
 def merged(parts: Iterable[tuple[int, Sequence[Found]]], count: int) -> list[Found]:

@@ -232,6 +232,22 @@ class NativeModel:
             text = self._library.vitc_status_text(status).decode()
             raise VitcError(text, f"{self.artefact.library}, {self.threads} threads.")
 
+    @property
+    def functions(self) -> ctypes.CDLL:
+        """The library, for what is in its headers and not here."""
+        return self._library
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """What its functions take for the model.
+
+        Raises:
+            VitcError: If the model was closed.
+        """
+        if not self._handle:
+            raise VitcError("The model was closed.", "Load the artefact again.")
+        return self._handle
+
     def close(self) -> None:
         """Stop the threads and free the workspace."""
         if self._handle:
@@ -308,8 +324,6 @@ class NativeModel:
         return (self.artefact if name is None else self.artefact.at(name)).entry
 
     def _run(self, entry: EntryFacts, bound: Bound, observer: Any) -> dict[str, npt.NDArray[Any]]:
-        if not self._handle:
-            raise VitcError("The model was closed.", "Load the artefact again.")
         batch = self.artefact.manifest.batch
         total = -(-bound.images // batch) * batch
         outputs = {p.name: np.empty(p.sizes(total, bound.n), p.dtype) for p in entry.outputs}
@@ -333,7 +347,7 @@ class NativeModel:
         call = _Call(
             ctypes.sizeof(_Call), entry.encode(), made, len(made), n, observer or _OBSERVER(), None
         )
-        self._check(self._library.vitc_run_ports(self._handle, ctypes.byref(call)))
+        self._check(self._library.vitc_run_ports(self.handle, ctypes.byref(call)))
 
 
 def _described(entry: EntryFacts) -> list[str]:
