@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = ["ISAS", "Isa"]
 
 _TERNARY = "llvm.x86.avx512.pternlog.q.512"
+_VNNI = "llvm.x86.avx512.vpdpbusd.512"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Isa:
             bit slices; 0 where popcounts are faster.
         slice_fill: Lanes of such a vector above which it pays, of products of any length.
         slice_cost: Lanes beyond those, times the contracted length, for making numbers of slices.
+        dot_bytes: LLVM intrinsic that adds four products of uint8 and int8 to each of `float_lanes`
+            lanes, exactly; empty where there is none.
+        dot_words: LLVM intrinsic that adds two products of int16 in each of them; empty where
+            vectors are multiplied by a lane.
         ternary: LLVM intrinsic of any function of three bits, on vectors of such bytes; empty where
             there are AND and XOR.
     """
@@ -70,6 +75,8 @@ class Isa:
     slice_fill: int = 0
     slice_cost: int = 0
     ternary: str = ""
+    dot_bytes: str = ""
+    dot_words: str = ""
 
     def with_lanes(self, lanes: int) -> Isa:
         """The instruction set whose blocks have so many lanes: this one, or the narrow one."""
@@ -90,21 +97,23 @@ ISAS: dict[str, Isa] = {
     for isa in (
         Isa(
             "avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4,
-            slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY,
+            slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY, dot_bytes=_VNNI,
         ),
-        Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True),
+        Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True, dot_bytes=_VNNI),
         Isa(
             "avx512-pshufb", 8, 64, 8, 3, 16, 6, 4, "llvm.x86.avx512.pshuf.b.512",
             narrow="avx2-pshufb",
             slice_bytes=64, slice_fill=192, slice_cost=12_000, ternary=_TERNARY,
+            dot_words="llvm.x86.avx512.pmaddw.d.512",
         ),
         Isa(
             "avx2-pshufb", 8, 32, 4, 3, 8, 6, 2, "llvm.x86.avx2.pshuf.b",
             slice_bytes=32, slice_fill=144, slice_cost=13_000,
+            dot_words="llvm.x86.avx2.pmadd.wd",
         ),
         Isa(
             "ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128",
-            piece_bytes=8, sums_words=False,
+            piece_bytes=8, sums_words=False, dot_words="llvm.x86.sse2.pmadd.wd",
         ),
         Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False),
         Isa("neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0, piece_bytes=16, sums_words=False),

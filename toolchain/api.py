@@ -44,6 +44,8 @@ class ExportOptions:
         force: Replace an existing file.
         inline: Whether operators of `dev.vitc` are written out in standard ones, for readers that
             know no functions; only in format packed. `compile` wants a file that is not inlined.
+        embedding: ``fp32``; or ``int15`` or ``int8``: the patch embedding of a classifier takes
+            bytes, and its weights are integers of 15 or 8 bits (docs/embedding.md).
     """
 
     form: str = "packed"
@@ -52,6 +54,7 @@ class ExportOptions:
     allow_float: tuple[str, ...] = ()
     force: bool = False
     inline: bool = False
+    embedding: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,15 @@ def export(
 
     chosen = options or ExportOptions()
     source = load(model) if isinstance(model, str | os.PathLike) else model
+    if chosen.embedding != "fp32":
+        from vitc.models.embedding import with_embedding
+
+        if isinstance(source, Traced):
+            raise VitcError(
+                "The model is traced already, so its embedding stays as it is.",
+                "Trace `vitc.with_embedding(model, ..)`.",
+            )
+        source = with_embedding(source, chosen.embedding)
     module = source.model if isinstance(source, Traced) else source
 
     def check(file: Path) -> None:

@@ -129,6 +129,9 @@ NORMS: Final = Names("norm", ("batch", "layer"))
 FORMATS: Final = Names("format", ("packed", "int8", "float"))
 """What the binary operators of an exported file are made of."""
 
+EMBEDDINGS: Final = Names("embedding", ("fp32", "int15", "int8"))
+"""What the weights of a patch embedding are (`vitc.models.embedding`)."""
+
 INTERPOLATIONS: Final = Names("interpolation", ("bicubic", "bilinear", "nearest"))
 """How pictures are resized (`vitc.models.preprocessing`)."""
 

@@ -29,7 +29,7 @@ from vitc.errors import ExitCode
 from vitc.extras import need
 
 if TYPE_CHECKING:
-    from vitc.verify.report import CheckReport
+    from vitc.verify.report import CheckReport, Rounded
 
 __all__ = ["check"]
 
@@ -179,6 +179,8 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
             ("accuracy of the reference", f"{report.accuracy.reference:.2%}"),
             ("accuracy of the candidate", f"{report.accuracy.candidate:.2%}"),
         ]
+    if report.rounded is not None:
+        facts += _rounded(report.rounded)
     for name, figure in report.measures.items():
         facts += [
             (f"{name} of the reference", f"{figure.reference:.4f}"),
@@ -193,6 +195,19 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
     images = [f"{i.what}{' (a near tie)' if i.explained else ''}" for i in report.differing_images]
     output.show(*(plain(line, "red") for line in _capped(wrong, len(wrong))))
     output.show(*_capped(ties, report.near_tie_count), *_capped(images, len(images)))
+
+
+def _rounded(found: Rounded) -> list[tuple[str, str]]:
+    """What the integers of an embedding change."""
+    beside = f"{found.embedding} beside fp32"
+    facts = [
+        (f"bits that differ, {beside}", f"{found.bits:.2%} of {found.images} images"),
+        (f"same class, {beside}", f"{found.same_class:.2%}"),
+    ]
+    if found.accuracy is not None:
+        own = f"{found.accuracy.reference:.2%}, {found.accuracy.candidate:.2%}"
+        facts.append((f"accuracy of fp32, {found.embedding}", own))
+    return facts
 
 
 def _capped(lines: list[str], count: int) -> list[str]:

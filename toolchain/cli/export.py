@@ -110,6 +110,16 @@ def export(
             autocompletion=names.SCHEMES.complete,
         ),
     ] = None,
+    embedding: Annotated[
+        str,
+        typer.Option(
+            "--embedding",
+            metavar="fp32|int15|int8",
+            help="Integers of 15 or 8 bits on pictures of bytes, instead of normalised floats.",
+            callback=names.EMBEDDINGS.check,
+            autocompletion=names.EMBEDDINGS.complete,
+        ),
+    ] = "fp32",
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,
     allow_float: Annotated[
         list[str] | None,
@@ -158,6 +168,7 @@ def export(
         allow_float=tuple(allow_float or ()),
         force=force,
         inline=inline,
+        embedding=embedding,
     )
     stated = Stated(
         labels=None if labels is None else read_labels(labels),

@@ -69,7 +69,8 @@ def emit(
 
 
 _DTYPES: Mapping[Kind, str] = {
-    "bits": "uint8", "int": "int32", "float": "float32", "index": "int32", "packed": "uint8"
+    "bits": "uint8", "int": "int32", "float": "float32", "index": "int32", "packed": "uint8",
+    "bytes": "uint8",
 }  # fmt: skip
 
 

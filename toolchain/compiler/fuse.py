@@ -6,6 +6,9 @@
   tokens and positions that are put to its result, which come to a constant; a ReLU after that; and
   the affine map of one row of a batch norm (spec, section 3), which folds into a classifier after
   it, in float64.
+- ByteProduct: integers of a product with bytes that become floats, their scales and biases, and the
+  rows and positions that are put to them; unlike those of FloatLinear these are not added up, so
+  that each operation rounds as in the file.
 - LinearFloat: integers of a binary product that become floats, their scales and biases.
 
 A pattern that does not hold leaves its operators as they are; whatever has no rule is named then.
@@ -20,9 +23,10 @@ import numpy as np
 from vitc.compiler.graph import EPSILON, Array, Graph, Input, Op, Use, Value
 from vitc.dialect.ops import DOMAIN
 
-__all__ = ["ATTENTION", "FLOAT_LINEAR", "LINEAR_FLOAT", "fuse"]
+__all__ = ["ATTENTION", "BYTE_PRODUCT", "FLOAT_LINEAR", "LINEAR_FLOAT", "fuse"]
 
 ATTENTION, LINEAR_FLOAT, FLOAT_LINEAR = "Attention", "LinearFloat", "FloatLinear"
+BYTE_PRODUCT = "ByteProduct"
 
 
 def fuse(graph: Graph) -> Graph:
@@ -31,7 +35,7 @@ def fuse(graph: Graph) -> Graph:
     made: dict[Op, Op] = {}
     gone: set[Op] = set()
     for op in graph.ops:
-        for pattern in (_attention, _linear_float, _classifier, _float_linear):
+        for pattern in (_attention, _linear_float, _byte_product, _classifier, _float_linear):
             found = None if op in gone or op in made else pattern(op, surroundings)
             if found is not None:
                 whole, parts = found
@@ -102,23 +106,73 @@ def _added(before: Op, op: Op, start: Array) -> Array | None:
             return None
         total: Array = start.reshape(use.shape) + np.broadcast_to(other, (1, *shape))[0]
         return total.reshape(-1, shape[-1])
-    constants, rows = op.inputs[:-1], op.inputs[-1]
-    if not op.is_a("Concat", "") or rows is not use or len(op.output.shape) != len(start.shape):
-        return None
+    heads = _heads(op, len(start)) if len(op.output.shape) == len(start.shape) else None
+    return None if heads is None else np.concatenate([*heads, start])
+
+
+def _heads(op: Op, rows: int) -> list[Array] | None:
+    """Constant rows that a Concat puts in front of so many; None if that is not what it does."""
+    constants, last = op.inputs[:-1], op.inputs[-1]
     heads = [read for read in constants if isinstance(read, np.ndarray)]
-    along_rows = op.output.rows == sum(len(head[0]) for head in heads) + len(start)
-    if len(heads) < len(constants) or not along_rows:
+    known = op.is_a("Concat", "") and isinstance(last, Use) and len(heads) == len(constants)
+    if not known or op.output.rows != sum(len(head[0]) for head in heads) + rows:
         return None
-    return np.concatenate([*(head[0] for head in heads), start])
+    return [head[0] for head in heads]
 
 
 def _linear_float(first: Op, around: _Surroundings) -> Found | None:
-    if not first.is_a("BinaryLinear"):
+    found = _scaled(first, around) if first.is_a("BinaryLinear") else None
+    if found is None:
         return None
+    scale, bias, parts = found
+    last = parts[-1]
+    inputs = (first.use(0), first.constant(1), scale, bias)
+    return Op(LINEAR_FLOAT, DOMAIN, inputs, last.output, first.attributes, last.layer), parts
+
+
+def _byte_product(first: Op, around: _Surroundings) -> Found | None:
+    found = _scaled(first, around) if first.is_a("ByteLinear") else None
+    if found is None:
+        return None
+    scale, bias, parts = found
+    channels = first.output.channels
+    start: Array = np.zeros((0, channels), np.float32)
+    by_row = False
+    while not by_row and around.private(parts[-1].output) and not parts[-1].output.taps:
+        before, following = parts[-1].output, around.readers[parts[-1].output][0]
+        use = next(following.uses)
+        if following.output.channels != channels or not use.whole:
+            break
+        heads = None if len(start) else _heads(following, before.rows)
+        by_row = following.is_a("Add", "") and following.output.shape == use.shape
+        if heads is not None:
+            start = np.concatenate(heads).astype(np.float32)
+        elif by_row:
+            added = next((r for r in following.inputs if isinstance(r, np.ndarray)), None)
+            if added is None:
+                by_row = False
+                break
+            shape = (1, *following.output.shape)
+            whole = np.broadcast_to(added, shape).reshape(-1, channels).astype(np.float32)
+            front = len(start)
+            start = np.concatenate([start + whole[:front], whole[front:]])
+        else:
+            break
+        parts.append(following)
+    inputs = (first.use(0), first.constant(1), scale, bias, start)
+    last = parts[-1]
+    return Op(BYTE_PRODUCT, DOMAIN, inputs, last.output, {"by_row": by_row}, last.layer), parts
+
+
+def _scaled(first: Op, around: _Surroundings) -> tuple[Array, Array, list[Op]] | None:
+    """Scale and bias [channels] of integers that become floats, and the operators of that."""
     scale: Array = np.ones(first.output.channels, np.float32)
     bias: Array = np.zeros(first.output.channels, np.float32)
     parts, names = [first], ["Cast", "Mul", "Add"]
-    while around.private(parts[-1].output) and not parts[-1].output.taps:
+    while around.private(parts[-1].output):
+        # The sums of bytes never leave their kernel, whoever would like to see them.
+        if parts[-1].output.taps and not parts[-1].is_a("ByteLinear"):
+            break
         following = around.readers[parts[-1].output][0]
         name = following.kind if following.domain == "" else ""
         constants = [read for read in following.inputs if isinstance(read, np.ndarray)]
@@ -134,9 +188,7 @@ def _linear_float(first: Op, around: _Surroundings) -> Found | None:
         names = names[names.index(name) + 1 :]
     if len(parts) == 1 or parts[1].kind != "Cast":
         return None
-    inputs = (first.use(0), first.constant(1), scale, bias)
-    last = parts[-1]
-    return Op(LINEAR_FLOAT, DOMAIN, inputs, last.output, first.attributes, last.layer), parts
+    return scale, bias, parts
 
 
 def _float_linear(first: Op, around: _Surroundings) -> Found | None:

@@ -93,6 +93,8 @@ class _Reader:
         if kind is None:
             found = "nothing" if value.dtype is None else value.dtype.name
             raise VitcError(f"The input {name} holds {found}, wanted floats or integers.", _HINT)
+        if kind == "packed" and port is None:
+            kind = "bytes"
         shape = tuple(int(size) for size in sizes)  # type: ignore[arg-type]
         known = Value(name, kind, shape, port=port)
         self._known[value] = known
@@ -595,6 +597,13 @@ def _integers(call: _Call) -> tuple[Kind, Shape]:
     return "int", _product(call)
 
 
+def _byte_linear(call: _Call) -> tuple[Kind, Shape]:
+    shape, weight = call.shape(0), call.constant(1)
+    if weight.ndim != 3 or weight.shape[0] not in (1, 2) or weight.shape[2] != shape[-1]:
+        raise call.refused(f"{list(shape)} bytes meet a weight of {list(weight.shape)}")
+    return "int", (*shape[:-1], weight.shape[1])
+
+
 def _cast(call: _Call) -> tuple[Kind, Shape]:
     if call.attributes.get("to") != ir.DataType.FLOAT:
         raise call.refused("it casts to another type than fp32")
@@ -714,6 +723,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     (DOMAIN, "BinaryLinearResidual"): _residual,
     (DOMAIN, "BinaryLinearThreshold"): _linear,
     (DOMAIN, "BinaryScores"): _scores,
+    (DOMAIN, "ByteLinear"): _byte_linear,
     (DOMAIN, "BiasedBestMask"): _biased_mask,
     (DOMAIN, "ElasticMask"): _bits,
     (DOMAIN, "IntegerThreshold"): _bits,

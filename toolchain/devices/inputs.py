@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,12 @@ from vitc.errors import VitcError
 from vitc.models.config import NetworkConfig
 from vitc.models.picture import SUFFIXES
 from vitc.models.picture_files import counted, find_pictures
-from vitc.models.preprocessing import Preprocessing
+from vitc.models.preprocessing import Preprocessing, colours_first
 
 __all__ = ["Inputs", "read_inputs", "validated"]
 
 _SAVE: Final = "Save it with np.save('x.npy', x.astype(np.float32)), already normalised."
+_SAVE_BYTES: Final = "Save pixels from 0 to 255 as uint8, resized and cropped, not normalised."
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +29,21 @@ class Inputs:
 
     Attributes:
         names: Where each comes from.
-        part: Reads images start to end: float32 [end - start, 3, H, W], normalised. Raises a
-            `VitcError` that names what is wrong with one of them.
+        part: Reads images start to end: float32 [end - start, 3, H, W], normalised, or uint8 for an
+            integer embedding. Raises a `VitcError` that names what is wrong with one of them.
         left: What lies in folders that were given and is no picture, and how often.
         files: The pictures; none of an array.
     """
 
     names: Sequence[str]
-    part: Callable[[int, int], NDArray[np.float32]]
+    part: Callable[[int, int], NDArray[Any]]
     left: Mapping[str, int] = field(default_factory=dict)
     files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def batches(self, size: int) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
+    def batches(self, size: int) -> Iterator[tuple[Sequence[str], NDArray[Any]]]:
         """Names and images in order, `size` at a time; no more than those are in memory."""
         for start in range(0, len(self), size):
             end = min(start + size, len(self))
@@ -56,8 +57,8 @@ def read_inputs(
 
     Args:
         paths: Image files and folders of them, or one ``.npy`` of float32 [B, 3, H, W] that is
-            already normalised.
-        config: Gives the image size that the network takes.
+            already normalised; for an integer embedding of uint8.
+        config: Gives the image size that the network takes, and whether it takes bytes.
         preprocessing: Applied to image files.
 
     Raises:
@@ -68,7 +69,7 @@ def read_inputs(
         raise VitcError("There is no input.", "Name images, or one .npy file.")
     arrays = [path for path in paths if path.suffix == ".npy"]
     if not arrays:
-        return _pictures(paths, preprocessing)
+        return _pictures(paths, preprocessing, of_bytes=config.takes_bytes)
     if len(paths) > 1:
         raise VitcError(
             f"{arrays[0]} stands beside other inputs.", "Name images, or one .npy file."
@@ -79,11 +80,12 @@ def read_inputs(
     return Inputs(names, lambda start, end: _finite(array[start:end], name, start))
 
 
-def validated(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> NDArray[np.float32]:
+def validated(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> NDArray[Any]:
     """The array, if the network takes it.
 
     Raises:
-        VitcError: If it is not float32 [B, 3, H, W] of finite values and of the network's size.
+        VitcError: If it is not float32 [B, 3, H, W] of finite values, or uint8 for an integer
+            embedding, and of the network's size.
     """
     _check_form(pixels, config, name)
     return _finite(pixels, name)
@@ -91,8 +93,9 @@ def validated(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> 
 
 def _check_form(pixels: NDArray[np.generic], config: NetworkConfig, name: str) -> None:
     wanted = config.input_shape
-    if pixels.dtype != np.float32:
-        raise VitcError(f"{name} holds {pixels.dtype}, wanted float32.", _SAVE)
+    dtype, save = (np.uint8, _SAVE_BYTES) if config.takes_bytes else (np.float32, _SAVE)
+    if pixels.dtype != dtype:
+        raise VitcError(f"{name} holds {pixels.dtype}, wanted {np.dtype(dtype)}.", save)
     if pixels.ndim != 4 or pixels.shape[1:] != wanted or not len(pixels):
         raise VitcError(
             f"{name} has shape {list(pixels.shape)}, wanted [B, {', '.join(map(str, wanted))}].",
@@ -111,7 +114,9 @@ def _reshaped(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> str:
     return "A network runs on the image size it was made for; resize the images."
 
 
-def _finite(pixels: NDArray[np.generic], name: str, first: int = 0) -> NDArray[np.float32]:
+def _finite(pixels: NDArray[np.generic], name: str, first: int = 0) -> NDArray[Any]:
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
     finite = np.isfinite(pixels)
     if not finite.all():
         place = [int(i) for i in np.argwhere(~finite)[0]]
@@ -132,7 +137,9 @@ def _array(path: Path) -> NDArray[np.generic]:
     return mapped
 
 
-def _pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> Inputs:
+def _pictures(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, of_bytes: bool = False
+) -> Inputs:
     files: list[Path] = []
     left: Counter[str] = Counter()
     for path in paths:
@@ -151,8 +158,8 @@ def _pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> Inputs:
         else:
             raise VitcError(f"There is no file {path}.", "Check the path.")
 
-    def part(start: int, end: int) -> NDArray[np.float32]:
+    def part(start: int, end: int) -> NDArray[Any]:
         pixels = np.stack([preprocessing.read(file) for file in files[start:end]])
-        return preprocessing.normalise(pixels)
+        return colours_first(pixels) if of_bytes else preprocessing.normalise(pixels)
 
     return Inputs(tuple(str(file) for file in files), part, left, files)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vitc.devices.device import RunRequest
@@ -71,8 +70,9 @@ class PictureNetwork:
         labels: Names of its classes; None if unknown.
         inputs: What it is given, read when it is asked for.
         together: Inputs that are given at once.
-        run: Takes float32 [B, 3, H, W]; gives arrays by the names of outputs, and the threads that
-            computed them. Raises a `VitcError` if the device fails.
+        run: Takes float32 [B, 3, H, W], or uint8 for an integer embedding; gives arrays by the
+            names of outputs, and the threads that computed them. Raises a `VitcError` if the device
+            fails.
     """
 
     config: NetworkConfig
@@ -80,7 +80,7 @@ class PictureNetwork:
     labels: tuple[str, ...] | None
     inputs: Given
     together: int
-    run: Callable[[NDArray[np.float32]], tuple[Mapping[str, NDArray[Any]], int]]
+    run: Callable[[NDArray[Any]], tuple[Mapping[str, NDArray[Any]], int]]
 
 
 def open_network(
@@ -114,7 +114,7 @@ def open_network(
         threads = chosen.threads if device.remote else min(chosen.threads, len(usable_cores()))
         request = RunRequest(threads=threads, pin=chosen.pin)
 
-        def run(pixels: NDArray[np.float32]) -> tuple[Mapping[str, NDArray[Any]], int]:
+        def run(pixels: NDArray[Any]) -> tuple[Mapping[str, NDArray[Any]], int]:
             named = artefact.entry.classifier is None
             own = {artefact.entry.inputs[0].name: pixels} if named else pixels
             done = device.run(artefact, own, request)
@@ -140,7 +140,7 @@ def open_network(
         opened = session(graph, outputs, threads, confined=True)
         room, step = _ONNX_BYTES, 1
 
-        def run(pixels: NDArray[np.float32]) -> tuple[Mapping[str, NDArray[Any]], int]:
+        def run(pixels: NDArray[Any]) -> tuple[Mapping[str, NDArray[Any]], int]:
             return run_with_taps(opened, pixels), threads
 
     config, shown = description.config, description.preprocessing.on(chosen.background)

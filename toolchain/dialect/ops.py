@@ -53,6 +53,11 @@ OPS: dict[str, DialectOp] = {
             "x [..,P(K)], weight [O,P(K)] -> int32 [..,O]: K - 2 popcount(x XOR weight).",
         ),
         DialectOp(
+            "ByteLinear", ("x", "weight"), "integers", (),
+            "x uint8 [..,N,K], weight int8 [S,O,K] -> int32 [..,N,O]: the sum over k of x[..,k] "
+            "W[o,k], W the sum over s of weight[s] 128^(S-1-s); S is 1 or 2.",
+        ),
+        DialectOp(
             "BinaryLinearThreshold",
             ("x", "weight", "scale", "offset", "upper", "lower"), "bits", _K,
             "x [..,N,P(K)], weight [O,P(K)], scale and offset [O], upper and lower [1|N,1|G] -> "

@@ -48,6 +48,13 @@ def _sign_product(left: Array, right: Array, *, k: int) -> Array:
     return (np.int32(k) - 2 * _popcount(rows ^ columns)).astype(np.int32)
 
 
+def _byte_linear(x: Array, weight: Array) -> Array:
+    whole = np.zeros(weight.shape[1:], np.int64)
+    for digits in weight:
+        whole = 128 * whole + digits
+    return np.asarray((x.astype(np.int64) @ whole.T).astype(np.int32))
+
+
 def _max_sim(query: Array, documents: Array, *, k: int) -> Array:
     total = np.zeros((len(documents), *query.shape[:-2]), np.int32)
     for place in np.ndindex(query.shape[:-1]):
@@ -124,6 +131,7 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "UnpackBits": _unpacked,
     "Binarize": _binarize,
     "BinaryLinear": _sign_product,
+    "ByteLinear": _byte_linear,
     "BinaryLinearThreshold": _linear_threshold,
     "BinaryLinearResidual": _linear_residual,
     "BinaryScores": _sign_product,

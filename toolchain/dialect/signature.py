@@ -67,6 +67,7 @@ _SIGNATURES: Final[dict[str, _Signature]] = {
     "UnpackBits": _signature(("uint8", ".. K"), ("uint8", ".. P")),
     "Binarize": _signature(("uint8", "*"), ("float32", "*"), ("float32", "*"), ("bool", "*")),
     "BinaryLinear": _signature(("int32", ".. O"), ("uint8", ".. P"), ("uint8", "O P")),
+    "ByteLinear": _signature(("int32", ".. N O"), ("uint8", ".. N K"), ("int8", "S O K")),
     "BinaryLinearThreshold": _signature(
         ("uint8", ".. N O"), *_LINEAR, _ROWS, _ROWS, _BOUND, _BOUND
     ),

@@ -138,6 +138,7 @@ def _cases(
             attributes = {"k": k, "transposed": transposed}
             name = f"{case}_transposed" if transposed else case
             yield "BinaryLinearResidual", name, (*linear, *floats), attributes
+    yield from _byte_cases(rng)
     ones = np.ones((1, 1), np.float32)
     floats = (_scales(rng, 5), _floats(rng, 5), ones, _floats(rng, 2, 4, 5))
     linear = (pack_bits(_bits(rng, 2, 4, 17)), pack_bits(_bits(rng, 5, 17)))
@@ -225,6 +226,19 @@ def _biased_cases(
         yield "BiasedBestMask", f"{case}_excluded", (scores, bias, excluded), {"cut": 8.0}
         small = (np.clip(bias, -8, 8), np.zeros((1, 1, 1, 1), bool))
         yield "BiasedBestMask", case, (scores, *small), {"cut": 15.75}
+
+
+def _byte_cases(
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, tuple[Array, ...], dict[str, Any]]]:
+    """Random ones, and those whose pairs of products are beyond 16 bits."""
+    for digits, lead, n, k, o in ((1, (), 4, 17, 5), (2, (2,), 5, 48, 9), (2, (2, 2), 3, 147, 8)):
+        x = rng.integers(0, 256, (*lead, n, k)).astype(np.uint8)
+        weight = rng.integers(-128, 128, (digits, o, k)).astype(np.int8)
+        yield "ByteLinear", "x".join(map(str, (digits, *lead, n, k, o))), (x, weight), {}
+        extreme = np.where(rng.random(weight.shape) < 0.5, -128, 127).astype(np.int8)
+        largest = (np.full_like(x, 255), extreme)
+        yield "ByteLinear", f"{digits}x{k}x{o}_largest", largest, {}
 
 
 def _elastic_cases(

@@ -34,13 +34,15 @@ def inputs_of(model: nn.Module, example: Example | None) -> list[Tensor]:
     if example is None and stated is not None:
         example = stated(_PROBES)
     if example is None:
-        shape = getattr(getattr(model, "config", None), "input_shape", None)
+        config = getattr(model, "config", None)
+        shape = getattr(config, "input_shape", None)
         if shape is None:
             raise VitcError(
                 "The model does not say which input it takes (it has no config.input_shape).",
                 "Pass example=: a tensor [B, ..], or several by name.",
             )
-        return [torch.zeros(_PROBES, *shape)]
+        dtype = torch.uint8 if getattr(config, "takes_bytes", False) else torch.float32
+        return [torch.zeros(_PROBES, *shape, dtype=dtype)]
     if isinstance(example, Tensor):
         return [example]
     if not isinstance(example, Mapping):

@@ -556,6 +556,10 @@ def _contraction(operator: str) -> Row:
     return row
 
 
+def _byte_linear(nodes: Nodes, x: ir.Value, weight: ir.Value) -> ir.Value:
+    return nodes("ByteLinear", x, weight, domain=DOMAIN)
+
+
 def _softmax_mask(nodes: Nodes, p: ir.Value, ratio: float) -> ir.Value:
     return nodes("SoftmaxMask", p, domain=DOMAIN, ratio=ratio)
 
@@ -619,6 +623,7 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _own.binarize.default: _binarize,
         _own.binary_linear.default: _contraction("BinaryLinear"),
         _own.binary_scores.default: _contraction("BinaryScores"),
+        _own.byte_linear.default: _byte_linear,
         _own.softmax_mask.default: _softmax_mask,
         _own.row_best_mask.default: _row_best_mask,
         _own.biased_best_mask.default: _biased_best_mask,

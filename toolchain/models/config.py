@@ -19,6 +19,7 @@ from vitc.models.described import (
     shown,
 )
 from vitc.models.preprocessing import Preprocessing
+from vitc.names import EMBEDDINGS
 
 __all__ = ["NORMS", "NetworkConfig", "Preset"]
 
@@ -41,6 +42,8 @@ class NetworkConfig:
         weight_bits: 1, or 32 for the first training step (latent weights used as they are).
         bn_eps: Constant of every norm; it is not in a state dict.
         norm: ``batch`` (per token) or ``layer`` (over channels), of the residual stream.
+        embedding: ``fp32``, or the integers of a patch embedding on bytes
+            (`vitc.models.embedding`).
 
     Raises:
         VitcError: If the sizes contradict each other.
@@ -55,6 +58,7 @@ class NetworkConfig:
     weight_bits: int = 1
     bn_eps: float = 1e-6
     norm: str = "batch"
+    embedding: str = "fp32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", checked_sides("image_size", self.image_size))
@@ -76,6 +80,10 @@ class NetworkConfig:
             raise VitcError(f"bn_eps must be positive, found {shown(self.bn_eps)}.")
         if self.norm not in NORMS:
             raise VitcError(f"norm must be {' or '.join(NORMS)}, found {shown(self.norm)}.")
+        if self.embedding not in EMBEDDINGS.known:
+            raise VitcError(
+                f"embedding must be {' or '.join(EMBEDDINGS.known)}, found {shown(self.embedding)}."
+            )
 
     def _check_sizes(self, *sizes: str) -> None:
         for name in sizes:
@@ -94,6 +102,11 @@ class NetworkConfig:
     def input_shape(self) -> tuple[int, int, int]:
         """Colours, height and width of an input."""
         return 3, *self.sides
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether images are bytes from 0 to 255, not normalised floats."""
+        return self.embedding != "fp32"
 
     @property
     def binarized(self) -> bool:
@@ -134,8 +147,8 @@ class NetworkConfig:
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return dataclasses.asdict(self)
+        """The fields as JSON values; an embedding in fp32 is not named."""
+        return _without_fp32(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -145,6 +158,15 @@ class NetworkConfig:
             VitcError: If a field is unknown or missing, or sizes contradict each other.
         """
         return cls(**known_fields(cls, values, "model configuration"))
+
+
+def _without_fp32(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields, and those of a configuration inside, as files had them before there was a choice."""
+    return {
+        key: _without_fp32(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if (key, value) != ("embedding", "fp32")
+    }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
     "binarize",
     "binary_linear",
     "binary_scores",
+    "byte_linear",
     "elastic_mask",
     "mask_sign_matmul",
     "row_best_mask",
@@ -68,6 +69,20 @@ def binary_linear(bits: Tensor, weight: Tensor) -> Tensor:
 def binary_scores(q: Tensor, k: Tensor) -> Tensor:
     """Sign products of two activations: q and k bits [.., N, d] to int32 [.., N, N]."""
     return (_signs(q) @ _signs(k).mT).to(torch.int32)
+
+
+@_operator
+def byte_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Bytes x [.., K] times integers, int32 [.., O]; exact below 2^31.
+
+    Args:
+        x: uint8 [.., K].
+        weight: int8 [S, O, K], digits of base 128 of each integer, the highest first.
+    """
+    whole = torch.zeros(weight.shape[1:], dtype=torch.float64)
+    for digits in weight:
+        whole = whole * 128 + digits
+    return (x.to(torch.float64) @ whole.mT).to(torch.int32)
 
 
 @_operator
@@ -141,6 +156,11 @@ def _(bits: Tensor, weight: Tensor) -> Tensor:
 @_shape_of("binary_scores")
 def _(q: Tensor, k: Tensor) -> Tensor:
     return q.new_empty((*q.shape[:-1], k.shape[-2]), dtype=torch.int32)
+
+
+@_shape_of("byte_linear")
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[1]), dtype=torch.int32)
 
 
 @_shape_of("softmax_mask")

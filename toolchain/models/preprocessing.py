@@ -25,7 +25,14 @@ from vitc.models.described import (
 )
 from vitc.models.picture import DECODING, WHITE, Colour, read_picture, upright_rgb
 
-__all__ = ["SMALL_PICTURES", "Picture", "Placement", "Preprocessing", "is_picture"]
+__all__ = [
+    "SMALL_PICTURES",
+    "Picture",
+    "Placement",
+    "Preprocessing",
+    "colours_first",
+    "is_picture",
+]
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 """What becomes an input: a file, an image, or pixels [H, W, 3]."""
@@ -177,8 +184,26 @@ class Preprocessing:
         Raises:
             VitcError: As `crop_centre` and `read`, or if it is no picture.
         """
+        return self.normalise(self._pixels(image))
+
+    def crop_bytes(self, image: Picture) -> NDArray[np.uint8]:
+        """`apply` without its last two steps: the pixels that an integer embedding takes.
+
+        Resizing rounds to whole pixels, halves up, after its pass along the rows and after that
+        along the columns, as `apply` does too.
+
+        Returns:
+            uint8 [3, H, W] of the crop, from 0 to 255.
+
+        Raises:
+            VitcError: As `apply`.
+        """
+        return colours_first(self._pixels(image))
+
+    def _pixels(self, image: Picture) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] of the crop of a picture."""
         if isinstance(image, str | os.PathLike):
-            return self.normalise(self.read(image))
+            return self.read(image)
         if isinstance(image, np.ndarray):
             image = _image_of(image)
         if not isinstance(image, Image.Image):
@@ -186,7 +211,7 @@ class Preprocessing:
                 f"A {type(image).__name__} is no picture.",
                 "Give a path, an image of Pillow, or uint8 [H, W, 3].",
             )
-        return self.normalise(np.asarray(self.crop_centre(image)))
+        return np.asarray(self.crop_centre(image))
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """The pixels of a picture file that `normalise` takes.
@@ -260,6 +285,11 @@ class Preprocessing:
             VitcError: If a field is unknown or out of range.
         """
         return cls(**known_fields(cls, values, "preprocessing"))
+
+
+def colours_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels [.., H, W, 3] as [.., 3, H, W]."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
 
 
 def is_picture(given: object) -> bool:

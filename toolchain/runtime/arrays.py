@@ -16,6 +16,7 @@ __all__ = [
     "PROBE_EXTENT",
     "TIMED_EXTENT",
     "Bound",
+    "as_bytes",
     "as_port_array",
     "bind_inputs",
     "filled",
@@ -115,8 +116,7 @@ def _one(what: str, sizes: Mapping[str, int]) -> int:
 
 
 def _is_image(port: Port) -> bool:
-    floats = port.dtype == "float32" and port.per_image and not port.extent
-    return floats and len(port.shape) == _IMAGE_AXES
+    return port.of_pixels or (port.of_floats and len(port.shape) == _IMAGE_AXES)
 
 
 def as_port_array(given: object, port: Port, name: str) -> Array:
@@ -133,7 +133,7 @@ def as_port_array(given: object, port: Port, name: str) -> Array:
     """
     if _is_image(port):
         channels, height, width = (int(size or 0) for size in port.shape)
-        return as_images(given, (channels, height, width), name)
+        return as_images(given, (channels, height, width), name, of_bytes=port.of_pixels)
     try:
         array = plain_array(given)
     except Exception as error:  # whatever the type at hand makes of it
@@ -166,6 +166,11 @@ def as_port_array(given: object, port: Port, name: str) -> Array:
     return np.ascontiguousarray(array, port.dtype)
 
 
+def as_bytes(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Numbers of about N(0, 1) as pixels."""
+    return np.clip(np.rint(floats * 64 + 128), 0, 255).astype(np.uint8)
+
+
 def probe_inputs(
     ports: tuple[Port, ...],
     images: int,
@@ -194,6 +199,8 @@ def probe_inputs(
             continue
         if port.dtype == "float32":
             made[port.name] = rng.standard_normal(shape, dtype=np.float32)
+        elif port.of_pixels:
+            made[port.name] = rng.integers(0, 256, shape).astype(np.uint8)
         else:
             top = port.limit or (2 if port.dtype == "uint8" else _INTEGERS)
             made[port.name] = rng.integers(0, top, shape).astype(port.dtype)

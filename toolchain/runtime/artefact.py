@@ -194,14 +194,17 @@ class Artefact:
             )
         return Preprocessing.from_dict(self.manifest.preprocessing)
 
-    def preprocess(self, pictures: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
+    def preprocess(self, pictures: Picture | Sequence[Picture]) -> npt.NDArray[Any]:
         """Make of pictures what the network takes: upright RGB, resized, cropped, normalised.
+
+        With an integer embedding it takes bytes, which are not normalised.
 
         Args:
             pictures: A path, an image of Pillow, or pixels uint8 [H, W, 3] or [H, W]; or several.
 
         Returns:
-            float32 [number, 3, height, width]: of one picture too, since that is what is run.
+            float32 [number, 3, height, width], or uint8 of bytes: of one picture too, since that is
+            what is run.
 
         Raises:
             VitcError: If one is no picture or is refused (docs/pictures.md), there is none, or the
@@ -214,7 +217,8 @@ class Artefact:
         if not given:
             raise VitcError("There is no picture to preprocess.", "Give one, or several.")
         shown = self.preprocessing
-        return np.stack([shown.apply(picture) for picture in given])
+        apply = shown.crop_bytes if self.entry.inputs[0].of_pixels else shown.apply
+        return np.stack([apply(picture) for picture in given])
 
     @property
     def library(self) -> Path:
@@ -330,8 +334,8 @@ class Artefact:
         """Run images in this process on one thread.
 
         Args:
-            images: [any number, channels, height, width], float, normalised: an array, a tensor or
-                nested lists.
+            images: [any number, channels, height, width], float, normalised, or bytes with an
+                integer embedding: an array, a tensor or nested lists.
 
         Returns:
             Logits, fp32 [number, classes].

@@ -17,44 +17,53 @@ from vitc.errors import VitcError
 __all__ = ["as_images", "plain_array"]
 
 _NORMALISE: Final = "Normalise images as the network was trained, and give them as float32."
+_BYTES: Final = "Give pixels from 0 to 255 as uint8, resized and cropped, not normalised."
 _EXTENDED: Final = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 """Types of the package ml_dtypes, which NumPy calls kind V."""
 
 
 def as_images(
-    given: object, shape: tuple[int, int, int], name: str = "The input"
-) -> npt.NDArray[np.float32]:
+    given: object,
+    shape: tuple[int, int, int],
+    name: str = "The input",
+    *,
+    of_bytes: bool = False,
+) -> npt.NDArray[Any]:
     """Return images as float32 [number, channels, height, width] in C order and this byte order.
 
     Args:
         given: An array of any float type, order and memory, a tensor, or nested lists.
         shape: Channels, height and width of an image.
         name: What to call it in an error.
+        of_bytes: Whether they are pixels from 0 to 255, uint8, not normalised.
 
     Raises:
         VitcError: If it is something else or of another shape, holds NaN or infinity, or a number
             beyond float32.
     """
     wanted = " x ".join(str(size) for size in shape)
+    kind, hint = ("uint8", _BYTES) if of_bytes else ("float32", _NORMALISE)
     try:
         array = plain_array(given)
     except Exception as error:  # whatever the type at hand makes of it
         said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise VitcError(
-            f"{name} is a {type(given).__name__} that is no array ({said}), wanted float32 of "
+            f"{name} is a {type(given).__name__} that is no array ({said}), wanted {kind} of "
             f"N x {wanted}.",
-            _NORMALISE,
+            hint,
         ) from error
     if array.dtype.kind in "OUSV" and array.dtype.name not in _EXTENDED:
         what = "None" if given is None else f"a {type(given).__name__}{_contents(array)}"
-        raise VitcError(f"{name} is {what}, wanted float32 of N x {wanted}.", _NORMALISE)
-    if array.dtype.kind not in "fV":
-        raise VitcError(f"{name} holds {array.dtype}, wanted float32.", _NORMALISE)
+        raise VitcError(f"{name} is {what}, wanted {kind} of N x {wanted}.", hint)
+    if array.dtype != np.uint8 if of_bytes else array.dtype.kind not in "fV":
+        raise VitcError(f"{name} holds {array.dtype}, wanted {kind}.", hint)
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
         found = " x ".join(str(size) for size in array.shape) or "no dimensions"
         raise VitcError(
             f"{name} has shape {found}, wanted N x {wanted}.", _shape_hint(array.shape, shape)
         )
+    if of_bytes:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         images = np.ascontiguousarray(array, np.float32)
     finite = np.isfinite(images)

@@ -264,8 +264,8 @@ class NativeModel:
         """Run images through a network of one input and one output.
 
         Args:
-            images: [any number, channels, height, width], float, normalised: an array, a tensor or
-                nested lists.
+            images: [any number, channels, height, width], float, normalised, or bytes with an
+                integer embedding: an array, a tensor or nested lists.
 
         Returns:
             Logits, fp32 [number, classes].

@@ -73,6 +73,7 @@ class Model:
         self._library.vitc_status_text.restype = ctypes.c_char_p
         self._library.vitc_destroy.restype = None
         self._handle = ctypes.c_void_p()
+        self._dtype = np.dtype(facts()["images"])
         self.info = _Info()
         self._library.vitc_get_info(ctypes.byref(self.info))
         self._check(self._library.vitc_create(ctypes.c_int32(threads), ctypes.byref(self._handle)))
@@ -85,14 +86,14 @@ class Model:
         if status:
             raise VitcError(self._library.vitc_status_text(status).decode())
 
-    def preprocess(self, picture: object) -> npt.NDArray[np.float32]:
+    def preprocess(self, picture: object) -> npt.NDArray[Any]:
         """What the network takes of a picture: resized, cropped, normalised.
 
         Args:
             picture: Upright pixels, uint8 [H, W, 3]; or with Pillow a path, or an image of Pillow.
 
         Returns:
-            float32 [3, H, W].
+            float32 [3, H, W]; uint8, not normalised, with an integer embedding.
 
         Raises:
             VitcError: If it is no picture, or Pillow is not installed and it is no array.
@@ -101,10 +102,10 @@ class Model:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise VitcError(f"A picture is uint8 [H, W, 3], found {pixels.dtype} {pixels.shape}.")
         dense = np.ascontiguousarray(pixels)
-        made = np.zeros((3, self.info.height, self.info.width), np.float32)
+        made = np.zeros((3, self.info.height, self.info.width), self._dtype)
         height, width, _ = dense.shape
         self._check(
-            self._library.vitc_preprocess(
+            self._of_type("vitc_preprocess")(
                 dense.ctypes.data_as(ctypes.c_void_p),
                 ctypes.c_int32(height),
                 ctypes.c_int32(width),
@@ -114,25 +115,34 @@ class Model:
         )
         return made
 
+    def _of_type(self, name: str) -> Any:
+        """The function of the library for the type of its images."""
+        return getattr(self._library, name if self._dtype == np.float32 else f"{name}_u8")
+
     def logits(self, images: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Run images, float32 [any number, 3, H, W], normalised, to logits [number, classes].
 
+        With an integer embedding they are uint8, not normalised.
+
         Raises:
-            VitcError: If they are of another shape.
+            VitcError: If they are of another shape, or no bytes where those are wanted.
         """
-        given = np.asarray(images, np.float32)
+        given = np.asarray(images)
+        if self._dtype == np.uint8 != given.dtype:
+            raise VitcError(f"Images are uint8, from 0 to 255, found {given.dtype}.")
+        given = given.astype(self._dtype)
         wanted = (self.info.channels, self.info.height, self.info.width)
         if given.ndim != 4 or given.shape[1:] != wanted:
             raise VitcError(f"Images are [number, {wanted}], found {given.shape}.")
         count, batch = len(given), self.info.batch
         found = np.zeros((-(-count // batch) * batch, self.info.classes), np.float32)
-        block = np.zeros((batch, *wanted), np.float32)
+        block = np.zeros((batch, *wanted), self._dtype)
         for start in range(0, count, batch):
             part = given[start : start + batch]
             block[: len(part)] = part
             rows = found[start : start + batch]
             self._check(
-                self._library.vitc_run(
+                self._of_type("vitc_run")(
                     self._handle,
                     block.ctypes.data_as(ctypes.c_void_p),
                     rows.ctypes.data_as(ctypes.c_void_p),

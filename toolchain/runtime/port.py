@@ -73,6 +73,17 @@ class Port:
         return None in self.shape
 
     @property
+    def of_floats(self) -> bool:
+        """Whether each image has floats of its own, of fixed number."""
+        return self.dtype == "float32" and self.per_image and not self.extent
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it holds an image of bytes: colours, height and width of each."""
+        whole = self.dtype == "uint8" and self.per_image and not self.extent
+        return whole and len(self.shape) == _IMAGE_AXES
+
+    @property
     def itemsize(self) -> int:
         """Bytes of a value."""
         return np.dtype(self.dtype).itemsize
@@ -122,14 +133,13 @@ class Port:
 def classifier(
     inputs: Sequence[Port], outputs: Sequence[Port]
 ) -> tuple[tuple[int, int, int], int] | None:
-    """Image shape and classes, if one image goes in and logits come out."""
+    """Image shape and classes, if one image, of floats or bytes, goes in and logits come out."""
     if len(inputs) != 1 or len(outputs) != 1:
         return None
     image, logits = inputs[0], outputs[0]
-    for port, axes in ((image, _IMAGE_AXES), (logits, 1)):
-        if port.dtype != "float32" or not port.per_image or port.extent:
-            return None
-        if len(port.shape) != axes:
-            return None
+    if not (image.of_floats or image.of_pixels) or not logits.of_floats:
+        return None
+    if (len(image.shape), len(logits.shape)) != (_IMAGE_AXES, 1):
+        return None
     channels, height, width, classes = (int(size or 0) for size in (*image.shape, *logits.shape))
     return (channels, height, width), classes

@@ -537,21 +537,31 @@ vitc_status vitc_run_ports(vitc_model *model, const vitc_call *call) {
   return VITC_OK;
 }
 
-vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
+/* Run the first entry, whose image is of a type. */
+static vitc_status run_images(vitc_model *model, int32_t dtype, size_t itemsize, const void *input, float *output,
                               vitc_observer observer, void *user) {
   const vitc_info *info = &vitc_model_info;
   if (!model || !input || !output) return VITC_ERROR_ARGUMENT;
-  if (!info->classes) return VITC_ERROR_PORT;
   const vitc_port *ports = vitc_programs[0].ports;
+  if (!info->classes || ports[0].dtype != dtype) return VITC_ERROR_PORT;
   size_t pixels = (size_t)info->channels * (size_t)info->height * (size_t)info->width, images = (size_t)info->batch;
   const vitc_array arrays[] = {
-      {ports[0].name, (void *)(uintptr_t)input, images * pixels * sizeof *input},
+      {ports[0].name, (void *)(uintptr_t)input, images * pixels * itemsize},
       {ports[1].name, output, images * (size_t)info->classes * sizeof *output},
   };
   const vitc_call call = {sizeof call, NULL, arrays, 2, 0, observer, user};
   return vitc_run_ports(model, &call);
 }
 
+vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
+                              vitc_observer observer, void *user) {
+  return run_images(model, VITC_FLOAT32, sizeof *input, input, output, observer, user);
+}
+
 vitc_status vitc_run(vitc_model *model, const float *input, float *output) {
   return vitc_run_observed(model, input, output, NULL, NULL);
+}
+
+vitc_status vitc_run_u8(vitc_model *model, const uint8_t *input, float *output) {
+  return run_images(model, VITC_UINT8, sizeof *input, input, output, NULL, NULL);
 }

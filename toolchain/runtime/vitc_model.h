@@ -4,7 +4,7 @@
  * used from distinct threads at once. Nothing is allocated by a run.
  *
  * A model has entries, each a program with named ports: what it is given and what it gives. One image in and logits out is
- * the case that vitc_run is for; vitc_run_ports runs every entry.
+ * the case that vitc_run is for, or vitc_run_u8 where the image is bytes; vitc_run_ports runs every entry.
  *
  * Threads are bound to no processor unless VITC_PIN_THREADS asks for it. They wait a few tens of microseconds for the
  * next kernel or run and then sleep. A caller never waits for a thread that has not begun to compute.
@@ -51,7 +51,7 @@ typedef struct {
   uint32_t abi_version;   /* VITC_ABI_VERSION of the library */
   int32_t batch;          /* images that one run takes */
   int32_t entries;        /* programs in the library; vitc_run is for the first */
-  int32_t channels;       /* of an image; this and the next three are 0 where the first entry is not for vitc_run */
+  int32_t channels;       /* of an image; this and the next three are 0 where the first entry is not for vitc_run or _u8 */
   int32_t height;         /* of an image, pixels */
   int32_t width;          /* of an image, pixels */
   int32_t classes;        /* logits of an image */
@@ -109,6 +109,10 @@ VITC_API const char *vitc_label(int32_t index);
  * Allocates, and needs no handle. */
 VITC_API vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input);
 
+/* The same without the last step, resized and cropped only, for vitc_run_u8: uint8 [3, height, width]. Bytes are rounded to
+ * the nearest, halves up, after each of the two passes of the resizing. */
+VITC_API vitc_status vitc_preprocess_u8(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, uint8_t *input);
+
 /* Describe an entry, counted from 0, and a port of it; VITC_ERROR_PORT if there is none. */
 VITC_API vitc_status vitc_get_entry(int32_t entry, vitc_entry *result);
 VITC_API vitc_status vitc_get_port(int32_t entry, int32_t port, vitc_port *result);
@@ -136,12 +140,17 @@ VITC_API vitc_status vitc_create_with(const vitc_options *options, vitc_model **
 VITC_API int32_t vitc_threads(vitc_model *model);
 
 /* input: fp32 [batch, channels, height, width], normalised; output: fp32 [batch, classes]. VITC_ERROR_PORT if the first entry
- * has other ports. */
+ * has other ports, an image of bytes among them. */
 VITC_API vitc_status vitc_run(vitc_model *model, const float *input, float *output);
 
 /* The same, and show every buffer to `observer`. */
 VITC_API vitc_status vitc_run_observed(vitc_model *model, const float *input, float *output,
                                        vitc_observer observer, void *user);
+
+/* vitc_run for a model with an integer embedding, whose image is bytes (vitc_port.dtype is VITC_UINT8): pixels from 0 to 255,
+ * uint8 [batch, channels, height, width], resized and cropped, not normalised. VITC_ERROR_PORT if the first entry has other
+ * ports. */
+VITC_API vitc_status vitc_run_u8(vitc_model *model, const uint8_t *input, float *output);
 
 typedef struct {
   const char *port;

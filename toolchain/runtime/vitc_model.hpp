@@ -28,6 +28,7 @@ struct Library {
   decltype(&vitc_get_preprocessing) get_preprocessing;
   decltype(&vitc_label) label;
   decltype(&vitc_preprocess) preprocess;
+  decltype(&vitc_preprocess_u8) preprocess_u8;
   decltype(&vitc_get_entry) get_entry;
   decltype(&vitc_get_port) get_port;
   decltype(&vitc_create) create;
@@ -35,6 +36,7 @@ struct Library {
   decltype(&vitc_threads) threads;
   decltype(&vitc_run) run;
   decltype(&vitc_run_observed) run_observed;
+  decltype(&vitc_run_u8) run_u8;
   decltype(&vitc_run_ports) run_ports;
   decltype(&vitc_destroy) destroy;
   decltype(&vitc_status_text) status_text;
@@ -42,9 +44,10 @@ struct Library {
 
 // Those without a prefix; linked only where it is used.
 inline const Library &standard() {
-  static const Library library{vitc_get_info, vitc_get_preprocessing, vitc_label,   vitc_preprocess,   vitc_get_entry,
-                               vitc_get_port, vitc_create,            vitc_create_with, vitc_threads,  vitc_run,
-                               vitc_run_observed, vitc_run_ports,     vitc_destroy, vitc_status_text};
+  static const Library library{vitc_get_info,      vitc_get_preprocessing, vitc_label,     vitc_preprocess,
+                               vitc_preprocess_u8, vitc_get_entry,         vitc_get_port,  vitc_create,
+                               vitc_create_with,   vitc_threads,           vitc_run,       vitc_run_observed,
+                               vitc_run_u8,        vitc_run_ports,         vitc_destroy,   vitc_status_text};
   return library;
 }
 
@@ -87,24 +90,43 @@ class Model {
     return static_cast<std::size_t>(info_.batch) * static_cast<std::size_t>(info_.classes);
   }
 
+  // Whether an image is bytes: preprocess_u8 and the runs of std::uint8_t are for such a model, the others for any other.
+  bool takes_bytes() const {
+    vitc_port port;
+    check(library_->get_port(0, 0, &port));
+    return port.dtype == VITC_UINT8;
+  }
+
   // fp32 [3, height, width] of an upright picture, 8 bits a colour, rows one after the other.
   std::vector<float> preprocess(std::span<const std::uint8_t> rgb, std::int32_t height, std::int32_t width) const {
-    if (height < 1 || width < 1 || rgb.size() != std::size_t{3} * static_cast<std::size_t>(height) * static_cast<std::size_t>(width))
-      throw Error(VITC_ERROR_ARGUMENT, "The pixels are not 3 x height x width.");
-    const vitc_preprocessing how = preprocessing();
-    std::vector<float> input(std::size_t{3} * static_cast<std::size_t>(how.height) * static_cast<std::size_t>(how.width));
+    std::vector<float> input(pixels(rgb, height, width));
     check(library_->preprocess(rgb.data(), height, width, 0, input.data()));
+    return input;
+  }
+
+  // uint8 [3, height, width] of it: resized and cropped, not normalised.
+  std::vector<std::uint8_t> preprocess_u8(std::span<const std::uint8_t> rgb, std::int32_t height, std::int32_t width) const {
+    std::vector<std::uint8_t> input(pixels(rgb, height, width));
+    check(library_->preprocess_u8(rgb.data(), height, width, 0, input.data()));
     return input;
   }
 
   // Nothing is allocated.
   void run(std::span<const float> input, std::span<float> output) {
-    if (input.size() != input_size() || output.size() != output_size())
-      throw Error(VITC_ERROR_PORT, "The input or the output is not of the size that the model has.");
+    need_sizes(input.size(), output.size());
     check(library_->run(handle_.get(), input.data(), output.data()));
+  }
+  void run(std::span<const std::uint8_t> input, std::span<float> output) {
+    need_sizes(input.size(), output.size());
+    check(library_->run_u8(handle_.get(), input.data(), output.data()));
   }
 
   std::vector<float> run(std::span<const float> input) {
+    std::vector<float> output(output_size());
+    run(input, output);
+    return output;
+  }
+  std::vector<float> run(std::span<const std::uint8_t> input) {
     std::vector<float> output(output_size());
     run(input, output);
     return output;
@@ -119,6 +141,19 @@ class Model {
   vitc_model *handle() const { return handle_.get(); }
 
  private:
+  // Numbers of the input of a picture.
+  std::size_t pixels(std::span<const std::uint8_t> rgb, std::int32_t height, std::int32_t width) const {
+    if (height < 1 || width < 1 || rgb.size() != std::size_t{3} * static_cast<std::size_t>(height) * static_cast<std::size_t>(width))
+      throw Error(VITC_ERROR_ARGUMENT, "The pixels are not 3 x height x width.");
+    const vitc_preprocessing how = preprocessing();
+    return std::size_t{3} * static_cast<std::size_t>(how.height) * static_cast<std::size_t>(how.width);
+  }
+
+  void need_sizes(std::size_t input, std::size_t output) const {
+    if (input != input_size() || output != output_size())
+      throw Error(VITC_ERROR_PORT, "The input or the output is not of the size that the model has.");
+  }
+
   void check(vitc_status status) const {
     if (status != VITC_OK) throw Error(status, library_->status_text(status));
   }

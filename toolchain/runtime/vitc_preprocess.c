@@ -116,10 +116,11 @@ vitc_status vitc_place(int32_t height, int32_t width, vitc_placement *placed) {
   return VITC_OK;
 }
 
-vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input) {
+/* The crop, normalised to `floats`, or as it is to `bytes`. */
+static vitc_status crop(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *floats, uint8_t *bytes) {
   const vitc_preprocessing *how = &vitc_model_preprocessing;
   if (!how->height) return VITC_ERROR_PORT;
-  if (!rgb || !input || height < 1 || width < 1 || height > LONGEST_SIDE || width > LONGEST_SIDE) return VITC_ERROR_ARGUMENT;
+  if (!rgb || !(floats || bytes) || height < 1 || width < 1 || height > LONGEST_SIDE || width > LONGEST_SIDE) return VITC_ERROR_ARGUMENT;
   if (!stride) stride = 3 * (size_t)width;
   if (stride < 3 * (size_t)width) return VITC_ERROR_ARGUMENT;
   vitc_placement placed;
@@ -162,12 +163,21 @@ vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, s
         int32_t sum = 1 << (WEIGHT_BITS - 1);
         for (int32_t j = 0; j < y.count[row]; j++)
           sum += top[(size_t)j * row_bytes + 3 * (size_t)column + (size_t)c] * weights[j];
-        input[((size_t)c * (size_t)rows + (size_t)row) * (size_t)columns + (size_t)column] =
-            ((float)byte_of(sum) / 255.0f - how->mean[c]) / how->std[c];
+        size_t place = ((size_t)c * (size_t)rows + (size_t)row) * (size_t)columns + (size_t)column;
+        if (bytes) bytes[place] = byte_of(sum);
+        else floats[place] = ((float)byte_of(sum) / 255.0f - how->mean[c]) / how->std[c];
       }
   }
   free(memory);
   return VITC_OK;
+}
+
+vitc_status vitc_preprocess(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, float *input) {
+  return crop(rgb, height, width, stride, input, NULL);
+}
+
+vitc_status vitc_preprocess_u8(const uint8_t *rgb, int32_t height, int32_t width, size_t stride, uint8_t *input) {
+  return crop(rgb, height, width, stride, NULL, input);
 }
 
 vitc_status vitc_get_preprocessing(vitc_preprocessing *result) {

@@ -106,6 +106,7 @@ def package(
         "labels": list(opened.manifest.labels or map(str, range(opened.classes))),
         "background": list(shown.background),
         "preprocessing": shown.to_dict(),
+        "images": opened.manifest.entries[0].inputs[0].dtype,
         "target": opened.target.name,
         "source_sha256": opened.manifest.source_sha256,
         "vitc": opened.manifest.vitc,

@@ -51,6 +51,7 @@ LAMBDA: Final = 6.0
 """How many root-mean-square errors a bound is."""
 
 _UNIT: Final = 2.0**-24
+_LARGEST_EXACT: Final = 2**24
 _TINY: Final = 2.0**-126
 """What a result that is flushed to zero loses."""
 
@@ -283,6 +284,8 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(tensor in self._errors for tensor in inputs):
             return False
         floats = [tensor for tensor in results if tensor.is_floating_point()]
+        if floats and func is _aten._to_copy.default and not inputs[0].is_floating_point():
+            return not _beyond_fp32(inputs[0])
         return not floats or not inputs or func in _EXACT
 
     def _views(self, func: Any, args: Any, keywords: Any, results: Sequence[Tensor]) -> None:
@@ -760,8 +763,16 @@ def _power(errors: RoundingErrors, y: Tensor, x: Tensor, exponent: float) -> Ten
     return _hypot(_times(errors.rms(x), slope), _rounding(y) * (4 + abs(exponent)))
 
 
-def _cast(errors: RoundingErrors, _y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return _or_zero(errors.rms(x), x)
+def _beyond_fp32(integers: Tensor) -> bool:
+    """Whether some integers have more bits than a float."""
+    return bool((integers.long().abs() > _LARGEST_EXACT).any())
+
+
+def _cast(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    own = _or_zero(errors.rms(x), x)
+    if x.is_floating_point():
+        return own
+    return torch.where(y.abs() > _LARGEST_EXACT, _rounding(y), own)
 
 
 _RULES: Final[Mapping[Any, Rule]] = MappingProxyType(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from vitc.exporter.example import Example
 from vitc.extras import need
 from vitc.models.architectures import TASKS
 from vitc.models.checkpoint import load
+from vitc.models.embedding import with_embedding
 from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
+from vitc.models.preprocessing import colours_first
 from vitc.models.stated import Stated
 from vitc.onnx_files import compare_graphs, is_inlined, load_onnx
 from vitc.onnx_files.ports import input_ports
@@ -37,7 +40,8 @@ from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_ports
 from vitc.verify.portable import check_against_onnx
-from vitc.verify.report import CheckReport, ConstantDifference
+from vitc.verify.report import CheckReport, ConstantDifference, Rounded
+from vitc.verify.rounding_of_embedding import rounded_by
 from vitc.verify.scans import is_scan, scan_faults
 
 if TYPE_CHECKING:
@@ -122,9 +126,9 @@ def check(
             numbers differ is no error but the report's `equal`.
     """
     chosen = options or CheckOptions()
-    wanted = _reference(reference, Path(candidate), chosen)
+    wanted, plain = _reference(reference, Path(candidate), chosen)
     report, made_from = _check(Path(candidate), wanted, chosen, say, note)
-    return _traced_back(report, made_from, wanted)
+    return _traced_back(report, made_from, wanted, _rounded(plain, wanted, chosen, say))
 
 
 def check_farm(
@@ -155,32 +159,53 @@ def check_farm(
             f"{path} is no artefact folder, and boards run nothing else.",
             "Compile it, and check the artefact there.",
         )
-    wanted = _reference(reference, path, options)
+    wanted, plain = _reference(reference, path, options)
     parts = _read_parts(path, wanted, options, lambda _: farm.reach(), say, note)
     made_from = parts.artefact.manifest.source_sha256 or ""
-    return on_every_board(
-        farm,
-        lambda board: _traced_back(parts.on(board, wanted, options, say), made_from, wanted),
-        say,
-    )
+    rounded = _rounded(plain, wanted, options, say)
+
+    def on(board: Device) -> CheckReport:
+        return _traced_back(parts.on(board, wanted, options, say), made_from, wanted, rounded)
+
+    return on_every_board(farm, on, say)
 
 
 def _reference(
     reference: Reference | nn.Module | Traced | str | os.PathLike[str],
     candidate: Path,
     chosen: CheckOptions,
-) -> Reference:
+) -> tuple[Reference, Network | None]:
+    """The reference in the candidate's form; and the fp32 network, if its embedding is rounded."""
     if isinstance(reference, str | os.PathLike):
         reference = _read_reference(Path(reference), candidate, chosen)
-    return reference if isinstance(reference, Reference) else Reference(reference)
+    if isinstance(reference, Reference):
+        return reference, None
+    plain = None
+    if isinstance(reference, Network):
+        rounded = _in_form_of(reference, candidate, chosen)
+        plain, reference = (None if rounded is reference else reference), rounded
+    return Reference(reference), plain
 
 
 def _traced_back(
-    report: CheckReport, made_from: str | None, reference: Reference
+    report: CheckReport, made_from: str | None, reference: Reference, rounded: Rounded | None
 ) -> CheckReport:
     """The report with what both sides say of the checkpoint."""
     stated = getattr(reference.model, "source_sha256", None)
-    return replace(report, made_from=made_from or None, reference_sha256=stated)
+    return replace(
+        report, made_from=made_from or None, reference_sha256=stated, rounded=rounded
+    )
+
+
+def _rounded(
+    plain: Network | None, reference: Reference, chosen: CheckOptions, say: Callable[[str], None]
+) -> Rounded | None:
+    """How far a rounded embedding is from the fp32 network, on the images of the check."""
+    if plain is None or not isinstance(reference.model, Network):
+        return None
+    say("comparing the integer embedding with fp32")
+    port = Port("input", "uint8", reference.model.config.input_shape)
+    return rounded_by(plain, reference.model, _images(reference.model, [port], chosen))
 
 
 def _read_reference(file: Path, candidate: Path, chosen: CheckOptions) -> Network:
@@ -191,17 +216,9 @@ def _read_reference(file: Path, candidate: Path, chosen: CheckOptions) -> Networ
     plain = load(file, ema=chosen.ema)
     if plain.load_report is None or plain.load_report.described:
         return plain
-    try:
-        found = (
-            Description.of_artefact(Artefact.open(candidate, verify=False))
-            if candidate.is_dir()
-            else Description.of_onnx(
-                candidate,
-                load_onnx(candidate, allow_external_data=chosen.allow_external_data)[1],
-            )
-        )
-    except VitcError:
-        return plain  # what the candidate lacks is said where it is checked
+    found = _found(candidate, chosen)
+    if found is None:
+        return plain
     return load(
         file,
         ema=chosen.ema,
@@ -209,6 +226,27 @@ def _read_reference(file: Path, candidate: Path, chosen: CheckOptions) -> Networ
         weight_bits=1 if found.config.weight_bits == 1 else 32,
         stated=Stated.of(found.preprocessing, found.labels),
     )
+
+
+def _found(candidate: Path, chosen: CheckOptions) -> Description | None:
+    """What a candidate says of itself; what it lacks is said where it is checked."""
+    try:
+        if candidate.is_dir():
+            return Description.of_artefact(Artefact.open(candidate, verify=False))
+        loaded = load_onnx(candidate, allow_external_data=chosen.allow_external_data)
+        return Description.of_onnx(candidate, loaded[1])
+    except VitcError:
+        return None
+
+
+def _in_form_of(reference: Network, candidate: Path, chosen: CheckOptions) -> Network:
+    """The reference with the embedding that the candidate states."""
+    if reference.config.takes_bytes:
+        return reference
+    found = _found(candidate, chosen)
+    if found is None or not found.config.takes_bytes:
+        return reference
+    return with_embedding(reference, found.config.embedding)
 
 
 def _check(
@@ -451,8 +489,10 @@ def _example(loaded: ir.Model) -> Example:
 
 
 def _same_network(path: Path, found: Description, model: Network) -> None:
-    own, theirs = model.config.to_dict(), found.config.to_dict()
-    differing = [f"{key} {theirs[key]} (not {own[key]})" for key in own if own[key] != theirs[key]]
+    own, theirs = (dataclasses.asdict(config) for config in (model.config, found.config))
+    differing = [
+        f"{key} {theirs.get(key)} (not {own[key]})" for key in own if own[key] != theirs.get(key)
+    ]
     if differing:
         raise VitcError(
             f"{path} holds another network than the reference: {', '.join(differing)}.",
@@ -462,14 +502,18 @@ def _same_network(path: Path, found: Description, model: Network) -> None:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Pictures of a data set, read when they are asked for."""
+    """Pictures of a data set, read when they are asked for; bytes, or normalised."""
 
     data: Dataset
+    of_bytes: bool
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, numbers: list[int], /) -> dict[str, NDArray[np.float32]]:
+    def __getitem__(self, numbers: list[int], /) -> dict[str, NDArray[Any]]:
+        if self.of_bytes:
+            pixels = np.stack([self.data.pixels(number) for number in numbers])
+            return {"input": colours_first(pixels)}
         return {"input": self.data.__getitems__(numbers)[0].numpy()}
 
 
@@ -507,7 +551,7 @@ def _images(
         )
     data.in_memory = False  # each is looked at once or twice
     return Images(
-        _Pictures(data),
+        _Pictures(data, model.config.takes_bytes),
         min(options.images, len(data)),
         labels=None if (targets < 0).any() else targets,
         classes=data.labels,

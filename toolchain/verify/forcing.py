@@ -42,8 +42,9 @@ Inputs: TypeAlias = NDArray[Any] | Arrays
 """The array of a single input [B, ..], or arrays by the names of the inputs."""
 
 
-OPTIONAL_TAPS: Final = (".scores", ".mask")
-"""Taps that never leave the attention kernel of an artefact; any other missing tap is a fault."""
+OPTIONAL_TAPS: Final = (".scores", ".mask", ".sums")
+"""Taps that never leave a kernel of an artefact, of attention or of a patch embedding on bytes; any
+other missing tap is a fault."""
 
 _NO_BIT: Final = 2
 _KEPT: Final = 64 << 20

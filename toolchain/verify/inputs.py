@@ -60,9 +60,10 @@ def probe_ports(ports: Sequence[Port], count: int, *, seed: int = 0) -> dict[str
     """
     made: dict[str, NDArray[Any]] = {}
     for turn, port in enumerate(ports):
-        if port.dtype == "float32":
+        if port.dtype == "float32" or port.of_pixels:
             shape = port.sizes(count)[1:]
-            made[port.name] = probe_inputs(count, shape, seed=seed + turn)
+            inputs = probe_inputs(count, shape, seed=seed + turn)
+            made[port.name] = arrays.as_bytes(inputs) if port.of_pixels else inputs
         else:
             made |= arrays.probe_inputs((port,), count, seed + turn)
     return made

@@ -27,7 +27,7 @@ from vitc.onnx_files.ports import packed_widths
 from vitc.runtime.arrays import probe_inputs
 from vitc.runtime.artefact import Artefact
 from vitc.runtime.manifest import EntryFacts
-from vitc.verify.inputs import probe_images
+from vitc.verify.inputs import probe_ports
 from vitc.verify.report import CheckReport, LayerReport, OutputReport
 
 __all__ = ["check_against_onnx", "forced"]
@@ -107,7 +107,7 @@ def _probes(
     if entry.classifier is not None:
         (channels, height, width), _ = entry.classifier
         if channels == _COLOURS and height == width:
-            return {entry.inputs[0].name: probe_images(images, height, seed=seed)}
+            return probe_ports(entry.inputs, images, seed=seed)
     return probe_inputs(entry.inputs, images, seed, widths=widths)
 
 

@@ -120,6 +120,37 @@ class OutputReport:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """What the integers of an embedding change, beside the fp32 network that they were made of.
+
+    Attributes:
+        embedding: ``int15`` or ``int8``.
+        images: On how many images.
+        bits: Share of the network's bits that differ.
+        same_class: Share of images with the same class.
+        accuracy: Of the fp32 network (reference) and of the integer one (candidate), where the
+            images have labels.
+    """
+
+    embedding: str
+    images: int
+    bits: float
+    same_class: float
+    accuracy: Accuracy | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        own = self.accuracy
+        return {
+            "embedding": self.embedding,
+            "images": self.images,
+            "bits_that_differ": self.bits,
+            "same_class": self.same_class,
+            "accuracy": None if own is None else {"fp32": own.reference, "integer": own.candidate},
+        }
+
+
+@dataclass(frozen=True)
 class DifferingImage:
     """An image of which an output differs by more than rounding, or the class does.
 
@@ -184,6 +215,8 @@ class CheckReport:
         made_from: SHA-256 of the checkpoint that the candidate says it was made from, if it says.
         reference_sha256: SHA-256 of the checkpoint that it was compared with, if it is a file.
         library: What is known of the bytes of an artefact's library, in words.
+        rounded: Of a network with an integer embedding, whose reference is that too: how far it is
+            from the fp32 network; None of any other, and where that is not at hand.
     """
 
     candidate: str
@@ -208,6 +241,7 @@ class CheckReport:
     made_from: str | None = None
     reference_sha256: str | None = None
     library: str | None = None
+    rounded: Rounded | None = None
 
     def __repr__(self) -> str:
         compared = f"{len(self.layers)} layers, {self.images} images"
@@ -295,6 +329,7 @@ class CheckReport:
             "made_from": self.made_from,
             "reference_sha256": self.reference_sha256,
             "library": self.library,
+            "rounded": None if self.rounded is None else self.rounded.to_dict(),
             "max_logit_difference": self.max_logit_difference,
             "top1_agreement": self.top1_agreement,
             "accuracy": None

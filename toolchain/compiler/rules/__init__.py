@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vitc.compiler.fuse import ATTENTION, FLOAT_LINEAR, LINEAR_FLOAT
+from vitc.compiler.fuse import ATTENTION, BYTE_PRODUCT, FLOAT_LINEAR, LINEAR_FLOAT
 from vitc.compiler.relax_ops import RELAX_OPS
 from vitc.compiler.rules.attention import Attention
 from vitc.compiler.rules.binarize import Binarize
+from vitc.compiler.rules.byte_linear import ByteLinear
 from vitc.compiler.rules.embedding import Embedding
 from vitc.compiler.rules.float_linear import FloatLinear
 from vitc.compiler.rules.float_ops import FloatOps
@@ -37,6 +38,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("", LINES): Lines(),
     ("", "Softmax"): Softmax(),
     (DOMAIN, ATTENTION): Attention(),
+    (DOMAIN, BYTE_PRODUCT): ByteLinear(),
     (DOMAIN, LINEAR_FLOAT): LinearFloat(),
     (DOMAIN, "Binarize"): Binarize(),
     (DOMAIN, "BinaryLinearResidual"): LinearResidual(),

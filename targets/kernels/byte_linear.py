@@ -1,0 +1,330 @@
+"""Product of bytes and constant integers of 8 or 15 bits, exact in int32, which becomes fp32.
+
+Instruction set: any with vectors. x86 with VNNI adds four products of uint8 and int8 in one step
+    (`vpdpbusd`), of 15 bits in two; other x86 two of int16 (`pmaddwd`), never the saturating one of
+    bytes; others multiply int16 by a lane. All are exact, so sums are the same everywhere.
+Tile: Isa.float_rows rows x Isa.float_tile vectors of Isa.float_lanes outputs.
+Layout: bytes in memory of any kind, of which a row is runs of equal length at the same places from
+    its corner; weights [blocks of outputs][digits][K / group][outputs of a block][group]; fp32 out.
+
+A group of tiles has its bytes gathered on the stack, where each is broadcast from; its outputs pass
+block by block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from vitc.targets.isa import Isa
+from vitc.targets.kernels.emitter import Emitter, Kernel
+from vitc.targets.kernels.float_linear import blocks_of
+from vitc.targets.packing import round_up
+
+__all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "tiled_weight"]
+
+LONGEST_ROW: Final = 1 << 14
+"""Bytes of a row; a tile of them lies on the stack."""
+
+_ON_STACK: Final = 24 << 10
+"""Bytes of gathered rows, if that is more than one tile."""
+
+_DIGIT_BITS: Final = 7
+"""Of one digit of an integer."""
+
+_COPIED: Final = 16
+"""Most bytes of a run that are copied at once."""
+
+
+@dataclass(frozen=True)
+class ByteLinearShape:
+    """Geometry of a product.
+
+    Attributes:
+        rows: Rows.
+        outputs: Outputs of a row.
+        runs: Parts of a row that lie in one piece.
+        length: Bytes of a run.
+        digits: Of an integer: 1 for 8 bits, 2 for 15.
+        stride: Floats from one row of the result to the next.
+        prefix: Rows of the result in front of those of the product.
+        by_row: Whether something is added to each row of the result.
+    """
+
+    rows: int
+    outputs: int
+    runs: int
+    length: int
+    digits: int
+    stride: int
+    prefix: int = 0
+    by_row: bool = False
+
+
+def _group(isa: Isa) -> int:
+    """Products that one lane adds in one step."""
+    return 4 if isa.dot_bytes else 2 if isa.dot_words else 1
+
+
+def _depth(isa: Isa, shape: ByteLinearShape) -> int:
+    """Bytes of a row with those that fill the last step up, whose weights are zero."""
+    return round_up(shape.runs * shape.length, max(_group(isa), isa.float_load))
+
+
+def tiled_weight(isa: Isa, shape: ByteLinearShape, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Weights as the kernel reads them.
+
+    Args:
+        isa: Instruction set, with the register tile of the kernel.
+        shape: Geometry.
+        weight: int8 [digits, outputs, bytes of a row].
+    """
+    _, widths = blocks_of(isa, shape.rows, shape.outputs)
+    group, depth = _group(isa), _depth(isa, shape)
+    if not isa.dot_bytes and shape.digits > 1:
+        weight = (weight[:1].astype(np.int16) << _DIGIT_BITS) + weight[1:]
+    padded = np.zeros((len(weight), sum(widths), depth), weight.dtype)
+    padded[:, : shape.outputs, : weight.shape[2]] = weight
+    blocks = [
+        block.reshape(len(weight), -1, depth // group, group).transpose(0, 2, 1, 3).reshape(-1)
+        for block in np.split(padded, np.cumsum(widths)[:-1], axis=1)
+    ]
+    return np.concatenate(blocks)
+
+
+def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
+    """Build `(scale * fp32(x @ weight.T) + bias) + start`, each operation rounded on its own.
+
+    Arguments of the C function: x (uint8), corners [rows] and places [runs] (int32), weight, scale
+    and bias [outputs in whole vectors], start [prefix + rows, stride], or [prefix, stride] where
+    nothing is added by row, if there is any; out [prefix + rows, stride], begin, end.
+
+    Args:
+        symbol: Name of the C function.
+        isa: Instruction set.
+        shape: Geometry; a row has at most `LONGEST_ROW` bytes.
+
+    Returns:
+        The kernel. Its tasks are tiles of rows; the last one overlaps the one before rather than
+        run over.
+    """
+    emitter = Emitter(symbol)
+    height, widths = blocks_of(isa, shape.rows, shape.outputs)
+    tiles = -(-shape.rows // height)
+    with emitter.open() as e:
+        body = _Body(e, isa, shape, height)
+        full, group = widths.count(widths[0]), min(body.together, tiles)
+        held = e.local(body.held, group * body.tile_size)
+        body.prefix()
+        with e.loop(0, T.floordiv(e.end - e.begin + (group - 1), T.int32(group))) as number:
+            first = e.let(e.begin + number * group)
+            last = e.let(T.min(first + group, e.end))
+            with e.loop(first, last) as task:
+                body.gather(held, task, (task - first) * body.tile_size)
+            with e.loop(0, full) as block, e.loop(first, last) as task:
+                body.tile(held, task, (task - first) * body.tile_size, block, widths, widths[0])
+            with e.loop(first, last) as task:
+                if full < len(widths):
+                    at = (task - first) * body.tile_size
+                    body.tile(held, task, at, T.int32(full), widths, widths[-1])
+                body.clear(task)
+    return emitter.kernel(tiles)
+
+
+class _Body:
+    """Emits tiles.
+
+    Attributes:
+        held: Type of gathered bytes.
+        tile_size: Gathered bytes of a tile.
+        together: Tiles that are gathered at once.
+    """
+
+    def __init__(self, emitter: Emitter, isa: Isa, shape: ByteLinearShape, height: int) -> None:
+        self.emitter, self.isa, self.shape, self.height = emitter, isa, shape, height
+        self.group, self.depth = _group(isa), _depth(isa, shape)
+        self.held = "uint8" if isa.dot_bytes else "int16"
+        self.steps = shape.digits if isa.dot_bytes else 1
+        wide = shape.digits > 1 and not isa.dot_bytes
+        self.tile_size = height * self.depth
+        self.together = max(1, _ON_STACK // (self.tile_size * np.dtype(self.held).itemsize))
+        start = {"start": "float32"} if shape.by_row or shape.prefix else {}
+        self.x, self.corners, self.places, self.weight, self.scale, self.bias, *given, self.out = (
+            emitter.pointers(
+                x="uint8",
+                corners="int32",
+                places="int32",
+                weight="int16" if wide else "int8",
+                scale="float32",
+                bias="float32",
+                **start,
+                out="float32",
+            )
+        )
+        self.start = given[0] if given else None
+
+    def prefix(self) -> None:
+        """Copy the rows in front of the product, with the first task."""
+        e, lanes = self.emitter, self.isa.float_lanes
+        if not self.shape.prefix:
+            return
+        copied = e.loop(0, self.shape.prefix * self.shape.stride // lanes)
+        with T.If(T.EQ(e.begin, 0)), T.Then(), copied as index:
+            e.store(self.out, index * lanes, e.load(self.start, index * lanes, lanes), lanes)
+
+    def rows(self, task: Any) -> list[Any]:
+        """The rows of a tile; those of the last one end with the last row."""
+        shape, height, e = self.shape, self.height, self.emitter
+        if shape.rows == height:
+            return [T.int32(r) for r in range(height)]
+        first = task * height
+        if shape.rows % height:
+            first = T.min(first, shape.rows - height)
+        first = e.let(first)
+        return [first + r for r in range(height)]
+
+    def gather(self, held: Any, task: Any, at: Any) -> None:
+        """Lay the bytes of a tile row by row."""
+        e, shape = self.emitter, self.shape
+        filled = shape.runs * shape.length
+        for r, row in enumerate(self.rows(task)):
+            corner = e.let(self.corners[row])
+            with e.loop(0, shape.runs) as run:
+                source = e.let(corner + self.places[run])
+                target = e.let(at + r * self.depth + run * shape.length)
+                for first, count in _pieces(shape.length):
+                    value = e.load(self.x, source + first, count)
+                    if self.held != "uint8":
+                        value = e.cast(self.held, value, count)
+                    e.store(held, target + first, value, count)
+            for k in range(filled, self.depth):
+                e.store(held, at + r * self.depth + k, e.constant(self.held, 0))
+
+    def tile(
+        self, held: Any, task: Any, at: Any, block: Any, widths: list[int], width: int
+    ) -> None:
+        """All sums of a tile, and what becomes of them."""
+        e, isa, height = self.emitter, self.isa, self.height
+        lanes, columns = isa.float_lanes, range(0, width, isa.float_lanes)
+        slots = [(r, column) for r in range(height) for column in columns]
+        sums = e.local("int32", height * width)
+        for r, c in slots:
+            e.store(sums, r * width + c, e.constant("int32", 0, lanes), lanes)
+        weights = self.steps * self.depth
+        start = e.let(block * (weights * widths[0]))
+        for step in range(self.steps):
+            if step:
+                for r, c in slots:
+                    value = e.load(sums, r * width + c, lanes)
+                    factor = e.constant("int32", 1 << _DIGIT_BITS, lanes)
+                    e.store(sums, r * width + c, value * factor, lanes)
+            self._sum(sums, held, at, start + step * self.depth * width, width)
+        self._finish(sums, task, block * widths[0], width, slots)
+
+    def _sum(self, sums: Any, held: Any, at: Any, start: Any, width: int) -> None:
+        """Add the products of a digit."""
+        e, isa = self.emitter, self.isa
+        # In 64 bits and out of memory: LLVM then adds to pointers, and TVM does not narrow them.
+        bases = e.local("int64", self.height)
+        for r in range(self.height):
+            e.store(bases, r, e.cast("int64", at + r * self.depth))
+        bases = [e.let(bases[r]) for r in range(self.height)]
+        if self.group > 1:
+            with e.loop(0, self.depth // self.group) as k:
+                first = e.let(start + k * (width * self.group))
+                weights = [self._weights(first, c) for c in range(0, width, isa.float_lanes)]
+                for r, base in enumerate(bases):
+                    place = base + k * self.group
+                    four = T.reinterpret("int32", e.load(held, place, self.group))
+                    value = e.let(e.splat(e.let(four), isa.float_lanes))
+                    self._add(sums, r * width, value, weights)
+            return
+        loaded = isa.float_load
+        with e.loop(0, self.depth // loaded) as k:
+            values = [e.let(e.load(held, base + k * loaded, loaded)) for base in bases]
+            for part in range(loaded):
+                first = e.let(start + (k * loaded + part) * width)
+                weights = [self._weights(first, c) for c in range(0, width, isa.float_lanes)]
+                for r, value in enumerate(values):
+                    one = value
+                    if loaded > 1:
+                        one = tirx.Shuffle([value], [T.int32(part)] * isa.float_lanes)
+                    else:
+                        one = e.splat(value, isa.float_lanes)
+                    self._add(sums, r * width, e.let(one), weights)
+
+    def _weights(self, first: Any, column: int) -> Any:
+        """Weights of a vector of outputs."""
+        e, count = self.emitter, self.isa.float_lanes * self.group
+        value = e.load(self.weight, first + column * self.group, count)
+        narrow = self.weight.dtype == "int8" and not self.isa.dot_bytes
+        return e.let(e.cast("int16", value, count) if narrow else value)
+
+    def _add(self, sums: Any, first: int, value: Any, weights: list[Any]) -> None:
+        """Add products of the bytes of a row, in every lane, to its sums."""
+        e, isa, lanes = self.emitter, self.isa, self.isa.float_lanes
+        for number, weight in enumerate(weights):
+            slot = first + number * lanes
+            before = e.load(sums, slot, lanes)
+            if isa.dot_bytes:
+                bytes_ = T.reinterpret(f"uint8x{4 * lanes}", value)
+                after = T.call_llvm_pure_intrin(
+                    f"int32x{lanes}", isa.dot_bytes, before, bytes_, weight
+                )
+            elif isa.dot_words:
+                words = T.reinterpret(f"int16x{2 * lanes}", value)
+                after = before + T.call_llvm_pure_intrin(
+                    f"int32x{lanes}", isa.dot_words, words, weight
+                )
+            else:
+                after = before + e.cast("int32", value, lanes) * e.cast("int32", weight, lanes)
+            e.store(sums, slot, after, lanes)
+
+    def _finish(
+        self, sums: Any, task: Any, column: Any, width: int, slots: list[tuple[int, int]]
+    ) -> None:
+        """Scale, bias and what is added by row, each rounded."""
+        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
+        rows = self.rows(task)
+        columns = range(0, width, lanes)
+        scales = [e.let(e.load(self.scale, column + c, lanes)) for c in columns]
+        biases = [e.let(e.load(self.bias, column + c, lanes)) for c in columns]
+        for r, c in slots:
+            place = (rows[r] + shape.prefix) * shape.stride + column + c
+            value = (
+                e.cast("float32", e.load(sums, r * width + c, lanes), lanes) * scales[c // lanes]
+            )
+            # Without it LLVM would multiply and add in one step, which rounds once.
+            value = T.call_llvm_pure_intrin(
+                f"float32x{lanes}", "llvm.arithmetic.fence", e.let(value)
+            )
+            value = e.let(value) + biases[c // lanes]
+            if shape.by_row:
+                value = e.let(value) + e.load(self.start, place, lanes)
+            e.store(self.out, place, value, lanes)
+
+    def clear(self, task: Any) -> None:
+        """Zeros between the outputs of each row and the next row."""
+        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
+        first = -(-shape.outputs // lanes) * lanes
+        if first == shape.stride:
+            return
+        for row in self.rows(task):
+            for column in range(first, shape.stride, lanes):
+                at = (row + shape.prefix) * shape.stride + column
+                e.store(self.out, at, e.constant("float32", 0, lanes), lanes)
+
+
+def _pieces(length: int) -> list[tuple[int, int]]:
+    """A run in vectors: where each begins, and its bytes."""
+    found, first = [], 0
+    while first < length:
+        count = min(_COPIED, 1 << ((length - first).bit_length() - 1))
+        found.append((first, count))
+        first += count
+    return found
