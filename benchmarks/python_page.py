@@ -16,7 +16,7 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "python.md"
 
 _GROUPS: Final = {
     "The way": ["new", "load", "save", "train", "export", "compile", "open", "check", "bench"],
-    "More": ["predict", "see", "inspect", "tune", "load_twin"],
+    "More": ["predict", "see", "inspect", "tune", "load_twin", "with_embedding"],
     "What comes out": [
         "Artefact",
         "Prediction",

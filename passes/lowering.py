@@ -73,6 +73,7 @@ class Lowering(ir.passes.InPlacePass):
             "BinaryLinearThreshold": self._linear_threshold,
             "BinaryLinearResidual": self._linear_residual,
             "BinaryScores": self._scores,
+            "ByteLinear": self._byte_linear,
             "SoftmaxMask": self._softmax_mask,
             "RowBestMask": self._row_best_mask,
             "BiasedBestMask": self._biased_best_mask,
@@ -144,6 +145,8 @@ class Lowering(ir.passes.InPlacePass):
             ir.DataType.INT32: self.integer_dtype,
             None: None,
         }.get(output.dtype, output.dtype)
+        if node.op_type == "ByteLinear":
+            stored = output.dtype  # its sums have more bits than a float, in every form
         replace(output, emit.nodes, [node])
         if stored is not None:
             emit.nodes[-1].outputs[0].dtype = stored
@@ -207,6 +210,19 @@ class Lowering(ir.passes.InPlacePass):
     def _scores(self, node: ir.Node, emit: Emitter) -> None:
         self.scores(self._bits(node.inputs[0]), self._bits(node.inputs[1]), emit)
 
+    def _byte_linear(self, node: ir.Node, emit: Emitter) -> None:
+        x = node.inputs[0]
+        middle = emit.constant(np.array(_MIDDLE, np.uint8), "middle")
+        base = emit.constant(np.array(_BASE, np.int32), "base")
+        total: ir.Value | None = None
+        for digits in _array(node.inputs[1], node).astype(np.int32):
+            moved = emit.constant((digits.T + _MIDDLE).astype(np.uint8), "weight")
+            if total is not None:
+                total = emit.op("Mul", [total, base])
+            # By uint8, not by int8, as in the operator's body.
+            dot = emit.op("MatMulInteger", [x, moved, None, middle])
+            total = dot if total is None else emit.op("Add", [total, dot])
+
     def _softmax_mask(self, node: ir.Node, emit: Emitter) -> None:
         p = node.inputs[0]
         ratio = np.array(node.attributes["ratio"].as_float(), dtype=np.float32)
@@ -256,6 +272,9 @@ class Lowering(ir.passes.InPlacePass):
         assert x is not None  # noqa: S101 - a file is validated where it is loaded
         least = emit.op("Add", [first, second])
         self.signs(emit.op("GreaterOrEqual", [self.as_float(x, emit), least]), emit)
+
+
+_BASE, _MIDDLE = 128, 128
 
 
 def _array(value: ir.Value | None, node: ir.Node) -> Array:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from vitc.models.architectures.deit import ModelConfig as ModelConfig
     from vitc.models.checkpoint import load as load
     from vitc.models.checkpoint import save as save
+    from vitc.models.embedding import with_embedding as with_embedding
     from vitc.models.hub import from_pretrained as from_pretrained
     from vitc.models.hub import push_to_hub as push_to_hub
     from vitc.models.hub import save_pretrained as save_pretrained
@@ -112,6 +113,7 @@ _HOMES: Final = {
     "see": "vitc.devices.seen",
     "train": "vitc.training",
     "tune": "vitc.bench.tuning",
+    "with_embedding": "vitc.models.embedding",
 }
 _MODULES: Final = ("nn", "targets")
 

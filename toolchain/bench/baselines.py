@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -141,11 +141,14 @@ def _own_file(artefact: Artefact) -> bytes:
 
 def _own_network_in_int8(artefact: Artefact) -> bytes:
     from vitc.exporter import export
+    from vitc.models.embedding import with_embedding
     from vitc.models.initialise import random_model
 
+    config = _config(artefact)
+    model = random_model(replace(config, embedding="fp32"))
     with scratch_folder("bench") as folder:
         out = folder / "int8.onnx"
-        export(random_model(_config(artefact)), out, form="int8")
+        export(with_embedding(model, config.embedding), out, form="int8")
         return out.read_bytes()
 
 

@@ -6,6 +6,7 @@ Runtime may fuse it as it likes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,7 +43,8 @@ def twin_model(config: NetworkConfig, batch: int = 1) -> onnx.ModelProto:
         raise VitcError(f"A batch has at least one image, found {batch}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        network = build_network(architecture(config.arch).twin(config)).eval()
+        plain = replace(config, embedding="fp32")
+        network = build_network(architecture(config.arch).twin(plain)).eval()
     exported, _ = build(network)
     made: onnx.ModelProto = to_proto(exported)
     for value in (*made.graph.input, *made.graph.output):

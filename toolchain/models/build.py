@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from vitc.errors import VitcError
 from vitc.models.architectures import architecture
 from vitc.models.backbones.table import TRUNK_NETWORKS
 from vitc.models.config import NetworkConfig
@@ -36,7 +37,13 @@ def build_network(
     """The network of a configuration.
 
     Raises:
-        VitcError: As `Network`, or if the architecture or the scheme is unknown.
+        VitcError: As `Network`, or if the architecture or the scheme is unknown, or the embedding
+            is of integers, which are made of a network that has weights.
     """
+    if config.takes_bytes:
+        raise VitcError(
+            f"A network with the embedding {config.embedding} is made of one in fp32.",
+            "Build that, and give it to `vitc.with_embedding`.",
+        )
     network: Network = NETWORKS[architecture(config.arch).name](config, preprocessing, labels)
     return network
