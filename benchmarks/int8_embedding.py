@@ -1,233 +1,177 @@
-"""Table: what a patch embedding of uint8 pixels x int8 weights would give, and what it would cost.
+"""Table: what an integer embedding changes, in the product's own forms, and how fast it is.
 
-The product's embedding is fp32 and exact to rounding. This one is not offered; the table says why.
+    python benchmarks/table.py --only embedding --keep WORK --write docs/performance.md
+
+Networks are trained once: micro on the digits, and on class folders of 32 px pictures that lie in
+WORK/cifar10, if there are any. What is found of them is kept in results/embedding.
 """
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from contenders import pinned
+from kept import RESULTS, kept
 from markdown import table
 from networks import MAIN, Workshop
-from tvm.script.ir_builder import tirx as T
 
 from vitc.compiler.codegen import emit_object, lower
 from vitc.compiler.link import run_zig
-from vitc.models import checkpoint, taps
-from vitc.models.sibivit import SIBiViT
+from vitc.devices.machine import machine
+from vitc.models import checkpoint
+from vitc.models.embedding import with_embedding
+from vitc.models.preprocessing import colours_first
 from vitc.targets import TARGETS
-from vitc.targets.isa import ISAS, Isa
-from vitc.targets.kernels.emitter import Emitter, Kernel
+from vitc.targets.isa import ISAS
+from vitc.targets.kernels.byte_linear import ByteLinearShape, byte_linear_kernel
+from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.float_linear import FloatLinearShape, float_linear_kernel
 from vitc.targets.packing import round_up
 from vitc.targets.table import Target, host_features
 from vitc.training import TrainOptions, load_dataset, train
+from vitc.training.data import Dataset
+from vitc.verify.comparison import Given, Images
+from vitc.verify.rounding_of_embedding import rounded_by
 
 __all__ = ["embedding_table"]
 
 Say = Callable[[str], None]
 
-_TARGET = "x86-avx512"
+_RESULTS = RESULTS / "embedding"
+_FORMS = {"int15": 2, "int8": 1}
+_TARGETS = ("x86", "x86-avx512bw", "x86-avx512")
 _RUNS = 200
-_GROUP = 4
-"""Products that one lane of `vpdpbusd` adds."""
+_EPOCHS = 12
+"""Of pictures in WORK/cifar10."""
 
 
 def embedding_table(workshop: Workshop, say: Say) -> str:
-    """Time of the embedding in fp32 and int8, and what becomes of bits and classes."""
-    timed = _time()
-    model = checkpoint.load(_trained(workshop, say))
-    say("judging an int8 embedding on the digits")
-    data = load_dataset("digits", model.preprocessing, "test")
-    images = torch.cat(list(data.images))
-    columns = ("network", ">bits that differ", ">same class", ">accuracy fp32", ">accuracy int8")
-    row = (f"micro, {len(images)} test images", *_judge(model, images, data.targets))
-    return f"{timed}\n\n{table(columns, [row])}"
+    """Time of the embedding in each form, and what becomes of bits and classes."""
+    columns = ("network", ">images", "form", ">bits that differ", ">same class", ">accuracy fp32")
+    rows = []
+    for name, found in _judged(workshop, say):
+        for form, own in found.items():
+            accuracy = own["accuracy"]
+            rows.append(
+                (
+                    name,
+                    str(own["images"]),
+                    form,
+                    f"{own['bits_that_differ']:.2%}",
+                    f"{own['same_class']:.2%}",
+                    f"{accuracy['fp32']:.2%}",
+                    f"{accuracy['integer']:.2%}",
+                )
+            )
+    judged = table((*columns, ">accuracy of the form"), rows)
+    return f"{_timed(kept(_RESULTS, 'times', partial(_time, say)))}\n\n{judged}"
 
 
-def _trained(workshop: Workshop, say: Say) -> Path:
-    path = workshop.folder / "micro.safetensors"
+def _judged(workshop: Workshop, say: Say) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is known of each trained network, and of those that can be made here."""
+    pictures = workshop.folder / "cifar10"
+    for name, data in (("digits", None), ("CIFAR-10", pictures)):
+        if data is None or data.is_dir() or (_RESULTS / f"{name}.json").is_file():
+            yield f"micro, {name}", kept(_RESULTS, name, partial(_judge, workshop, data, say))
+
+
+def _judge(workshop: Workshop, data: Path | None, say: Say) -> dict[str, Any]:
+    path = workshop.folder / f"micro{'' if data is None else '-cifar10'}.safetensors"
     if not path.is_file():
-        say("training micro on the digits")
-        train(TrainOptions(out=path))
-    return path
-
-
-def quantized(model: SIBiViT) -> SIBiViT:
-    """A copy whose embedding weights, with the normalisation folded in, are int8 by channel.
-
-    Pixels are bytes already, so weights are all that is rounded.
-    """
-    other = copy.deepcopy(model)
-    std = torch.tensor(model.preprocessing.std, dtype=torch.float64).reshape(1, 3, 1, 1)
-    with torch.no_grad():
-        weight = other.patch_embed.proj.weight
-        folded = weight.double() / std
-        scale = folded.abs().amax((1, 2, 3), keepdim=True) / 127
-        weight.copy_((folded / scale).round() * scale * std)
-    return other
-
-
-@torch.inference_mode()
-def _judge(model: SIBiViT, images: torch.Tensor, targets: torch.Tensor) -> tuple[str, ...]:
-    """Share of differing bits, agreement, and both accuracies."""
-    found = []
-    for network in (model.eval(), quantized(model).eval()):
-        bits: list[torch.Tensor] = []
-        with taps.observe(partial(_keep_bits, bits)):
-            logits = network(images)
-        found.append((logits.argmax(1), torch.cat(bits)))
-    (left, left_bits), (right, right_bits) = found
-    differing = (left_bits != right_bits).double().mean().item()
-    agreement = (left == right).double().mean().item()
-    accuracies = [f"{(p == targets).double().mean():.2%}" for p in (left, right)]
-    return (f"{differing:.2%}", f"{agreement:.1%}", *accuracies)
-
-
-def _keep_bits(kept: list[torch.Tensor], event: taps.TapEvent) -> None:
-    if event.kind == "bits" and not event.name.endswith("mask"):
-        kept.append(event.value.reshape(-1).to(torch.uint8))
-
-
-def _time() -> str:
-    """The kernel of DeiT-S with AVX-512 VNNI beside the fp32 one, in turns."""
-    target = TARGETS[_TARGET]
-    if not host_features().issuperset({*target.features, "avx512_vnni"}):
-        return "This machine has no AVX-512 VNNI, so an int8 kernel was not timed."
-    isa = ISAS[target.isa]
-    config = MAIN.config
-    size = config.image_size
-    patch, stride = config.patch_size, round_up(config.width, 32)
-    shape = _Patches((size, size), patch, 3, stride, 1)
-    grid_y, grid_x = shape.grid
-    product = FloatLinearShape(
-        grid_y * grid_x, config.width, 3 * patch, patch, "corners", 0, stride, prefix=1, by_row=True
+        say(f"training {path.name}")
+        options = TrainOptions(out=path)
+        if data is not None:
+            options = TrainOptions(out=path, data=str(data), epochs=_EPOCHS)
+        train(options)
+    model = checkpoint.load(path)
+    say(f"rounding the embedding of {path.name}")
+    images = _images(
+        load_dataset("digits" if data is None else str(data), model.preprocessing, "test")
     )
-    fp32 = _built(float_linear_kernel("fp32", isa, product), target, 5)
-    int8 = _built(_int8_kernel("int8", isa, shape), target, 4)
-    best = {}
-    with pinned(1):
-        for _ in range(_RUNS):
-            for name, call in (("fp32", fp32), ("int8", int8)):
-                start = time.perf_counter()
-                call()
-                taken = time.perf_counter() - start
-                best[name] = min(best.get(name, taken), taken)
+    return {
+        form: rounded_by(model, with_embedding(model, form), images).to_dict() for form in _FORMS
+    }
+
+
+def _images(data: Dataset) -> Images:
+    pixels = np.stack([data.pixels(number) for number in range(len(data))])
+    return Images(Given({"input": colours_first(pixels)}), 1, labels=data.targets.numpy())
+
+
+def _timed(found: dict[str, Any]) -> str:
+    columns = ("target", ">fp32", ">int15", ">int8")
+    rows = [
+        (name, *(f"{own[form]:.2f} ms" for form in ("fp32", *_FORMS)))
+        for name, own in found["milliseconds"].items()
+    ]
     return (
-        f"Embedding of {MAIN.preset} with {isa.name}, one pinned thread, fastest of {_RUNS} in "
-        f"turns: fp32 {best['fp32'] * 1e3:.2f} ms, uint8 pixels x int8 weights "
-        f"{best['int8'] * 1e3:.2f} ms."
+        f"{table(columns, rows)}\n\nPatch embedding of {MAIN.preset} (196 x 768 x 384), one pinned "
+        f"thread, fastest of {_RUNS} in turns; {found['machine']['cpu']}, load {found['load']}."
     )
 
 
-def _built(kernel: Kernel, target: Target, operands: int) -> Callable[[], object]:
-    """The kernel on zeros."""
+def _time(say: Say) -> dict[str, Any]:
+    """The kernels of DeiT-S beside the fp32 one, in turns."""
+    best: dict[str, dict[str, float]] = {}
+    load = Path("/proc/loadavg").read_text().split()[0]
+    for name in _TARGETS:
+        target = TARGETS[name]
+        if not host_features().issuperset(target.features):
+            continue
+        say(f"timing embeddings of {name}")
+        own = best[name] = {}
+        calls = {form: _built(kernel, target) for form, kernel in _kernels(target).items()}
+        with pinned(1):
+            for _ in range(_RUNS):
+                for form, call in calls.items():
+                    start = time.perf_counter()
+                    call()
+                    taken = (time.perf_counter() - start) * 1e3
+                    own[form] = min(own.get(form, taken), taken)
+    return {"milliseconds": best, "machine": machine().to_dict(), "load": load}
+
+
+def _kernels(target: Target) -> dict[str, Kernel]:
+    isa, config = ISAS[target.isa], MAIN.config
+    patch, outputs = config.patch_size, config.width
+    rows, stride, runs = config.tokens - 1, round_up(config.width, 32), 3 * config.patch_size
+    plain = FloatLinearShape(
+        rows, outputs, runs, patch, "corners", 0, stride, prefix=1, by_row=True
+    )
+    made = {"fp32": float_linear_kernel("fp32", isa, plain)}
+    for form, digits in _FORMS.items():
+        shape = ByteLinearShape(rows, outputs, runs, patch, digits, stride, 1, by_row=True)
+        made[form] = byte_linear_kernel(form, isa, shape)
+    return made
+
+
+def _built(kernel: Kernel, target: Target) -> Callable[[], object]:
+    """The kernel on patches where they lie in a picture of zeros, with weights of zero."""
     with tempfile.TemporaryDirectory(prefix="vitc-embedding-") as name:
         folder = Path(name)
         emit_object(lower([kernel], target), target, folder / "k.o")
         run_zig(["-target", target.link, "-shared", "-o", "k.so", "k.o"], folder)
         function = getattr(ctypes.CDLL(str(folder / "k.so")), kernel.symbol)
-    memory = [np.zeros(1 << 21, np.uint8) for _ in range(operands + 1)]
+    (height, width), patch = MAIN.config.sides, MAIN.config.patch_size
+    down, across = (np.arange(0, side, patch) for side in (height, width))
+    corners = (down[:, None] * width + across).reshape(-1).astype(np.int32)
+    lines = np.arange(3)[:, None] * height * width + np.arange(patch) * width
+    tables = [corners, lines.reshape(-1).astype(np.int32)]
+    zeros = [np.zeros(1 << 21, np.uint8) for _ in range(6)]
+    operands = [zeros[0], *tables, *zeros[1:3]]
+    if kernel.symbol != "fp32":
+        operands += zeros[3:5]
+    memory = [*operands, zeros[5]]
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in memory]
     return partial(_call, function, pointers, kernel.tasks, memory)
 
 
 def _call(function: Any, pointers: list[ctypes.c_void_p], tasks: int, _kept: object) -> None:
     function(*pointers, 0, tasks)
-
-
-@dataclass(frozen=True)
-class _Patches:
-    """Height and width of the image, side of a patch, colours, floats of a token, tokens before."""
-
-    image: tuple[int, int]
-    patch: int
-    colours: int
-    stride: int
-    prefix: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches along height and width."""
-        return self.image[0] // self.patch, self.image[1] // self.patch
-
-
-def _tile(isa: Isa, stride: int) -> int:
-    """Channels of one weight tile: as many vectors as the Isa holds and the width divides."""
-    return next(
-        tile * isa.float_lanes
-        for tile in range(isa.float_tile, 0, -1)
-        if stride % (tile * isa.float_lanes) == 0
-    )
-
-
-def _int8_kernel(symbol: str, isa: Isa, shape: _Patches) -> Kernel:
-    """A tile of patches x channels, four pixels of a row at a time.
-
-    Arguments of the C function: image [3, H, W] (uint8), weights [C / tile, K / 4, tile, 4] (int8),
-    scale [C], start [tokens, C], out, begin, end.
-    """
-    emitter = Emitter(symbol)
-    tile, lanes, rows = _tile(isa, shape.stride), isa.float_lanes, isa.float_rows
-    vectors = tile // lanes
-    height, width = shape.image
-    grid_y, grid_x = shape.grid
-    patches = grid_y * grid_x
-    steps = shape.patch // _GROUP
-    with emitter.open() as e:
-        image, weight, scale, start, out = e.pointers(
-            image="int32", weight="int32", scale="float32", start="float32", out="float32"
-        )
-        with e.loop(0, shape.stride // tile) as block, e.loop(e.begin, e.end) as task:
-            first = e.let(T.min(task * rows, patches - rows))
-            corners: list[Any] = []
-            for r in range(rows):
-                y, x = T.floordiv(first + r, grid_x), T.floormod(first + r, grid_x)
-                corners.append(e.let((y * width + x) * steps))
-            sums = e.local("int32", rows * tile)
-            for slot in range(0, rows * tile, lanes):
-                e.store(sums, slot, e.constant("int32", 0, lanes), lanes)
-            with (
-                e.loop(0, shape.colours) as colour,
-                e.loop(0, shape.patch) as dy,
-                e.loop(0, steps) as dx,
-            ):
-                pixel = e.let((colour * height + dy) * (width // _GROUP) + dx)
-                k = (colour * shape.patch + dy) * steps + dx
-                row = e.let((block * (shape.colours * shape.patch * steps) + k) * tile)
-                loaded = [
-                    e.let(T.reinterpret("int8x64", e.load(weight, row + v * lanes, lanes)))
-                    for v in range(vectors)
-                ]
-                for r in range(rows):
-                    four = e.splat(image[corners[r] + pixel], lanes)
-                    value = e.let(T.reinterpret("uint8x64", four))
-                    for v in range(vectors):
-                        slot = r * tile + v * lanes
-                        added = T.call_llvm_pure_intrin(
-                            f"int32x{lanes}",
-                            "llvm.x86.avx512.vpdpbusd.512",
-                            e.load(sums, slot, lanes),
-                            value,
-                            loaded[v],
-                        )
-                        e.store(sums, slot, added, lanes)
-            for slot in range(0, rows * tile, lanes):
-                r, column = divmod(slot, tile)
-                channel = block * tile + column
-                index = (first + r + shape.prefix) * shape.stride + channel
-                product = e.cast("float32", e.load(sums, slot, lanes), lanes)
-                value = e.load(start, index, lanes) + product * e.load(scale, channel, lanes)
-                e.store(out, index, value, lanes)
-    return emitter.kernel(-(-patches // rows))

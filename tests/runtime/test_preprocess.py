@@ -62,6 +62,21 @@ def test_floats_are_those_of_python(libraries, name) -> None:
         assert np.array_equal(found, expected), (height, width)
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_bytes_are_those_that_floats_are_made_of(libraries, name) -> None:
+    random = np.random.default_rng(12)
+    for height, width in SIZES[1:5]:
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = FORMS[name].crop_bytes(pixels)
+        found = np.zeros_like(expected)
+        given, out = (a.ctypes.data_as(ctypes.c_void_p) for a in (pixels, found))
+        made = libraries[name].vitc_preprocess_u8(given, height, width, ctypes.c_size_t(0), out)
+        assert made == OK
+        assert np.array_equal(found, expected), (height, width)
+        normal = FORMS[name].normalise(np.moveaxis(found, 0, -1))
+        assert np.array_equal(normal, FORMS[name].apply(pixels))
+
+
 def test_rows_may_lie_apart(libraries) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     cut = np.ascontiguousarray(wide[:, :45])

@@ -27,6 +27,7 @@ __all__ = [
     "classifier",
     "in_fp32",
     "moved_linear",
+    "of_bytes",
     "spatial",
     "stream_norm",
     "two_layer",
@@ -38,6 +39,7 @@ _FP32_BYTES = 4
 _OPS_PER_WORD = 64
 
 PIXELS = "pixels are real numbers; the papers keep the patch embedding in fp32"
+_BYTES = "{} times the bytes of pixels, in integers; the papers keep the patch embedding in fp32"
 _LOGITS = "class scores are real numbers; the papers keep the head in fp32"
 _STREAM = "added to the fp32 residual stream"
 _NORM = "folds with the shift that follows into one threshold a row, compared with the fp32 stream"
@@ -149,6 +151,24 @@ class Account:
             },
             "layers": [layer.to_dict() for layer in self.layers],
         }
+
+
+def of_bytes(layer: LayerAccount, embedding: str, patches: int, patch: int) -> LayerAccount:
+    """A layer of a network with an integer embedding: the weights of that are integers.
+
+    Args:
+        layer: Any layer.
+        embedding: ``int15`` or ``int8``.
+        patches: Patches of an image.
+        patch: Values of a patch.
+    """
+    if layer.why != PIXELS:
+        return layer
+    weights = layer.fp_macs // patches
+    saved = weights * (_FP32_BYTES - (1 if embedding == "int8" else 2))
+    scales = _FP32_BYTES * weights // patch
+    why = _BYTES.format("8 bits" if embedding == "int8" else "15 bits")
+    return replace(layer, folded_bytes=layer.folded_bytes - saved + scales, why=why)
 
 
 @dataclass(frozen=True)

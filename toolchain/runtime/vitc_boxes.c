@@ -1,4 +1,4 @@
-/* vitc-run PICTURE.ppm --boxes: a picture through a detector. */
+/* vitc-run: pictures in PPM files, and what a detector finds in one. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@ static int32_t header_number(FILE *file, const char *path) {
   return value;
 }
 
-static unsigned char *read_ppm(const char *path, int32_t *height, int32_t *width) {
+unsigned char *read_ppm(const char *path, int32_t *height, int32_t *width) {
   FILE *file = fopen(path, "rb");
   if (!file) die("%s: %s", path, strerror(errno));
   if (getc(file) != 'P' || getc(file) != '6') die("%s: no PPM of 8 bits a colour (P6)", path);

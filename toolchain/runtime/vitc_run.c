@@ -21,7 +21,9 @@
 static const char usage[] =
     "vitc-run: runs the compiled model that lies beside it\n"
     "\n"
-    "  vitc-run INPUT.npy OUTPUT.npy [OPTIONS]   fp32 [images, channels, height, width], normalised, to logits\n"
+    "  vitc-run INPUT.npy OUTPUT.npy [OPTIONS]   fp32 [images, channels, height, width], normalised, to logits;\n"
+    "                                            uint8, not normalised, with an integer embedding\n"
+    "  vitc-run PICTURE.ppm OUTPUT.npy [OPTIONS] the same of one picture, resized and cropped as the model says\n"
     "  vitc-run --input NAME=FILE.npy .. --output NAME=FILE.npy .. [OPTIONS]   the same by the names of ports\n"
     "  vitc-run PICTURE.ppm --boxes [OPTIONS]    print the boxes that a detector finds in a picture, in pixels of it\n"
     "  vitc-run --self-test [OPTIONS]            verify the library, and compare every layer of a stored image\n"
@@ -93,6 +95,8 @@ typedef struct {
   void (*get_info)(vitc_info *);
   void (*destroy)(vitc_model *);
   const char *(*status_text)(vitc_status);
+  vitc_status (*preprocess)(const uint8_t *, int32_t, int32_t, size_t, float *);
+  vitc_status (*preprocess_u8)(const uint8_t *, int32_t, int32_t, size_t, uint8_t *);
   detector boxes;
 } api;
 
@@ -115,6 +119,8 @@ static api load(const char *path, const char *digest) {
   *(void **)&result.get_info = need(library, "vitc_get_info");
   *(void **)&result.destroy = need(library, "vitc_destroy");
   *(void **)&result.status_text = need(library, "vitc_status_text");
+  *(void **)&result.preprocess = need(library, "vitc_preprocess");
+  *(void **)&result.preprocess_u8 = need(library, "vitc_preprocess_u8");
   *(void **)&result.boxes.detect = vitc_library_symbol(library, "vitc_detect");
   *(void **)&result.boxes.label = vitc_library_symbol(library, "vitc_label");
   result.boxes.status_text = result.status_text;
@@ -278,12 +284,35 @@ static void name_file(runner *run, const char *text, int output) {
   die("there is no %s %.*s", output ? "output" : "input", (int)(file - text), text);
 }
 
+static int is_picture(const char *path) {
+  const char *suffix = strrchr(path, '.');
+  return suffix && !strcmp(suffix, ".ppm");
+}
+
+/* Make the input of a classifier of a picture. */
+static void read_picture(runner *run, port_array *array) {
+  int32_t height, width;
+  if (!run->info.classes || run->entry.ports != 2) die("%s: pictures are for a classifier; give arrays", array->path);
+  unsigned char *pixels = read_ppm(array->path, &height, &width);
+  array->data = malloc(array_bytes(&array->port, 0));
+  if (!array->data) die("not enough memory");
+  const api *library = &run->functions;
+  vitc_status status = array->port.dtype == VITC_UINT8
+                           ? library->preprocess_u8(pixels, height, width, 0, array->data)
+                           : library->preprocess(pixels, height, width, 0, (float *)(void *)array->data);
+  if (status == VITC_ERROR_PORT) die("%s: the model does not say how pictures become its input", array->path);
+  if (status) die("%s: %s", array->path, library->status_text(status));
+  free(pixels);
+  run->images = 1;
+}
+
 /* Read the inputs, with the last image as often as fills the last batch, and make room for the outputs. */
 static void read_inputs(runner *run) {
   run->images = run->n = -1;
   for (int32_t i = 0; i < run->entry.inputs; i++) {
     if (!run->array[i].path) die("there is no array for the input %s; name it with --input", run->array[i].port.name);
-    read_array(&run->array[i], &run->images, &run->n);
+    if (is_picture(run->array[i].path)) read_picture(run, &run->array[i]);
+    else read_array(&run->array[i], &run->images, &run->n);
   }
   if (run->images < 0) run->images = 1;
   if (run->n < 0) run->n = 0;

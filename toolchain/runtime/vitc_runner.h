@@ -58,7 +58,10 @@ char *self_test_path(const char *library, const char *kind, int32_t number, int3
 /* Compare with what ONNX Runtime gave when the model was compiled; the largest difference of a float. */
 float compare_outputs(const char *path, const port_array *found, int64_t images);
 
-/* vitc_boxes.c: what a library with a detector has beside the rest; `detect` is null in others. */
+/* vitc_boxes.c: the pixels of a picture, red, green, blue, row by row. */
+unsigned char *read_ppm(const char *path, int32_t *height, int32_t *width);
+
+/* What a library with a detector has beside the rest; `detect` is null in others. */
 typedef struct {
   vitc_status (*detect)(vitc_model *, const uint8_t *, int32_t, int32_t, size_t, const vitc_detect_options *, vitc_box *,
                         int32_t, int32_t *);

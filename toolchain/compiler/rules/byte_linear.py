@@ -76,7 +76,8 @@ class ByteLinear(Rule):
             constants.append(padded(op.constant(4), stride))
         operands: list[Operand] = [emission.port(use.value)]
         operands += [emission.constant(array) for array in constants]
-        return emission.step(op, form, kernel, operands, Cost(fp=shape.rows * weight[0].size))
+        # Products of integers, which keep none of the units busy that a cost is told in.
+        return emission.step(op, form, kernel, operands, Cost())
 
 
 def _runs(op: Op, use: Use) -> tuple[tuple[Array, Array], Runs]:

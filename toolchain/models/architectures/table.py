@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from vitc import names
 from vitc.errors import VitcError
-from vitc.models.account import Account
+from vitc.models.account import Account, of_bytes
 from vitc.models.architectures.deit import DEIT
 from vitc.models.architectures.entry import Architecture, Shapes
 from vitc.models.architectures.float_deit import FLOAT_DEIT
@@ -79,7 +80,13 @@ def architecture(name: object) -> Architecture[Any]:
 
 def account(config: NetworkConfig) -> Account:
     """Cost of a network by layer, in the order of computation."""
-    return Account(tuple(architecture(config.arch).layers(config)))
+    layers = architecture(config.arch).layers(config)
+    side: int | None = getattr(config, "patch_size", None)
+    if not config.takes_bytes or side is None:
+        return Account(tuple(layers))
+    patches = math.prod(size // side for size in config.sides)
+    values = 3 * side**2
+    return Account(tuple(of_bytes(layer, config.embedding, patches, values) for layer in layers))
 
 
 def anchors() -> list[str]:
@@ -120,7 +127,8 @@ def summary(config: NetworkConfig) -> str:
     """What kind of network it is and the sizes of its blocks, in one line."""
     scheme = f"{config.scheme} with elastic masks" if config.elastic else config.scheme
     kind = f"{scheme}, {'with' if config.si else 'without'} SI"
-    return f"{kind if config.binarized else 'full precision'}: {config.shape()}"
+    embedding = f", {config.embedding} embedding" if config.takes_bytes else ""
+    return f"{kind if config.binarized else 'full precision'}{embedding}: {config.shape()}"
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
