@@ -28,8 +28,8 @@ from vitc.targets.packing import round_up
 
 __all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "tiled_weight"]
 
-LONGEST_ROW: Final = 1 << 14
-"""Bytes of a row; a tile of them lies on the stack."""
+LONGEST_ROW: Final = 1 << 12
+"""Bytes of a row; a tile of them lies on the stack, of which a thread of the runner has 128 KB."""
 
 _ON_STACK: Final = 24 << 10
 """Bytes of gathered rows, if that is more than one tile."""

@@ -64,7 +64,8 @@ def exported(tmp_path_factory):
 
     def make(embedding: str, patch: int):
         if (embedding, patch) not in made:
-            config = shared.config(depth=1, patch_size=patch, width=76, heads=2, si=False, si_hidden=0)
+            sizes = {"depth": 1, "patch_size": patch, "width": 76, "si": False, "si_hidden": 0}
+            config = shared.config(**sizes)
             model = with_embedding(random_model(config, 3), embedding)
             path = tmp_path_factory.mktemp("onnx") / "m.onnx"
             export(model, path)

@@ -25,8 +25,9 @@ BASE: Final = 128
 
 _LEVELS: Final = 255
 _MOST: Final = 2**31 - 1
-_LEAST_SCALE: Final = 2.0**-100
-"""Products are then no denormals, which some processors take for zero."""
+_LEAST: Final = 2.0**-100
+"""Of scales, and of biases that are not zero: products and sums are then no denormals, which some
+processors take for zero."""
 
 
 class ByteProjection(nn.Module):
@@ -70,7 +71,7 @@ class ByteProjection(nn.Module):
         normal = proj.weight.detach().double() / spread
         folded = (normal / _LEVELS).flatten(1)
         most = BASE**digits - 1
-        scale = (folded.abs().amax(1) / most).clamp(min=_LEAST_SCALE).float()
+        scale = (folded.abs().amax(1) / most).clamp(min=_LEAST).float()
         integers = (folded / scale.double()[:, None]).round().clamp(-most, most).long()
         parts = []
         for _ in range(digits - 1):
@@ -81,6 +82,7 @@ class ByteProjection(nn.Module):
         bias = -(normal * centre).sum((1, 2, 3))
         if proj.bias is not None:
             bias = bias + proj.bias.detach().double()
+        bias = torch.where(bias.abs() < _LEAST, 0, bias)
         self.register_buffer("weight", weight.to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias.float())
