@@ -99,7 +99,7 @@ class ByteProjection(nn.Module):
                 "Give pixels from 0 to 255, resized and cropped, not normalised.",
             )
         high, wide = self.patch
-        cut = image.unflatten(3, (-1, wide)).unflatten(2, (-1, high))
+        cut = torch.unflatten(torch.unflatten(image, 3, (-1, wide)), 2, (-1, high))
         rows = cut.permute(0, 2, 4, 1, 3, 5).flatten(3, 5).flatten(1, 2)
         sums = tap(f"{self.name}.sums", ops.byte_linear(rows, self.weight), "int")
         return sums.to(self.scale.dtype) * self.scale + self.bias
