@@ -253,6 +253,7 @@ class _Search:
                     Path(scratch) / str(number),
                     batch=self._artefact.batch,
                     tiles=dict.fromkeys(self.identities.values(), tile),
+                    self_test=False,
                 )
             for number in range(1, self._options.rounds + 1):
                 self._say(f"round {number} of {self._options.rounds}")

@@ -85,6 +85,7 @@ def compile_model(
     check: Check | None = None,
     tiles: Mapping[str, Tile] | None = None,
     symbol_prefix: str = "",
+    self_test: bool = True,
     progress: Progress = lambda _: None,
 ) -> Artefact:
     """Compile an ONNX file for a target.
@@ -108,6 +109,8 @@ def compile_model(
         tiles: Register tiles for some kernels (`vitc.compiler.plan.Plan.identities`), in place of
             the target's.
         symbol_prefix: What symbols of the static library begin with in place of ``vitc``.
+        self_test: Whether it gets inputs and outputs that a device can verify the library with,
+            which are found by running the file; what is compiled to be looked at needs none.
         progress: Called with a phase's name as it begins.
 
     Returns:
@@ -132,6 +135,7 @@ def compile_model(
             check,
             tiles or {},
             symbol_prefix,
+            self_test,
             progress,
             dump,
         )
@@ -150,6 +154,7 @@ class _Request:
     check: Check | None
     tiles: Mapping[str, Tile]
     symbol_prefix: str
+    self_test: bool
     progress: Progress
     dump: Dump | None
 
@@ -165,6 +170,9 @@ def _compile(request: _Request, output: FolderOutput) -> None:
             for said, phase in _PHASES:
                 request.progress(said)
                 phase(making)
+            if request.self_test:
+                request.progress("choosing the self-test")
+                making.choose_self_test()
             wait_for_runner()
         making.seal(making.manifest())
         if request.check is not None:
@@ -368,7 +376,6 @@ _PHASES: Final[tuple[tuple[str, Callable[[_Making], None]], ...]] = (
     ("planning memory", _Making.place),
     ("generating code", _Making.generate),
     ("linking", _Making.link),
-    ("choosing the self-test", _Making.choose_self_test),
 )
 
 
