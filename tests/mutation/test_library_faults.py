@@ -191,3 +191,9 @@ def test_preprocessing_that_the_onnx_file_does_not_state_is_found(world, artefac
     _, faults = rebuilding.compare_with_rebuilt(Artefact.open(artefact))
     assert len(faults) == 1
     assert faults[0].startswith("manifest.json: preprocessing.mean[1] is ")
+
+
+def test_what_is_compiled_again_is_not_run_for_a_self_test(again, sound):
+    own, made = (set(each.manifest.digests) for each in (Artefact.open(sound), again))
+    assert own - made == {"self_test.npy", "self_test.expected.npy"}
+    assert made < own

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from vitc.errors import VitcError
 from vitc.onnx_files import confined, confined_worker, load_onnx, run_with_taps, session, tap_names
-from vitc.onnx_files.confined import ConfinedSession
+from vitc.onnx_files.confined import ConfinedSession, opening
 
 IMAGE = np.linspace(-2, 2, 96, dtype=np.float32).reshape(2, 3, 4, 4)
 
@@ -49,6 +49,14 @@ def test_it_computes_what_a_session_here_computes(exported, images):
     for name, value in own.items():
         assert value.dtype == there[name].dtype
         np.testing.assert_array_equal(value, there[name])
+
+
+def test_a_session_that_opens_beside_other_work_is_there_when_it_is_wanted():
+    opened, refused = opening(DOUBLE), opening(b"no model")
+    np.testing.assert_array_equal(opened.result().run(None, {"input": IMAGE})[0], 2 * IMAGE)
+    with pytest.raises(VitcError, match="refuses the model"):
+        refused.result()
+    assert works()
 
 
 def test_terabytes_are_refused_and_the_next_model_runs():

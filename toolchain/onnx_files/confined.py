@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from vitc.errors import VitcError
 from vitc.onnx_files import confined_worker
 from vitc.onnx_files.confined_worker import receive, send
 
-__all__ = ["ConfinedSession", "start"]
+__all__ = ["ConfinedSession", "opening", "start"]
 
 Array = npt.NDArray[Any]
 
@@ -119,14 +120,16 @@ class _RefusedError(VitcError):
 
 
 _shared: _Worker | None = None
+_starting: Final = threading.Lock()
 _numbers = itertools.count()
 
 
 def _worker() -> _Worker:
     global _shared
-    if _shared is None or not _shared.alive:
-        _shared = _Worker()
-    return _shared
+    with _starting:
+        if _shared is None or not _shared.alive:
+            _shared = _Worker()
+        return _shared
 
 
 def start() -> None:
@@ -186,3 +189,23 @@ class ConfinedSession:
             SECONDS + SECONDS_IMAGE * images,
         )
         return results
+
+
+def opening(model: bytes, threads: int = 1) -> Future[ConfinedSession]:
+    """Open a session while something else is done; the result raises what `ConfinedSession` does.
+
+    Args:
+        model: As of `ConfinedSession`.
+        threads: As of `ConfinedSession`.
+    """
+    opened: Future[ConfinedSession] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(ConfinedSession(model, threads))
+        except Exception as error:  # whatever it is, it belongs to whoever wants the session
+            opened.set_exception(error)
+
+    # Nobody has to wait for it to end: with this process its own ends, too.
+    threading.Thread(target=work, daemon=True).start()
+    return opened

@@ -19,7 +19,7 @@ from vitc.errors import VitcError
 from vitc.onnx_files.confined import ConfinedSession
 from vitc.onnx_files.external_data import is_external, tensors
 
-__all__ = ["INPUT_DTYPES", "run_with_taps", "session", "tap_names"]
+__all__ = ["INPUT_DTYPES", "run_with_taps", "serialized", "session", "tap_names"]
 
 Array = npt.NDArray[Any]
 
@@ -88,24 +88,31 @@ def session(
     Raises:
         VitcError: A name is not a value of the model, or ONNX Runtime refuses the model.
     """
-    proto = _proto(model)
-    if outputs is not None:
-        _set_outputs(proto, outputs)
+    data = serialized(model, outputs)
     if confined:
-        return ConfinedSession(proto.SerializeToString(), threads)
+        return ConfinedSession(data, threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class.
         raise VitcError(
             f"ONNX Runtime refuses the model: {_first_line(error)}",
             "Export it again from its checkpoint.",
         ) from error
+
+
+def serialized(
+    model: str | os.PathLike[str] | ir.Model, outputs: Sequence[str] | None = None
+) -> bytes:
+    """What `session` opens; arguments and errors are its."""
+    proto = _proto(model)
+    if outputs is not None:
+        _set_outputs(proto, outputs)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def run_with_taps(

@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from vitc.devices import Device, RunRequest
 from vitc.devices.machine import machine
-from vitc.onnx_files import run_with_taps, session, tap_names
+from vitc.onnx_files import run_with_taps, tap_names
+from vitc.onnx_files.confined import opening
+from vitc.onnx_files.session import serialized
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import onnx_ir as ir
 
     from vitc.onnx_files.confined import ConfinedSession
@@ -49,11 +53,14 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class OnnxCandidate:
-    """An exported file in ONNX Runtime."""
+    """An exported file in ONNX Runtime, which begins to open it at once, in its own process."""
 
     path: Path
     model: ir.Model
     device: str = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        _ = self._traced
 
     @property
     def machine(self) -> Mapping[str, Any]:
@@ -65,18 +72,18 @@ class OnnxCandidate:
         return [str(value.name) for value in self.model.graph.outputs]
 
     @cached_property
-    def _traced(self) -> ConfinedSession:
+    def _traced(self) -> Future[ConfinedSession]:
+        # Opening a file takes longer than running it, so one session serves both.
         names = list(dict.fromkeys((*tap_names(self.model), *self._outputs)))
-        return session(self.model, names, confined=True)
+        return opening(serialized(self.model, names))
 
     def outputs(self, inputs: Arrays) -> Arrays:
         """See `Candidate.outputs`."""
-        # Opening a file takes longer than running it, so one session serves both.
-        return run_with_taps(self._traced, inputs, self._outputs)
+        return run_with_taps(self._traced.result(), inputs, self._outputs)
 
     def trace(self, inputs: Arrays) -> Arrays:
         """See `Candidate.trace`."""
-        return run_with_taps(self._traced, inputs)
+        return run_with_taps(self._traced.result(), inputs)
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ from vitc.onnx_files.ports import input_ports
 from vitc.runtime.artefact import Artefact
 from vitc.runtime.manifest import EntryFacts
 from vitc.runtime.port import Port
+from vitc.verify.beside import beside
 from vitc.verify.candidate import ArtefactCandidate, OnnxCandidate
 from vitc.verify.comparison import Given, Images, compare
 from vitc.verify.forcing import Reference
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckOptions", "check", "check_farm", "check_fresh_export"]
 
 _DIGITS: Final = "digits"
+_NOT_REBUILT: Final = "not compiled again, so judged by its values alone"
 _NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
 
 
@@ -353,23 +356,34 @@ def _read_parts(
     ports = {port.name: port for entry in entries for port in entry.inputs}
     images = _images(model, list(ports.values()), chosen, note)
     faults = [f"{name} is not the file that the manifest names" for name in changed]
-    inner, library = None, "not compiled again, so judged by its values alone"
+    inner, library = None, _NOT_REBUILT
     if artefact.onnx.is_file():
-        if chosen.rebuild:
-            need("Compiling again", "compile", hint="or leave it out, `rebuild=False`")
-            # TVM is slow to import, and an export that is checked compiles nothing.
-            from vitc.verify.rebuilding import compare_with_rebuilt
-
-            library, found = compare_with_rebuilt(artefact, say)
-            faults += found
-        say("checking the artefact's ONNX file")
-        loaded = load_onnx(artefact.onnx)
-        inner = _check_onnx(artefact.onnx, loaded, reference, _few(images), say)
+        # TVM and zig compute outside of Python, as PyTorch does: one core each.
+        with beside(_rebuilding(artefact, chosen, say)) as rebuilt:
+            say("checking the artefact's ONNX file")
+            loaded = load_onnx(artefact.onnx)
+            inner = _check_onnx(artefact.onnx, loaded, reference, _few(images), say)
+            library, found = rebuilt()
+        faults += found
     elif artefact.onnx.name not in changed:
         faults.append(
             f"there is no {artefact.onnx.name}, so nothing says what it was compiled from"
         )
     return _Parts(artefact, entries, images, faults, inner, library)
+
+
+def _rebuilding(
+    artefact: Artefact, chosen: CheckOptions, say: Callable[[str], None]
+) -> Callable[[Callable[[str], None]], tuple[str, list[str]]]:
+    """What compares an artefact with what its ONNX file compiles to, if that is wanted."""
+    if not chosen.rebuild:
+        return lambda _: (_NOT_REBUILT, [])
+    need("Compiling again", "compile", hint="or leave it out, `rebuild=False`")
+    # TVM is slow to import, and an export that is checked compiles nothing.
+    from vitc.verify.rebuilding import compare_with_rebuilt
+
+    say("compiling model.onnx again")
+    return partial(compare_with_rebuilt, artefact)
 
 
 def _entries(artefact: Artefact) -> list[EntryFacts]:

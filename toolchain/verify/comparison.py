@@ -298,9 +298,10 @@ def _run_both(
     for numbers in _chunks(range(total)):
         say(f"comparing outputs, {numbers[-1] + 1} of {total} images")
         inputs = images.inputs[numbers]
-        theirs = candidate.outputs(inputs)
         followed = sum(number < images.layer_images for number in numbers)
+        # First, for a candidate that is still being opened elsewhere.
         own = reference.outputs(inputs, followed=followed)
+        theirs = candidate.outputs(inputs)
         parts.append(_EndToEnd.of(own, theirs))
         if images.judge is not None:
             values = {name: expected.value for name, expected in own.items()}
