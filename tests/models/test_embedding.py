@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vitc
+from vitc.devices.inputs import read_inputs, validated
 from vitc.errors import VitcError
 from vitc.models.checkpoint import save
 from vitc.models.embedding import with_embedding
 from vitc.models.layers.byte_projection import ByteProjection
+from vitc.models.preprocessing import Preprocessing
 from vitc.nn import PatchEmbed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -105,6 +108,21 @@ def test_what_has_no_integer_form_is_named(tmp_path):
         with_embedding(PatchEmbed(4, 8), "int15")
     with pytest.raises(VitcError, match="int15"):
         with_embedding(vitc.new("micro"), "int16")
+
+
+def test_arrays_are_bytes(tmp_path):
+    config = with_embedding(vitc.new("micro"), "int15").config
+    images = np.full((2, 3, 32, 32), 200, np.uint8)
+    assert validated(images, config, "x.npy").dtype == np.uint8
+    with pytest.raises(VitcError, match=r"x\.npy holds float32, wanted uint8") as error:
+        validated(images.astype(np.float32), config, "x.npy")
+    assert "not normalised" in str(error.value)
+    np.save(tmp_path / "x.npy", images)
+    read = read_inputs([tmp_path / "x.npy"], config, Preprocessing(resize=32, crop=32))
+    assert np.array_equal(read.part(0, 2), images)
+    Image.fromarray(np.moveaxis(images[0], 0, -1)).save(tmp_path / "p.png")
+    read = read_inputs([tmp_path / "p.png"], config, Preprocessing(resize=32, crop=32))
+    assert np.array_equal(read.part(0, 1), images[:1])
 
 
 def test_a_configuration_names_an_embedding_only_where_there_is_one():
