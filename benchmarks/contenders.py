@@ -29,6 +29,7 @@ from vitc.bench.measure import Latency
 from vitc.bench.twin import twin_model
 from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
+from vitc.runtime.arrays import as_bytes
 from vitc.runtime.artefact import Artefact
 
 __all__ = [
@@ -66,7 +67,9 @@ class OwnLibrary:
     def __init__(self, artefact: Artefact, threads: int = 1) -> None:
         self._artefact = artefact
         self._threads = threads
-        self._image = noise((1, *artefact.image_shape))
+        image = noise((1, *artefact.image_shape))
+        of_bytes = artefact.entry.inputs[0].dtype == "uint8"
+        self._image = as_bytes(image) if of_bytes else image
 
     def times(self, runs: int) -> list[int]:
         """See `Contender.times`; each call is a new process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from contenders import Contender, OwnLibrary, noise, pinned, race, static_int8
 from markdown import table
@@ -32,27 +33,31 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
     rows = []
     with pinned(1):
         for preset in _PRESETS:
-            network = Network(preset, None, si=True)
-            say(f"timing {network.name}")
-            artefacts = {target: workshop.artefact(network, target) for target in targets}
-            twin = twin_model(network.config)
-            image = [noise((1, *artefacts[targets[0]].image_shape))]
-            contenders: dict[str, Contender] = {
-                **{target: OwnLibrary(artefact) for target, artefact in artefacts.items()},
+            forms = [Network(preset, None, si=True, rounded=rounded) for rounded in (False, True)]
+            say(f"timing {preset}")
+            artefacts = {
+                (form.name, target): workshop.artefact(form, target)
+                for form in forms
+                for target in targets
+            }
+            twin = twin_model(forms[0].config)
+            image = [noise((1, *next(iter(artefacts.values())).image_shape))]
+            contenders: dict[Any, Contender] = {
+                **{key: OwnLibrary(artefact) for key, artefact in artefacts.items()},
                 "fp32": BaselineSession(twin.SerializeToString(), image, 1),
                 "int8 QDQ": BaselineSession(static_int8(twin), image, 1),
             }
             found = race(contenders, runs)
             others = [found.pop("fp32"), found.pop("int8 QDQ")]
-            for target, own in found.items():
-                shares = profile(artefacts[target], LocalDevice(), 1, say, pin=True)
+            for key, own in found.items():
+                shares = profile(artefacts[key], LocalDevice(), 1, say, pin=True)
                 own_time = f"{own.median:.2f} ms ({own.min:.2f})"
                 beside = [_beside(own, other) for other in others]
-                name = artefacts[target].target.name
-                rows.append((network.name, name, own_time, *beside, *_shares(shares)))
+                name = artefacts[key].target.name
+                rows.append((key[0], name, own_time, *beside, *_shares(shares)))
     columns = (
         "network", "target", ">vitc", ">fp32", ">int8 QDQ",
-        ">binary products", ">fp32 products", ">other",
+        ">binary products", ">fp32 and int8 products", ">other",
     )  # fmt: skip
     return (
         f"{table(columns, rows)}\n\n{machine().cpu}, one pinned thread, batch 1, {runs} runs of "
@@ -68,7 +73,7 @@ def _beside(own: Latency, other: Latency) -> str:
 
 
 def _shares(found: Profile) -> tuple[str, str, str]:
-    """Of the time: binary products, fp32 products, everything else."""
+    """Of the time: binary products, other products, everything else."""
     binary = sum(step.milliseconds for step in found.steps if step.macs.binary)
     fp32 = sum(s.milliseconds for s in found.steps if s.macs.fp and not s.macs.binary)
     whole = found.milliseconds

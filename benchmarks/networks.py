@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vitc.api import ExportOptions, export
 from vitc.compiler import compile_model
-from vitc.exporter import export
 from vitc.models import PRESETS, NetworkConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
@@ -23,17 +23,20 @@ class Network:
         preset: A key of `vitc.models.PRESETS`.
         ratio: MLP ratio R; None for that of the preset.
         si: Whether blocks have the spatial interaction branch.
+        rounded: Whether its embedding and its ends are in int8.
     """
 
     preset: str
     ratio: int | None
     si: bool
+    rounded: bool = False
 
     @property
     def name(self) -> str:
         """For tables."""
         ratio = "" if self.ratio is None else f", R {self.ratio}"
-        return f"{self.preset}{ratio}, {'SI' if self.si else 'no SI'}"
+        rounded = ", int8 ends" if self.rounded else ""
+        return f"{self.preset}{ratio}, {'SI' if self.si else 'no SI'}{rounded}"
 
     @property
     def config(self) -> NetworkConfig:
@@ -68,7 +71,10 @@ class Workshop:
         """ONNX file of a network in a format: packed, int8 or float."""
         path = self.folder / f"{self._stem(network)}.{form}.onnx"
         if not path.is_file():
-            export(random_model(network.config), path, form=form)
+            options = ExportOptions(form=form, check=False)
+            if network.rounded:
+                options = replace(options, embedding="int8", ends="int8")
+            export(random_model(network.config), path, options)
         return path
 
     def artefact(self, network: Network, target: str) -> Artefact:
@@ -80,4 +86,5 @@ class Workshop:
 
     def _stem(self, network: Network) -> str:
         ratio = "" if network.ratio is None else f"-r{network.ratio}"
-        return f"{network.preset}{ratio}{'-si' if network.si else ''}"
+        rounded = "-int8" if network.rounded else ""
+        return f"{network.preset}{ratio}{'-si' if network.si else ''}{rounded}"

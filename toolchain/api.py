@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vitc.errors import VitcError
 from vitc.extras import need
+from vitc.names import ENDS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,11 @@ class ExportOptions:
             know no functions; only in format packed. `compile` wants a file that is not inlined.
         embedding: ``fp32``; or ``int15`` or ``int8``: the patch embedding of a classifier takes
             bytes, and its weights are integers of 15 or 8 bits (docs/embedding.md).
+        ends: ``fp32``, or ``int8``: other products of floats, of codes and weights of 8 bits
+            (docs/ends.md).
+        calibrate: Pictures whose values say how floats become codes, as ``vitc check --data``
+            names them; None for random ones, which are good for timing only.
+        calibration_images: How many of them.
     """
 
     form: str = "packed"
@@ -55,6 +61,9 @@ class ExportOptions:
     force: bool = False
     inline: bool = False
     embedding: str = "fp32"
+    ends: str = "fp32"
+    calibrate: str | None = None
+    calibration_images: int = 64
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,18 @@ def export(
                 "Trace `vitc.with_embedding(model, ..)`.",
             )
         source = with_embedding(source, chosen.embedding)
+    if ENDS.check(chosen.ends) != "fp32":
+        if isinstance(source, Traced):
+            raise VitcError(
+                "The model is traced already, so its ends stay as they are.",
+                "Trace `vitc.models.ends.with_ends(model, ..)`.",
+            )
+        from vitc.models.ends import calibrated, with_ends
+        from vitc.verify.inputs import calibration
+
+        say("calibrating")
+        batches = calibration(source, chosen.calibrate, chosen.calibration_images)
+        source = with_ends(source, calibrated(source, batches))
     module = source.model if isinstance(source, Traced) else source
 
     def check(file: Path) -> None:

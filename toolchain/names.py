@@ -132,6 +132,9 @@ FORMATS: Final = Names("format", ("packed", "int8", "float"))
 EMBEDDINGS: Final = Names("embedding", ("fp32", "int15", "int8"))
 """What the weights of a patch embedding are (`vitc.models.embedding`)."""
 
+ENDS: Final = Names("form of the ends", ("fp32", "int8"))
+"""What the products of floats of a network are in a file (`vitc.models.ends`)."""
+
 INTERPOLATIONS: Final = Names("interpolation", ("bicubic", "bilinear", "nearest"))
 """How pictures are resized (`vitc.models.preprocessing`)."""
 

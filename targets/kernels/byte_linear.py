@@ -54,6 +54,8 @@ class ByteLinearShape:
         stride: Floats from one row of the result to the next.
         prefix: Rows of the result in front of those of the product.
         by_row: Whether something is added to each row of the result.
+        shifted: Whether integers are added to the sums.
+        alike: Whether the runs of all rows are at the same places from their corners.
     """
 
     rows: int
@@ -64,6 +66,8 @@ class ByteLinearShape:
     stride: int
     prefix: int = 0
     by_row: bool = False
+    shifted: bool = False
+    alike: bool = True
 
 
 def _group(isa: Isa) -> int:
@@ -100,7 +104,9 @@ def tiled_weight(isa: Isa, shape: ByteLinearShape, weight: npt.NDArray[Any]) -> 
 def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
     """Build `(scale * fp32(x @ weight.T) + bias) + start`, each operation rounded on its own.
 
-    Arguments of the C function: x (uint8), corners [rows] and places [runs] (int32), weight, scale
+    Arguments of the C function: x (uint8), corners [rows] and places [runs] (int32), or the places
+    of each row [rows, runs] where they are not alike, weight, shift [outputs in whole vectors]
+    (int32) where there is one, scale
     and bias [outputs in whole vectors], start [prefix + rows, stride], or [prefix, stride] where
     nothing is added by row, if there is any; out [prefix + rows, stride], begin, end.
 
@@ -153,20 +159,26 @@ class _Body:
         wide = shape.digits > 1 and not isa.dot_bytes
         self.tile_size = height * self.depth
         self.together = max(1, _ON_STACK // (self.tile_size * np.dtype(self.held).itemsize))
+        corners = {"corners": "int32"} if shape.alike else {}
+        shift = {"shift": "int32"} if shape.shifted else {}
         start = {"start": "float32"} if shape.by_row or shape.prefix else {}
-        self.x, self.corners, self.places, self.weight, self.scale, self.bias, *given, self.out = (
-            emitter.pointers(
-                x="uint8",
-                corners="int32",
-                places="int32",
-                weight="int16" if wide else "int8",
-                scale="float32",
-                bias="float32",
-                **start,
-                out="float32",
-            )
-        )
-        self.start = given[0] if given else None
+        types = {
+            "x": "uint8",
+            **corners,
+            "places": "int32",
+            "weight": "int16" if wide else "int8",
+            **shift,
+            "scale": "float32",
+            "bias": "float32",
+            **start,
+            "out": "float32",
+        }
+        given = dict(zip(types, emitter.pointers(**types), strict=True))
+        self.x, self.places, self.weight = given["x"], given["places"], given["weight"]
+        self.scale, self.bias, self.out = given["scale"], given["bias"], given["out"]
+        self.corners: Any = given.get("corners")
+        self.shift: Any = given.get("shift")
+        self.start: Any = given.get("start")
 
     def prefix(self) -> None:
         """Copy the rows in front of the product, with the first task."""
@@ -193,9 +205,12 @@ class _Body:
         e, shape = self.emitter, self.shape
         filled = shape.runs * shape.length
         for r, row in enumerate(self.rows(task)):
-            corner = e.let(self.corners[row])
+            first_run = e.let(self.corners[row] if shape.alike else row * shape.runs)
             with e.loop(0, shape.runs) as run:
-                source = e.let(corner + self.places[run])
+                if shape.alike:
+                    source = e.let(first_run + self.places[run])
+                else:
+                    source = e.let(self.places[first_run + run])
                 target = e.let(at + r * self.depth + run * shape.length)
                 for first, count in _pieces(shape.length):
                     value = e.load(self.x, source + first, count)
@@ -214,7 +229,9 @@ class _Body:
         slots = [(r, column) for r in range(height) for column in columns]
         sums = e.local("int32", height * width)
         for r, c in slots:
-            e.store(sums, r * width + c, e.constant("int32", 0, lanes), lanes)
+            none = e.constant("int32", 0, lanes)
+            begun = e.load(self.shift, block * widths[0] + c, lanes) if self.shape.shifted else none
+            e.store(sums, r * width + c, begun, lanes)
         weights = self.steps * self.depth
         start = e.let(block * (weights * widths[0]))
         for step in range(self.steps):

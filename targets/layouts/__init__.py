@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vitc.targets.layouts.codes import Codes
 from vitc.targets.layouts.columns import Columns
 from vitc.targets.layouts.floats import Floats
 from vitc.targets.layouts.lanes import Lanes
@@ -17,6 +18,7 @@ from vitc.targets.layouts.signs import Signs
 
 __all__ = [
     "LAYOUTS",
+    "Codes",
     "Columns",
     "Floats",
     "Lanes",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.kind: layout for layout in (Rows, Lanes, Columns, Signs, Floats, Plain)
+    layout.kind: layout for layout in (Rows, Lanes, Columns, Signs, Codes, Floats, Plain)
 }
 
 

@@ -6,7 +6,7 @@ Those of ARM are compiled and run under qemu (`tests/compiler/test_byte_embeddin
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.processors import HOST
@@ -38,12 +38,19 @@ def padded(vectors: np.ndarray, size: int) -> np.ndarray:
     st.sampled_from([1, 2]),
     st.sampled_from(["random", "largest", "alternating"]),
     st.sampled_from([(0, False), (2, False), (0, True), (1, True)]),
+    st.booleans(),
+    st.booleans(),
 )
-def test_byte_linear(call, rng, target, rows, outputs, runs, length, digits, kind, added):
+def test_byte_linear(
+    call, rng, target, rows, outputs, runs, length, digits, kind, added, alike, shifted
+):
     isa, (prefix, by_row) = ISAS[target.isa], added
     runs = 1 if length > 100 else runs
     stride, depth = round_up(outputs, 32), runs * length
-    shape = ByteLinearShape(rows, outputs, runs, length, digits, stride, prefix, by_row)
+    shifted = shifted and digits == 1
+    shape = ByteLinearShape(
+        rows, outputs, runs, length, digits, stride, prefix, by_row, shifted, alike
+    )
     x = rng.integers(0, 256, 4 * depth + rows + 50).astype(np.uint8)
     weight = rng.integers(-128, 128, (digits, outputs, depth)).astype(np.int8)
     if digits > 1:
@@ -57,18 +64,24 @@ def test_byte_linear(call, rng, target, rows, outputs, runs, length, digits, kin
     scale[::5], bias[::7] = 0, 0
     start = rng.standard_normal((prefix + rows if by_row else prefix, outputs)).astype(np.float32)
 
-    read = x[corners[:, None, None] + places[:, None] + np.arange(length)].reshape(rows, -1)
+    if not alike:
+        corners *= 0
+        places = rng.integers(0, x.size - length + 1, (rows, runs)).astype(np.int32)
+    read = x[corners[:, None, None] + places[..., None] + np.arange(length)].reshape(rows, -1)
     whole = np.zeros((outputs, depth), np.int64)
     for each in weight:
         whole = 128 * whole + each
-    exact = read.astype(np.int64) @ whole.T
-    assert np.abs(exact).max() < 2**31
+    shift = rng.integers(-(1 << 20), 1 << 20, outputs).astype(np.int32) * shifted
+    exact = read.astype(np.int64) @ whole.T + shift
+    assume(np.abs(exact).max() < 2**31)
     wanted = exact.astype(np.int32).astype(np.float32) * scale + bias
     if by_row:
         wanted = wanted + start[prefix:]
 
     _, widths = blocks_of(isa, rows, outputs)
-    operands = [x, corners, places, tiled_weight(isa, shape, weight)]
+    tables = [corners, places] if alike else [places]
+    operands = [x, *tables, tiled_weight(isa, shape, weight)]
+    operands += [padded(shift, sum(widths)).astype(np.int32)] if shifted else []
     operands += [padded(scale, sum(widths)), padded(bias, sum(widths))]
     operands += [padded(start, stride)] if by_row or prefix else []
     kernel = byte_linear_kernel("k", isa, shape)

@@ -9,6 +9,7 @@ import pytest
 
 from vitc.targets.layouts import (
     LAYOUTS,
+    Codes,
     Columns,
     Floats,
     Lanes,
@@ -30,6 +31,7 @@ EXAMPLES = [
     Columns(Axis(37), 49, lanes=16, element_bits=32, groups=4),
     Signs(35, Axis(20, 3)),
     Signs(16, Axis(197)),
+    Codes(17, 42),
     Floats(17, 42, 64),
     Plain(5, 64),
 ]
@@ -38,6 +40,8 @@ IDS = [str(layout) for layout in EXAMPLES]
 
 def array_of(layout: Layout) -> np.ndarray:
     rng = np.random.default_rng(3)
+    if isinstance(layout, Codes):
+        return rng.integers(0, 256, layout.shape).astype(np.uint8)
     if isinstance(layout, Floats | Plain):
         return rng.standard_normal(layout.shape).astype(np.float32)
     return rng.integers(0, 2, layout.shape, dtype=np.uint8)

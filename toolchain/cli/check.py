@@ -198,15 +198,15 @@ def _show(output: Output, report: CheckReport, per_layer: bool) -> None:
 
 
 def _rounded(found: Rounded) -> list[tuple[str, str]]:
-    """What the integers of an embedding change."""
-    beside = f"{found.embedding} beside fp32"
+    """What was rounded changes."""
+    beside = f"{found.what} beside fp32"
     facts = [
         (f"bits that differ, {beside}", f"{found.bits:.2%} of {found.images} images"),
         (f"same class, {beside}", f"{found.same_class:.2%}"),
     ]
     if found.accuracy is not None:
         own = f"{found.accuracy.reference:.2%}, {found.accuracy.candidate:.2%}"
-        facts.append((f"accuracy of fp32, {found.embedding}", own))
+        facts.append((f"accuracy of fp32, {found.what}", own))
     return facts
 
 

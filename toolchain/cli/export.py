@@ -8,7 +8,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from vitc import names
-from vitc.cli.options import Checkpoint, Force, SkipCheck, bits, colours, existing, pixels
+from vitc.cli.options import (
+    Checkpoint,
+    Force,
+    SkipCheck,
+    bits,
+    colours,
+    existing,
+    known_data,
+    pixels,
+)
 from vitc.cli.output import Output, megabytes
 from vitc.outputs import check_file
 
@@ -120,6 +129,30 @@ def export(
             autocompletion=names.EMBEDDINGS.complete,
         ),
     ] = "fp32",
+    ends: Annotated[
+        str,
+        typer.Option(
+            "--ends",
+            metavar="fp32|int8",
+            help="Codes and weights of 8 bits in the other products of floats: merging, reduction, "
+            "convolutions, head.",
+            callback=names.ENDS.check,
+            autocompletion=names.ENDS.complete,
+        ),
+    ] = "fp32",
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="digits|DIR",
+            help="With --ends int8: pictures whose values say how floats become codes.",
+            show_default="random ones, good for timing only",
+            callback=known_data,
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", metavar="N", min=1, help="How many of them.")
+    ] = 64,
     ema: Annotated[bool, typer.Option("--ema", help="Take the averaged weights.")] = False,
     allow_float: Annotated[
         list[str] | None,
@@ -150,6 +183,8 @@ def export(
         if form and form != scheme:
             raise typer.BadParameter(f"--format {form} and its old name --scheme {scheme} differ.")
         form, scheme = scheme, None
+    if calibrate is not None and ends == "fp32":
+        raise typer.BadParameter("--calibrate is for --ends int8.")
     out = out or Path(f"{_stem(checkpoint)}.onnx")
     check_file(out, force=force)
     if not no_check:
@@ -169,6 +204,9 @@ def export(
         force=force,
         inline=inline,
         embedding=embedding,
+        ends=ends,
+        calibrate=calibrate,
+        calibration_images=calibration_images,
     )
     stated = Stated(
         labels=None if labels is None else read_labels(labels),
@@ -185,6 +223,10 @@ def export(
         output.note(f"{checkpoint}: {note}")
     for layer, why in done.float_layers.items():
         output.note(f"in float: {layer} ({why})")
+    if ends != "fp32" and calibrate is None:
+        output.note(
+            "calibrated on random images, good for timing only; name pictures with --calibrate"
+        )
     output.note(f"wrote {out} ({megabytes(done.file_bytes)})")
     if options.form == "packed" and not (inline or done.float_layers):
         output.next("compile", out)

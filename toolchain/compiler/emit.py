@@ -10,7 +10,7 @@ import numpy as np
 from vitc.compiler.choose import Choice
 from vitc.compiler.codegen import Dump
 from vitc.compiler.floats import FloatOp, Item, Lowering
-from vitc.compiler.form import Form, floats_of
+from vitc.compiler.form import Form, codes_of, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
 from vitc.dialect.metadata import layer_of_tap
@@ -184,6 +184,15 @@ class Emission:
             return self.read(op, use, form), form
         layout = Floats(value.rows, value.channels, value.channels)
         return self.port(value), Form(form.order, layout)
+
+    def bytes_of(self, op: Op, use: Use) -> Operand:
+        """Return what holds bytes, row behind row: an input as it comes, or codes.
+
+        Raises:
+            VitcError: If nothing does.
+        """
+        value = use.value
+        return self.port(value) if value in self._ports else self.read(op, use, codes_of(value))
 
     def _read_input(self, op: Op, value: Value, form: Form) -> Operand:
         """An input as it comes; in rows at the distance of other floats where that is asked for."""

@@ -8,11 +8,11 @@ import numpy as np
 
 from vitc.compiler.graph import Value
 from vitc.compiler.order import Order
-from vitc.targets.layouts import Floats, Layout, Plain, Rows
+from vitc.targets.layouts import Codes, Floats, Layout, Plain, Rows
 from vitc.targets.layouts.views import View
 from vitc.targets.packing import WORD, round_up
 
-__all__ = ["Form", "floats_of"]
+__all__ = ["Form", "codes_of", "floats_of"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Form:
         """Layout, and order where it says more than the layout."""
         turned = " along rows" if self.order.along == "rows" else ""
         return f"{self.layout}{turned}"
+
+
+def codes_of(value: Value) -> Form:
+    """The form of codes: rows of channels, without gaps."""
+    return Form(Order.whole(value.shape), Codes(value.rows, value.channels))
 
 
 def floats_of(value: Value) -> Form:

@@ -136,6 +136,9 @@ def _byte_product(first: Op, around: _Surroundings) -> Found | None:
         return None
     scale, bias, parts = found
     channels = first.output.channels
+    shift: Array = np.zeros(channels, np.int32)
+    if parts[1].is_a("Sub", ""):
+        shift = np.broadcast_to(parts[1].constant(1).reshape(-1), channels).astype(np.int32)
     start: Array = np.zeros((0, channels), np.float32)
     by_row = False
     while not by_row and around.private(parts[-1].output) and not parts[-1].output.taps:
@@ -159,7 +162,7 @@ def _byte_product(first: Op, around: _Surroundings) -> Found | None:
         else:
             break
         parts.append(following)
-    inputs = (first.use(0), first.constant(1), scale, bias, start)
+    inputs = (first.use(0), first.constant(1), scale, bias, start, shift)
     last = parts[-1]
     return Op(BYTE_PRODUCT, DOMAIN, inputs, last.output, {"by_row": by_row}, last.layer), parts
 
@@ -169,6 +172,8 @@ def _scaled(first: Op, around: _Surroundings) -> tuple[Array, Array, list[Op]] |
     scale: Array = np.ones(first.output.channels, np.float32)
     bias: Array = np.zeros(first.output.channels, np.float32)
     parts, names = [first], ["Cast", "Mul", "Add"]
+    if first.is_a("ByteLinear"):
+        names.insert(0, "Sub")
     while around.private(parts[-1].output):
         # The sums of bytes never leave their kernel, whoever would like to see them.
         if parts[-1].output.taps and not parts[-1].is_a("ByteLinear"):
@@ -183,10 +188,11 @@ def _scaled(first: Op, around: _Surroundings) -> tuple[Array, Array, list[Op]] |
             vector = _of_channels(constants, following.output.shape)
             if vector is None or following.output.shape != parts[-1].output.shape:
                 break
-            scale, bias = (vector, bias) if name == "Mul" else (scale, vector)
+            scale = vector if name == "Mul" else scale
+            bias = vector if name == "Add" else bias
         parts.append(following)
         names = names[names.index(name) + 1 :]
-    if len(parts) == 1 or parts[1].kind != "Cast":
+    if not any(part.is_a("Cast", "") for part in parts):
         return None
     return scale, bias, parts
 

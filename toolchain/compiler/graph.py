@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 
 Kind = Literal["bits", "int", "float", "index", "packed", "bytes"]
 """Bits are {0, 1}; a bit stands for a sign, or for itself in a mask. An index picks rows. Packed
-bits are the bytes of a port of the whole run; bytes are the pixels of an image."""
+bits are the bytes of a port of the whole run; bytes are pixels of an image, or codes of floats."""
 
 
 EPSILON = 1e-5

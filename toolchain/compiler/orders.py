@@ -110,10 +110,10 @@ _ELEMENTWISE = frozenset(
     {
         "Abs", "Add", "BatchNormalization", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu",
         "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
-        "Relu", "Selu", "Sigmoid", "Softsign", "Sqrt", "Sub", "Tanh",
+        "QuantizeLinear", "Relu", "Selu", "Sigmoid", "Softsign", "Sqrt", "Sub", "Tanh",
     }
 )  # fmt: skip
-_OF_NUMBERS = frozenset({"Clip", "Pow"})
+_OF_NUMBERS = frozenset({"Clip", "Pow", "QuantizeLinear"})
 """Whose constants are single numbers."""
 
 

@@ -440,7 +440,8 @@ def _elementwise(call: _Call) -> tuple[Kind, Shape]:
     )
     if len(whole) != rank or whole[0] != 1 or short:
         raise call.refused("it would change the axis of images")
-    return "float", whole[1:]
+    kinds = {operand.kind for operand in call.operands if isinstance(operand, Value)}
+    return "int" if kinds == {"int"} else "float", whole[1:]
 
 
 def _concat(call: _Call) -> tuple[Kind, Shape]:
@@ -597,6 +598,13 @@ def _integers(call: _Call) -> tuple[Kind, Shape]:
     return "int", _product(call)
 
 
+def _quantized(call: _Call) -> tuple[Kind, Shape]:
+    scale, zero = call.constant(1), call.constant(2)
+    if scale.size != 1 or zero.size != 1 or zero.dtype != np.uint8:
+        raise call.refused("its codes are no uint8 of one scale and one zero")
+    return "bytes", call.shape(0)
+
+
 def _byte_linear(call: _Call) -> tuple[Kind, Shape]:
     shape, weight = call.shape(0), call.constant(1)
     if weight.ndim != 3 or weight.shape[0] not in (1, 2) or weight.shape[2] != shape[-1]:
@@ -717,6 +725,7 @@ _OPERATORS: Mapping[tuple[str, str], Reading] = {
     ("", "MatMul"): _matmul,
     ("", "MaxPool"): _pool,
     ("", "Pad"): _padded,
+    ("", "QuantizeLinear"): _quantized,
     ("", "Resize"): _resize,
     (DOMAIN, "Binarize"): _bits,
     (DOMAIN, "BinaryLinear"): _integers,

@@ -590,6 +590,11 @@ def _mask_sign_matmul(nodes: Nodes, mask: ir.Value, v: ir.Value) -> ir.Value:
     return nodes("MaskSignMatMul", rows, columns, domain=DOMAIN, k=tokens)
 
 
+def _quantize(nodes: Nodes, x: ir.Value, scale: float, zero: int) -> ir.Value:
+    step, middle = nodes.constant(scale, np.float32), nodes.constant(zero, np.uint8)
+    return nodes("QuantizeLinear", x, step, middle)
+
+
 def _tap(nodes: Nodes, x: ir.Value, name: str) -> ir.Value:
     return nodes(TAP_OP, x, domain=DOMAIN, name=name)
 
@@ -630,6 +635,7 @@ ROWS: Final[Mapping[Any, Row]] = MappingProxyType(
         _own.elastic_mask.default: _elastic_mask,
         _own.sum_threshold.default: _sum_threshold,
         _own.mask_sign_matmul.default: _mask_sign_matmul,
+        _own.quantize.default: _quantize,
         _own.tap.default: _tap,
         _aten.add.Tensor: _arithmetic("Add"),
         _aten.sub.Tensor: _arithmetic("Sub"),

@@ -158,11 +158,11 @@ def write_checkpoint(model: Network, output: FileOutput) -> None:
         raise VitcError(
             "A frozen model has no latent weights to save.", "Save the model it was frozen from."
         )
-    if model.config.takes_bytes:
+    if model.config.rounded:
         raise VitcError(
-            f"A network with the embedding {model.config.embedding} is no checkpoint: what it was "
-            "rounded from is gone.",
-            "Save the network that it was made from; `vitc export --embedding` makes it again.",
+            f"A network with {model.config.rounded} is no checkpoint: what it was rounded from is "
+            "gone.",
+            "Save the network that it was made from; `vitc export` makes it again.",
         )
     described = described_by(model)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -189,9 +189,9 @@ def _configuration(
         raise VitcError(f"{file}: its configuration does not hold: {error}", _GET_ONE) from error
     if scheme is not None and scheme != config.scheme:
         raise VitcError(f"{file} was made with scheme {config.scheme}, not {scheme}.")
-    if config.takes_bytes:
+    if config.rounded:
         raise VitcError(
-            f"{file} states the embedding {config.embedding}, which only exported files have.",
+            f"{file} states {config.rounded}, which only exported files have.",
             _GET_ONE,
         )
     if config.blocks > MOST_BLOCKS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from vitc.models.preprocessing import Preprocessing
 from vitc.names import EMBEDDINGS
 
 __all__ = ["NORMS", "NetworkConfig", "Preset"]
+
+_LARGEST_CODE: Final = 255
 
 NORMS: Final = ("batch", "layer")
 """What the norms of a stream may be: per token over the batch, or over the channels of a token."""
@@ -44,6 +47,8 @@ class NetworkConfig:
         norm: ``batch`` (per token) or ``layer`` (over channels), of the residual stream.
         embedding: ``fp32``, or the integers of a patch embedding on bytes
             (`vitc.models.embedding`).
+        ends: Layers whose products of floats are in int8 (`vitc.models.ends`): name, and scale and
+            zero of the codes of its input.
 
     Raises:
         VitcError: If the sizes contradict each other.
@@ -59,6 +64,7 @@ class NetworkConfig:
     bn_eps: float = 1e-6
     norm: str = "batch"
     embedding: str = "fp32"
+    ends: tuple[tuple[str, float, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", checked_sides("image_size", self.image_size))
@@ -84,6 +90,7 @@ class NetworkConfig:
             raise VitcError(
                 f"embedding must be {' or '.join(EMBEDDINGS.known)}, found {shown(self.embedding)}."
             )
+        object.__setattr__(self, "ends", _checked_ends(self.ends))
 
     def _check_sizes(self, *sizes: str) -> None:
         for name in sizes:
@@ -107,6 +114,12 @@ class NetworkConfig:
     def takes_bytes(self) -> bool:
         """Whether images are bytes from 0 to 255, not normalised floats."""
         return self.embedding != "fp32"
+
+    @property
+    def rounded(self) -> str:
+        """What of it is rounded to integers, in words; empty for a network as it was trained."""
+        parts = [f"{self.embedding} embedding"] if self.takes_bytes else []
+        return " and ".join([*parts, "int8 ends"] if self.ends else parts)
 
     @property
     def binarized(self) -> bool:
@@ -147,7 +160,7 @@ class NetworkConfig:
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; an embedding in fp32 is not named."""
+        """The fields as JSON values; what is in fp32 anyway is not named."""
         return _without_fp32(dataclasses.asdict(self))
 
     @classmethod
@@ -165,8 +178,24 @@ def _without_fp32(values: dict[str, Any]) -> dict[str, Any]:
     return {
         key: _without_fp32(value) if isinstance(value, dict) else value
         for key, value in values.items()
-        if (key, value) != ("embedding", "fp32")
+        if (key, value) not in (("embedding", "fp32"), ("ends", ()))
     }
+
+
+def _checked_ends(ends: Any) -> tuple[tuple[str, float, int], ...]:
+    """Entries as tuples, as JSON has none."""
+    known = isinstance(ends, list | tuple) and all(
+        isinstance(end, list | tuple)
+        and tuple(map(type, end)) == (str, float, int)
+        and 0 < end[1] < math.inf
+        and 0 <= end[2] <= _LARGEST_CODE
+        for end in ends
+    )
+    if not known:
+        raise VitcError(
+            f"ends must be names of layers with a scale and a zero of codes, found {shown(ends)}."
+        )
+    return tuple(tuple(end) for end in ends)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ __all__ = [
     "byte_linear",
     "elastic_mask",
     "mask_sign_matmul",
+    "quantize",
     "row_best_mask",
     "softmax_mask",
     "sum_threshold",
@@ -138,6 +139,12 @@ def mask_sign_matmul(mask: Tensor, v: Tensor) -> Tensor:
 
 
 @_operator
+def quantize(x: Tensor, scale: float, zero: int) -> Tensor:
+    """Codes uint8 of floats, any shape: x / scale to the nearest integer (ties to even) + zero."""
+    return (torch.round(x / scale) + zero).clamp_(0, 255).to(torch.uint8)
+
+
+@_operator
 def tap(x: Tensor, name: str) -> Tensor:  # noqa: ARG001  (the name is for the exporter)
     """Identity that carries the name of a value into an exported file."""
     return x.clone()
@@ -191,6 +198,11 @@ def _(x: Tensor, first: Tensor, second: Tensor) -> Tensor:  # noqa: ARG001
 @_shape_of("mask_sign_matmul")
 def _(mask: Tensor, v: Tensor) -> Tensor:
     return mask.new_empty((*mask.shape[:-1], v.shape[-1]), dtype=torch.int32)
+
+
+@_shape_of("quantize")
+def _(x: Tensor, scale: float, zero: int) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(x, dtype=torch.uint8)
 
 
 @_shape_of("tap")

@@ -28,7 +28,7 @@ __all__ = [
     "tap",
 ]
 
-Kind: TypeAlias = Literal["bits", "int", "float"]
+Kind: TypeAlias = Literal["bits", "int", "codes", "float"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class TapEvent:
 
     Attributes:
         name: Tap name, such as ``blocks.0.attn.input``.
-        kind: ``bits`` (uint8 {0, 1}), ``int`` (int32) or ``float``.
+        kind: ``bits`` (uint8 {0, 1}), ``int`` (int32), ``codes`` (uint8, of floats that were
+            rounded) or ``float``.
         value: The value itself.
     """
 

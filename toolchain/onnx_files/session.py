@@ -92,6 +92,8 @@ def session(
     if confined:
         return ConfinedSession(data, threads)
     options = onnxruntime.SessionOptions()
+    # See the same line of `confined_worker`.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

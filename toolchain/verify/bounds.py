@@ -91,10 +91,10 @@ class _Error:
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where bits come from.
+    """Where bits or codes come from.
 
     Attributes:
-        pre: The values whose signs were taken, in the shape of the bits.
+        pre: The values whose signs were taken, or that were rounded, in the shape of those.
     """
 
     pre: Tensor
@@ -154,7 +154,7 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return None if rms is None else rms * LAMBDA
 
     def origin(self, bits: Tensor) -> Origin | None:
-        """Where bits come from; None if they are no signs of floats, as those of a mask."""
+        """Where bits or codes come from; None of bits that are no signs of floats, as a mask's."""
         found: Origin | None = self._origins.get(bits)
         return found
 
@@ -173,6 +173,8 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._viewed.update((tensor, True) for tensor in (*given, *results))
         if func is _own.binarize.default:
             self._origins[result] = self._origin(args[0], self._errors.get(args[0]))
+        elif func is _own.quantize.default:
+            self._origins[result] = self._quantized(*args)
         elif func is _aten.as_strided.default and lies_alike(args[0], results[0]):
             self._views(_aten.view.default, (args[0], args[1]), {}, results)
         elif func in _VIEWS and (func is not _PAD or _in_fp32(args, keywords)):
@@ -278,6 +280,16 @@ class RoundingErrors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _origin(self, pre: Tensor, error: _Error | None) -> Origin:
         return Origin(pre, None if error is None else partial(self._worked_out, error))
+
+    def _quantized(self, x: Tensor, scale: float, zero: int) -> Origin:
+        before = self._errors.get(x)
+        codes = x / scale + zero
+
+        def work() -> Tensor:
+            brought = None if before is None else self._worked_out(before) / scale
+            return _hypot(brought, _rounding(codes - zero))
+
+        return Origin(codes, work)
 
     def _is_exact(self, func: Any, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> bool:
         """Whether an operator rounds nothing and has nothing that was rounded."""

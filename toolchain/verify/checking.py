@@ -26,6 +26,7 @@ from vitc.extras import need
 from vitc.models.architectures import TASKS
 from vitc.models.checkpoint import load
 from vitc.models.embedding import with_embedding
+from vitc.models.ends import Codes, with_ends
 from vitc.models.network import Network
 from vitc.models.picture import Colour
 from vitc.models.picture_files import counted
@@ -43,7 +44,7 @@ from vitc.verify.forcing import Reference
 from vitc.verify.inputs import probe_ports
 from vitc.verify.portable import check_against_onnx
 from vitc.verify.report import CheckReport, ConstantDifference, Rounded
-from vitc.verify.rounding_of_embedding import rounded_by
+from vitc.verify.rounding_distance import rounded_by
 from vitc.verify.scans import is_scan, scan_faults
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _reference(
     candidate: Path,
     chosen: CheckOptions,
 ) -> tuple[Reference, Network | None]:
-    """The reference in the candidate's form; and the fp32 network, if its embedding is rounded."""
+    """The reference in the candidate's form; and what it was rounded from, if it was."""
     if isinstance(reference, str | os.PathLike):
         reference = _read_reference(Path(reference), candidate, chosen)
     if isinstance(reference, Reference):
@@ -203,11 +204,12 @@ def _traced_back(
 def _rounded(
     plain: Network | None, reference: Reference, chosen: CheckOptions, say: Callable[[str], None]
 ) -> Rounded | None:
-    """How far a rounded embedding is from the fp32 network, on the images of the check."""
+    """How far a rounded network is from the fp32 network, on the images of the check."""
     if plain is None or not isinstance(reference.model, Network):
         return None
-    say("comparing the integer embedding with fp32")
-    port = Port("input", "uint8", reference.model.config.input_shape)
+    config = reference.model.config
+    say(f"comparing the {config.rounded} with fp32")
+    port = Port("input", "uint8" if config.takes_bytes else "float32", config.input_shape)
     return rounded_by(plain, reference.model, _images(reference.model, [port], chosen))
 
 
@@ -243,13 +245,15 @@ def _found(candidate: Path, chosen: CheckOptions) -> Description | None:
 
 
 def _in_form_of(reference: Network, candidate: Path, chosen: CheckOptions) -> Network:
-    """The reference with the embedding that the candidate states."""
-    if reference.config.takes_bytes:
+    """The reference, rounded as the candidate states."""
+    if reference.config.rounded:
         return reference
     found = _found(candidate, chosen)
-    if found is None or not found.config.takes_bytes:
+    if found is None or not found.config.rounded:
         return reference
-    return with_embedding(reference, found.config.embedding)
+    rounded = with_embedding(reference, found.config.embedding)
+    codes = {name: Codes(scale, zero) for name, scale, zero in found.config.ends}
+    return with_ends(rounded, codes) if codes else rounded
 
 
 def _check(

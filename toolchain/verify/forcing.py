@@ -46,6 +46,9 @@ OPTIONAL_TAPS: Final = (".scores", ".mask", ".sums")
 """Taps that never leave a kernel of an artefact, of attention or of a patch embedding on bytes; any
 other missing tap is a fault."""
 
+_TURNED: Final = ("bits", "codes")
+"""Kinds of values that rounding of the floats they come from may turn into their neighbours."""
+
 _NO_BIT: Final = 2
 _KEPT: Final = 64 << 20
 """Bytes of the reference's outputs that are kept for the next candidate."""
@@ -219,10 +222,11 @@ class Reference:
                 return theirs
             bits[event.name] = event.value, theirs
             origin = errors.origin(event.value)
-            if event.kind == "bits" and origin is not None:
+            if event.kind in _TURNED and origin is not None:
                 limit = _limit(origin.bound, origin.pre)
+                far = _from_turning(event.kind, origin.pre, event.value, theirs)
                 flips[event.name] = {
-                    place: Flip(float(origin.pre[place]), float(limit[place]))
+                    place: Flip(float(far[place]), float(limit[place]))
                     for place in map(tuple, torch.nonzero(differs).tolist())
                 }
             return theirs
@@ -269,6 +273,18 @@ def _value(trace: Mapping[str, Any], event: TapEvent) -> Tensor | None:
         return None
     theirs = torch.from_numpy(np.ascontiguousarray(value))
     return _as_bits(theirs) if event.kind == "bits" else theirs
+
+
+def _from_turning(kind: Kind, pre: Tensor, own: Tensor, theirs: Tensor) -> Tensor:
+    """How far each value is from where it turns from the one bit, or code, into the other.
+
+    Of no next neighbours, that is infinite.
+    """
+    if kind == "bits":
+        return torch.where(theirs <= 1, pre, torch.inf)
+    low = torch.minimum(own.long(), theirs.long())
+    near = (theirs.long() - own.long()).abs() <= 1
+    return torch.where(near, pre - (low + 0.5), torch.inf)
 
 
 def _wide(value: Tensor) -> Tensor:
@@ -458,8 +474,8 @@ class TapComparison:
             )
         tally = self._tallies.setdefault(event.name, _Tally(event.kind))
         tally.values += own.numel()
-        if event.kind == "bits":
-            theirs = _as_bits(theirs)
+        if event.kind in _TURNED:
+            theirs = _as_bits(theirs) if event.kind == "bits" else theirs
             origin = errors.origin(own)
             self._bits(event, theirs, origin, tally)
             if drift is not None and not self._differs:
@@ -477,19 +493,21 @@ class TapComparison:
         return theirs
 
     def _bits(self, event: TapEvent, theirs: Tensor, origin: Origin | None, tally: _Tally) -> None:
-        if origin is not None:
+        if origin is not None and event.kind == "bits":
             tally.zeros += int((origin.pre == 0).sum())
         differs = theirs.long() != event.value.long()
         if not differs.any():
             return
-        tally.max_error = 1.0
+        gap = (theirs.long() - event.value.long()).abs()
+        tally.max_error = max(tally.max_error, float(gap.max()) if event.kind == "codes" else 1.0)
         tie = torch.zeros_like(differs)
         if origin is not None:
             limit = _limit(origin.bound, origin.pre)
-            tie = differs & (origin.pre.abs() <= limit) & (theirs <= 1)
+            far = _from_turning(event.kind, origin.pre, event.value, theirs)
+            tie = differs & (far.abs() <= limit)
             for position in torch.nonzero(tie)[: _LISTED - len(self.near_ties)].tolist():
                 place = tuple(position)
-                margin, bound = float(origin.pre[place].abs()), float(limit[place])
+                margin, bound = float(far[place].abs()), float(limit[place])
                 self.near_ties.append(NearTie(event.name, self._place(place), margin, bound))
         tally.near_ties += int(tie.sum())
         self._mismatches(differs & ~tie, tally)

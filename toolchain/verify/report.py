@@ -121,10 +121,10 @@ class OutputReport:
 
 @dataclass(frozen=True)
 class Rounded:
-    """What the integers of an embedding change, beside the fp32 network that they were made of.
+    """What integers instead of floats change, beside the network that they were made of.
 
     Attributes:
-        embedding: ``int15`` or ``int8``.
+        what: What was rounded: ``int8 embedding``, ``int8 ends``, ..
         images: On how many images.
         bits: Share of the network's bits that differ.
         same_class: Share of images with the same class.
@@ -132,7 +132,7 @@ class Rounded:
             images have labels.
     """
 
-    embedding: str
+    what: str
     images: int
     bits: float
     same_class: float
@@ -142,7 +142,7 @@ class Rounded:
         """The JSON form."""
         own = self.accuracy
         return {
-            "embedding": self.embedding,
+            "what": self.what,
             "images": self.images,
             "bits_that_differ": self.bits,
             "same_class": self.same_class,
@@ -215,8 +215,8 @@ class CheckReport:
         made_from: SHA-256 of the checkpoint that the candidate says it was made from, if it says.
         reference_sha256: SHA-256 of the checkpoint that it was compared with, if it is a file.
         library: What is known of the bytes of an artefact's library, in words.
-        rounded: Of a network with an integer embedding, whose reference is that too: how far it is
-            from the fp32 network; None of any other, and where that is not at hand.
+        rounded: Of a network with an integer embedding or int8 ends, whose reference has them too:
+            how far it is from the fp32 network; None of any other, and where that is not at hand.
     """
 
     candidate: str

@@ -22,6 +22,7 @@ from vitc.compiler.rules.linear_residual import LinearResidual
 from vitc.compiler.rules.linear_threshold import LinearThreshold
 from vitc.compiler.rules.lines import LINES, Lines
 from vitc.compiler.rules.max_sim import MaxSim
+from vitc.compiler.rules.quantize import Quantize
 from vitc.compiler.rules.rule import Rule
 from vitc.compiler.rules.softmax import Softmax
 from vitc.dialect.ops import DOMAIN
@@ -36,6 +37,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("", "LayerNormalization"): LayerNorm(),
     ("", FLOAT_LINEAR): FloatLinear(),
     ("", LINES): Lines(),
+    ("", "QuantizeLinear"): Quantize(),
     ("", "Softmax"): Softmax(),
     (DOMAIN, ATTENTION): Attention(),
     (DOMAIN, BYTE_PRODUCT): ByteLinear(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitc.compiler.form import Form
+from vitc.compiler.form import Form, codes_of
 from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.plan import Buffer, Cost, Operand
 from vitc.compiler.rules.rule import Rule
@@ -40,23 +40,29 @@ class ByteLinear(Rule):
     """
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
-        """Nothing: the bytes are as they come."""
-        del op, form, isa
-        return []
+        """Codes, in any order; the bytes of an image are as they come.
+
+        Raises:
+            VitcError: If it reads no bytes.
+        """
+        del form, isa
+        use = op.use(0)
+        if use.value.kind != "bytes":
+            raise refused(op, f"it reads {use.value.kind}, and is computed on bytes only")
+        return [(use, codes_of(use.value))]
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
         use, weight = op.use(0), op.constant(1)
-        if use.value.kind != "bytes":
-            raise refused(op, f"it reads {use.value.kind}, and is computed on bytes of an image")
-        rows, runs = _runs(op, use)
-        first, places = rows
+        runs, weight = _runs(op, use, weight)
+        corners, shift = runs.corners, -op.constant(5)
+        rows, count = runs.places.shape
         assert isinstance(form.layout, Floats)  # noqa: S101 - it offers no other
-        stride, prefix = form.layout.stride, form.layout.rows - len(first)
+        stride, prefix = form.layout.stride, form.layout.rows - rows
         outputs = weight.shape[1]
         shape = ByteLinearShape(
-            len(first), outputs, len(places), runs.length, len(weight), stride, prefix,
-            bool(op.number("by_row")),
+            rows, outputs, count, runs.length, len(weight), stride, prefix,
+            bool(op.number("by_row")), bool(shift.any()), corners is not None,
         )  # fmt: skip
         kernel = emission.kernel(
             _STEM, (shape,), lambda symbol, isa: byte_linear_kernel(symbol, isa, shape)
@@ -65,27 +71,28 @@ class ByteLinear(Rule):
         _, widths = blocks_of(isa, shape.rows, outputs)
 
         def padded(vector: Array, to: int) -> Array:
-            whole = np.zeros((*vector.shape[:-1], to), np.float32)
+            whole = np.zeros((*vector.shape[:-1], to), vector.dtype)
             whole[..., :outputs] = vector
             return whole
 
-        constants: list[Array] = [first.astype(np.int32), places.astype(np.int32)]
+        tables = (runs.places,) if corners is None else corners
+        constants: list[Array] = [table.astype(np.int32) for table in tables]
         constants.append(tiled_weight(isa, shape, weight))
+        if shape.shifted:
+            constants.append(padded(shift, sum(widths)))
         constants += [padded(op.constant(i), sum(widths)) for i in (2, 3)]
         if shape.by_row or prefix:
             constants.append(padded(op.constant(4), stride))
-        operands: list[Operand] = [emission.port(use.value)]
+        operands: list[Operand] = [emission.bytes_of(op, use)]
         operands += [emission.constant(array) for array in constants]
         # Products of integers, which keep none of the units busy that a cost is told in.
         return emission.step(op, form, kernel, operands, Cost())
 
 
-def _runs(op: Op, use: Use) -> tuple[tuple[Array, Array], Runs]:
-    """Corner of each row, the places of its runs from there, and the runs."""
-    runs = Runs.of(places_of(use, use.value.channels).reshape(-1, use.shape[-1]))
-    corners = runs.corners
-    if corners is None:
-        raise refused(op, "its rows are not alike, as patches are")
-    if use.shape[-1] > LONGEST_ROW:
-        raise refused(op, f"its rows have {use.shape[-1]} bytes, wanted at most {LONGEST_ROW}")
-    return corners, runs
+def _runs(op: Op, use: Use, weight: Array) -> tuple[Runs, Array]:
+    """How rows are read, and the weight to that: a sum takes its bytes as they lie in memory."""
+    places = places_of(use, use.value.channels).reshape(-1, use.shape[-1])
+    if places.shape[1] > LONGEST_ROW:
+        raise refused(op, f"its rows have {places.shape[1]} bytes, wanted at most {LONGEST_ROW}")
+    order = np.argsort(places[0], kind="stable")
+    return Runs.of(places[:, order]), weight[..., order]

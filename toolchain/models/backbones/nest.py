@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vitc.models.architectures.nest import NestConfig
 from vitc.models.backbones.staged import StagedNetwork, between, stage_blocks
-from vitc.models.binary_linear import BinaryLinear
+from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear
 from vitc.models.layers.convolution import around
 from vitc.models.layers.groups import Blocks, Rectangles
 from vitc.models.layers.norm import ChannelNorm
@@ -39,10 +39,10 @@ class _Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, H, W, C] to [B, H / 2, W / 2, C'], H and W even."""
-        if isinstance(self.conv, nn.Conv2d):
-            x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        else:
+        if isinstance(self.conv, BinaryLinear | FrozenBinaryLinear):
             x = around(self.conv, x, f"{self.name}.conv")
+        else:
+            x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x = tap(f"{self.name}.conv", x)
         # With even sides, rounding up adds one row below and one column to the right.
         pooled = F.max_pool2d(self.norm(x).permute(0, 3, 1, 2), 3, 2, ceil_mode=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitc.models.architectures.swin import SwinConfig
 from vitc.models.backbones.staged import StagedNetwork, between, rectangles, stage_blocks
-from vitc.models.binary_linear import BinaryLinear
+from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear
 from vitc.models.layers.norm import ChannelNorm
 from vitc.models.layers.patch_embed import PatchEmbed
 from vitc.models.preprocessing import Preprocessing
@@ -48,7 +48,7 @@ class _Merge(nn.Module):
         cut = torch.unflatten(x, 1, (height // 2, 2, width // 2, 2))
         four = cut.permute(0, 1, 3, 4, 2, 5).flatten(3, 5).flatten(1, 2)
         normal = self.norm(four)
-        if not isinstance(self.reduction, nn.Linear):
+        if isinstance(self.reduction, BinaryLinear | FrozenBinaryLinear):
             normal = tap(f"{self.name}.input", self.reduction.binarize(normal), "bits")
         return tap(self.name, self.reduction(normal))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitc.models.binary_linear import BinaryLinear
+from vitc.models.binary_linear import BinaryLinear, FrozenBinaryLinear
 from vitc.models.layers.attention import BinaryAttention
 from vitc.models.layers.convolution import without_overlap
 from vitc.models.layers.groups import Grouping
@@ -79,11 +79,11 @@ class ReducedAttention(BinaryAttention):
         """What keys and values are made of, [B, m, C]."""
         if self.reduction == 1:
             return u
-        if isinstance(self.sr, nn.Conv2d):
-            on_map = torch.unflatten(u.transpose(1, 2), 2, self.size)
-            places = self.sr(on_map).flatten(2).transpose(1, 2)
-        else:
+        if isinstance(self.sr, BinaryLinear | FrozenBinaryLinear):
             on_map = torch.unflatten(u, 1, self.size)
             places = without_overlap(self.sr, on_map, self.reduction, f"{self.name}.reduced")
+        else:
+            on_map = torch.unflatten(u.transpose(1, 2), 2, self.size)
+            places = self.sr(on_map).flatten(2).transpose(1, 2)
         normal: Tensor = self.norm(tap(f"{self.name}.reduced", places))
         return normal

@@ -1,7 +1,7 @@
-"""How far a network with an integer embedding is from the fp32 network that it was rounded from.
+"""How far a network with an integer embedding or int8 ends is from what it was rounded from.
 
-Both run in fp32 in PyTorch, on the same pictures: the one on their bytes, the other on those
-normalised. A check says what it finds; nothing follows from it.
+Both run in fp32 in PyTorch, on the same pictures; a network that takes bytes is given those, the
+other one those normalised. A check says what it finds; nothing follows from it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ def rounded_by(plain: Network, rounded: Network, images: Images) -> Rounded:
 
     Args:
         plain: The network in fp32.
-        rounded: What `vitc.models.embedding.with_embedding` made of it.
-        images: Whose inputs are bytes [B, 3, H, W].
+        rounded: What `with_embedding` or `with_ends` made of it.
+        images: As `rounded` takes them.
     """
     networks = [network.frozen().eval() for network in (plain, rounded)]
     counts, classes = _Counts(), [list[np.ndarray[Any, Any]](), list[np.ndarray[Any, Any]]()]
     for start in range(0, len(images.inputs), _BATCH):
         numbers = list(range(start, min(start + _BATCH, len(images.inputs))))
         pixels = next(iter(images.inputs[numbers].values()))
-        normal = plain.preprocessing.normalise(np.moveaxis(pixels, 1, -1))
+        normal = pixels
+        if rounded.config.takes_bytes:
+            normal = plain.preprocessing.normalise(np.moveaxis(pixels, 1, -1))
         found: list[list[torch.Tensor]] = [[], []]
         for own, network, given, bits in zip(
             classes, networks, (normal, pixels), found, strict=True
@@ -62,7 +64,7 @@ def rounded_by(plain: Network, rounded: Network, images: Images) -> Rounded:
         shares = ((own == images.labels).mean() for own in (left, right))
         accuracy = Accuracy(*map(float, shares))
     return Rounded(
-        rounded.config.embedding,
+        rounded.config.rounded,
         len(images.inputs),
         counts.differing / max(1, counts.bits),
         float((left == right).mean()),
