@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.cli.page import Page
 from tests.devices.rpc_processes import Command, wait_until_registered
 from tests.devices.sshd import HANG_S, free_port, wait_for
 from vitc import api
+from vitc.compiler.link import run_zig
 from vitc.devices import Device, RunRequest
 from vitc.devices.farm import Farm, is_farm, on_every_board
 from vitc.errors import VitcError
@@ -203,6 +205,32 @@ def test_a_board_that_vanishes_in_the_middle_is_named_and_the_rest_reported(
     assert wait_for(lambda: "rare-z" not in farm(boards, "*").listed(), HANG_S)
 
 
+def test_a_library_that_hangs_is_let_go_and_its_board_is_free_again(
+    built: Any, boards: Boards, tmp_path: Path
+) -> None:
+    artefact = api.open(built.artefact)
+    inputs = probe_inputs(artefact.entry.inputs, 1, 0)
+    shutil.copytree(artefact.path, tmp_path / "hanging")
+    hanging = replace(artefact, path=tmp_path / "hanging")
+    (tmp_path / "hang.c").write_text("int __tvm_ffi_vitc_run(void) { for (;;); }\n")
+    made = ["-target", artefact.target.link, "-shared", "-fPIC", str(tmp_path / "hang.c")]
+    run_zig([*made, "-o", str(hanging.library)], tmp_path)
+
+    def work(board: Device) -> str:
+        board.run(hanging if "quick-b" in board.name else artefact, inputs, RunRequest())
+        return board.name
+
+    findings = on_every_board(farm(boards, "quick*", "?limit=10"), work)
+    *others, hung = findings
+    assert [each.found for each in others] == boards.named("quick-a")
+    (name,) = boards.named("quick-b")
+    assert hung.error is not None
+    assert hung.error.message == f"{name} was not done within 10 s and was let go."
+    # The server ends what hangs there, so that the board is handed out again.
+    (again,) = on_every_board(farm(boards, "quick-b", "?wait=200"), lambda board: board.name)
+    assert again.found == name
+
+
 def test_a_board_that_is_listed_and_not_handed_out_is_named(
     boards: Boards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +313,8 @@ def test_what_is_no_tracker_is_said(vitc: Any, built: Any, rpc_server: str) -> N
     done = vitc("bench", built.artefact, "--device", f"rpc://127.0.0.1:{free_port()}/quick*")
     assert done.code == 1
     assert "Nobody answers" in done.err
+    assert "vitc device tracker" in done.err
+    assert "vitc device serve" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -309,22 +339,24 @@ def test_what_a_farm_does_not_do_is_refused(
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("rpc://farm/rpi4*", ("farm", 9190, "rpi4*", 600)),
-        ("rpc://farm:1234/rpi[45]?wait=30", ("farm", 1234, "rpi[45]", 30)),
-        ("rpc://[::1]/*", ("::1", 9190, "*", 600)),
+        ("rpc://farm/rpi4*", ("farm", 9190, "rpi4*", 600, 3600)),
+        ("rpc://farm:1234/rpi[45]?wait=30", ("farm", 1234, "rpi[45]", 30, 3600)),
+        ("rpc://farm/*?wait=30&limit=7.5", ("farm", 9190, "*", 30, 7.5)),
+        ("rpc://[::1]/*", ("::1", 9190, "*", 600, 3600)),
     ],
 )
 def test_urls(text: str, wanted: tuple[object, ...]) -> None:
     found = Farm.parse(text)
     assert is_farm(text)
-    assert (found.host, found.port, found.kinds, found.wait_s) == wanted
+    assert (found.host, found.port, found.kinds, found.wait_s, found.limit_s) == wanted
     assert found.name == text
 
 
 @pytest.mark.parametrize(
     "text",
     ["rpc:///rpi4", "rpc://farm:0/a", "rpc://farm:99999/a", "rpc://u@farm/a", "rpc://farm/a/b",
-     "rpc://farm/a b", "rpc://farm/a?key=b", "rpc://farm/a?wait=0", "rpc://farm/a#b"],
+     "rpc://farm/a b", "rpc://farm/a?key=b", "rpc://farm/a?wait=0", "rpc://farm/a#b",
+     "rpc://farm/a?limit=0", "rpc://farm/a?limit=nan"],
 )  # fmt: skip
 def test_no_urls(vitc: Any, built: Any, text: str) -> None:
     assert is_farm(text)

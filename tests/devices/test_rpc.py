@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import socket
 import subprocess
@@ -127,9 +128,21 @@ def test_a_peer_that_never_answers_is_given_up(
             device.run(compiled, images, RunRequest())
 
 
-def test_nobody_there_names_the_command_to_start(compiled: Artefact) -> None:
-    with pytest.raises(VitcError, match=r"Nobody answers.*vitc device serve"):
-        parse_device(f"rpc://127.0.0.1:{free_port()}").supports(compiled)
+@pytest.mark.parametrize(
+    ("more", "commands"),
+    [
+        ("", {"serve"}),
+        ("?key=rpi4", {"serve", "tracker"}),
+        ("?key=rpi4&tracker=0", {"serve"}),
+        ("?key=rpi4&tracker=1", {"tracker"}),
+    ],
+)
+def test_nobody_there_names_the_command_to_start(
+    compiled: Artefact, more: str, commands: set[str]
+) -> None:
+    with pytest.raises(VitcError, match=r"Nobody answers") as caught:
+        parse_device(f"rpc://127.0.0.1:{free_port()}{more}").supports(compiled)
+    assert set(re.findall("vitc device ([a-z]+)", caught.value.hint)) == commands
 
 
 def test_there_is_no_profile_over_rpc(compiled: Artefact, images: NDArray[np.float32]) -> None:

@@ -10,11 +10,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Lock
@@ -32,9 +33,11 @@ __all__ = ["SYNTAX", "Farm", "Finding", "is_farm", "on_every_board"]
 
 Found = TypeVar("Found")
 
-SYNTAX: Final = "rpc://tracker[:port]/KIND*[?wait=SECONDS]"
+SYNTAX: Final = "rpc://tracker[:port]/KIND*[?wait=SECONDS&limit=SECONDS]"
 _PORT: Final = 9190  # of `vitc device tracker`
 _LISTING_S: Final = 180.0
+_LIMIT_S: Final = 3600.0
+_MOST_S: Final = 1e6
 _SESSION_S: Final = 24 * 3600
 """After which a board ends a session whose client is there and asks for nothing."""
 
@@ -55,6 +58,7 @@ class Farm:
         port: Of the tracker.
         kinds: Pattern of kinds, as a shell's.
         wait_s: Seconds to wait for boards that others use.
+        limit_s: Seconds that a board may work, all its runs together.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Farm:
     port: int
     kinds: str
     wait_s: float
+    limit_s: float = _LIMIT_S
 
     @classmethod
     def parse(cls, text: str) -> Farm:
@@ -74,15 +79,18 @@ class Farm:
             url = urlsplit(text)
             asked = dict(parse_qsl(url.query, strict_parsing=True)) if url.query else {}
             wait = float(asked.pop("wait", RpcDevice.wait_s))
+            limit = float(asked.pop("limit", _LIMIT_S))
             kinds = unquote(url.path.removeprefix("/"))
             port = _PORT if url.port is None else url.port
-            if asked or url.username or not url.hostname or not port or not 0 < wait < 1e6:
+            if asked or url.username or not url.hostname or not port:
+                raise ValueError
+            if not all(0 < seconds < _MOST_S for seconds in (wait, limit)):
                 raise ValueError
             if not kinds or "/" in kinds or len(kinds.split()) > 1 or url.fragment:
                 raise ValueError
         except ValueError as error:
             raise VitcError(f"{text!r} names no boards of a farm.", f"Write {SYNTAX}.") from error
-        return cls(text, url.hostname, port, kinds, wait)
+        return cls(text, url.hostname, port, kinds, wait, limit)
 
     def reach(self) -> None:
         """Raise if there is no such farm, or it has no such board."""
@@ -143,12 +151,17 @@ class Finding(Generic[Found]):
         return f"{self.kind} at {self.address}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Client:
-    """A process that has a session with a board."""
+    """A process that has a session with a board; `left_s` of its time are left."""
 
     process: subprocess.Popen[bytes]
     errors: Any
+    limit_s: float
+    left_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left_s = self.limit_s
 
 
 @dataclass(frozen=True)
@@ -180,18 +193,25 @@ class _Board(RpcDevice):
         process = self.client.process
         if process.stdin is None:
             raise self._failed("its client takes no runs")
+        began, allowed = time.monotonic(), seconds + TRANSFER_S
         self.idle.release()
         try:
             process.stdin.write(f"{json.dumps(str(folder))}\n".encode())
             process.stdin.flush()
-            line = next_line(process, seconds + TRANSFER_S, "{")
+            line = next_line(process, min(allowed, self.client.left_s), "{")
         except OSError:
             line = ""
         finally:
             self.idle.acquire()
         if line is None:
             process.kill()  # nothing else ends what never answers
-            raise self._too_long(seconds)
+            if allowed <= self.client.left_s:
+                raise self._too_long(seconds)
+            raise VitcError(
+                f"{self.name} was not done within {self.client.limit_s:g} s and was let go.",
+                "Look what its library does there, or allow more: limit=SECONDS in the URL.",
+            )
+        self.client.left_s -= time.monotonic() - began
         if not line:
             raise self._failed(last_words(self.client.errors))
         if "error" in (said := json.loads(line)):
@@ -294,7 +314,7 @@ def _held(
             if not line:
                 raise wanted._failed(last_words(errors))
             address = line.removeprefix(CONNECTED).strip()
-            yield replace(wanted, address=address, client=_Client(process, errors))
+            yield replace(wanted, address=address, client=_Client(process, errors, farm.limit_s))
         finally:
             process.kill()
             process.wait()

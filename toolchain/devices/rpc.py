@@ -213,9 +213,17 @@ class RpcDevice:
                     return False
         except OSError as error:
             raise VitcError(
-                f"Nobody answers at {self.name}: {error.strerror or error}.",
-                "Start `vitc device serve` there, and the ssh tunnel that it prints here.",
+                f"Nobody answers at {self.name}: {error.strerror or error}.", self._how_to_start()
             ) from error
+
+    def _how_to_start(self) -> str:
+        tracker = "`vitc device tracker`"
+        server = "`vitc device serve` there, and the ssh tunnel that it prints here"
+        if self.tracker:
+            return f"Start {tracker} there, or the ssh tunnel to it here."
+        if self.tracker is None and self.key:
+            return f"Start {server}; if it is a tracker's port, {tracker}."
+        return f"Start {server}."
 
 
 def next_line(process: subprocess.Popen[bytes], seconds: float, begin: str) -> str | None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
+from vitc.devices.tvm_runtime import choose_runtime
+
 __all__: list[str] = []
 
 
 def _main(host: str, port: int) -> int:
+    choose_runtime()
     sys.modules["torch"] = None  # type: ignore[assignment] # as in vitc.devices.rpc_client
     from tvm import rpc
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vitc.devices.kernel_files import Read, condition_files, describe_machine
 from vitc.devices.runner import TRACE
+from vitc.devices.tvm_runtime import choose_runtime
 from vitc.runtime.arrays import filled
 
 __all__ = ["CONNECTED", "REQUEST"]
@@ -169,6 +170,7 @@ def _say(line: str) -> None:
 
 
 def _main(folder: Path) -> int:
+    choose_runtime()
     # TVM imports torch where it is installed, which takes three quarters of the start.
     sys.modules["torch"] = None  # type: ignore[assignment]
     try:

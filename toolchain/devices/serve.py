@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import multiprocessing
 import os
 import platform
+import select
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vitc.devices.tvm_runtime import choose_runtime
 from vitc.errors import VitcError
 from vitc.extras import need
 
@@ -22,6 +27,9 @@ __all__ = ["ServeOptions", "TrackerOptions", "serve", "track"]
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _ALL: Final = ("", "0.0.0.0", "::")  # noqa: S104 - named, not bound to
+_LOOK_EVERY_MS: Final = 500
+_GRACE_S: Final = 5.0
+"""In which a session ends by itself when its client is gone."""
 _DANGER: Final = (
     "whoever reaches that port can run any code as this user; there is no password and no "
     "encryption"
@@ -94,6 +102,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = lambda _: None) ->
         VitcError: If the port is taken, or a package is missing.
     """
     need("Serving this machine", "farm")
+    choose_runtime()
     from tvm import rpc
 
     _start(
@@ -122,6 +131,7 @@ def track(options: TrackerOptions, say: Callable[[str], None] = lambda _: None) 
         VitcError: If the port is taken, or a package is missing.
     """
     need("A tracker", "farm")
+    choose_runtime()
     from tvm.rpc.tracker import Tracker
 
     _start(
@@ -186,6 +196,32 @@ def _refuse_exposure(host: str, port: int, expose: bool) -> None:
         )
 
 
+@contextlib.contextmanager
+def _ended_with_its_client(connection: socket.socket) -> Iterator[None]:
+    """End the session in a block, a child of this process, when its client is gone.
+
+    TVM's server sees that between calls only, so a library that hangs would keep the board.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        gone = select.poll()
+        gone.register(connection, select.POLLRDHUP)
+        while not gone.poll(_LOOK_EVERY_MS):
+            if over.is_set():
+                return
+        sessions = multiprocessing.active_children()
+        if not over.wait(_GRACE_S):
+            for session in sessions:
+                session.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def _survive_crashes() -> None:
     """Let the server, in whose process this runs, outlive a session that dies of a signal.
 
@@ -198,7 +234,8 @@ def _survive_crashes() -> None:
     def keep_serving(connection: Any, *arguments: Any) -> None:
         before = os.getcwd()  # noqa: PTH109 - for chdir
         try:
-            serving(connection, *arguments)
+            with _ended_with_its_client(connection):
+                serving(connection, *arguments)
         except RuntimeError as error:
             server.logger.warning("%s", error)
             os.chdir(before)
