@@ -48,6 +48,18 @@ def test_help_ends_with_examples_of_options_that_there_are(vitc, words) -> None:
         assert {word for word in shlex.split(line) if re.match("--[a-z]", word)} <= known
 
 
+@pytest.mark.parametrize("words", EXAMPLES)
+def test_examples_give_what_the_command_needs(words) -> None:
+    command = commands()[words]
+    for line in EXAMPLES[words]:
+        context = command.make_context("vitc", [], resilient_parsing=True)
+        given = shlex.split(line)[1 + len(words.split()) :]
+        found, left, _ = command.make_parser(context).parse_args(given)
+        needed = {each.name for each in command.params if each.required}
+        assert not left, line
+        assert needed <= {name for name, value in found.items() if value not in (None, ())}, line
+
+
 def test_options_of_names_are_completed() -> None:
     known = {
         "--preset": names.PRESETS, "--scheme": names.SCHEMES, "--norm": names.NORMS,

@@ -144,3 +144,13 @@ def test_the_commands_rank_by_another_index_and_search_parts(built, tmp_path):
     assert found_by(1, base, "--ranked", 9, "--top", 9) == names(everything)
     vitc("index", "split", fast, "--parts", 4, "--out", tmp_path / "parts")
     assert found_by(2, tmp_path / "parts", "--jobs", 2) == names(whole)
+
+
+def test_an_index_is_called_as_its_photos_and_says_what_comes_next(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").symlink_to(built / "photos")
+    said = vitc("index", "build", "my photos", "--model", built / "fast.safetensors")
+    assert "next: vitc search photos.vidx WORDS" in said
+    said = vitc("index", "split", "photos.vidx", "--parts", 3)
+    assert "next: vitc search photos-parts WORDS" in said
+    vitc("search", "photos-parts", "a red dog")

@@ -11,7 +11,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from typer.testing import CliRunner
 
+from vitc.cli.main import app
 from vitc.errors import VitcError
 from vitc.models import load
 from vitc.models.architectures import twin_preset
@@ -186,6 +188,21 @@ def test_the_image_tower_begins_with_a_twin_that_was_pre_trained(data, tmp_path)
     packed = objective.model.towers.image
     assert torch.equal(packed.blocks[0].attn.qkv.weight, given["blocks.0.attn.qkv.weight"])
     assert objective.described()["start"] == load(file).source_sha256
+
+
+def test_commands_name_what_they_write_after_what_it_is(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", data, "--epochs", "1", "--float-epochs", "0", "--threads", "1"]
+    small += ["--batch-size", "8", "--quiet"]
+    sizes = ["--mode", "inflate", "--codes", "2", "--depth", "1", "--text-layers", "1"]
+    given = {
+        "inflate": ["train", *sizes, *small],
+        "inflate-fast": ["shrink", "--teacher", "inflate.safetensors", "--to", "fast", *small],
+    }
+    for name, words in given.items():
+        done = CliRunner().invoke(app, ["retrieve", *words])
+        assert done.exit_code == 0, done.output
+        assert load(f"{name}.safetensors").config.mode == name.rpartition("-")[2]
 
 
 def test_chance_is_what_random_scores_give():

@@ -38,10 +38,12 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "doctor": ("vitc doctor --json -",),
     "demo": ("vitc demo --force",),
     "retrieve train": ("vitc retrieve train --mode inflate --data photos --out i.safetensors",),
-    "retrieve shrink": ("vitc retrieve shrink i.safetensors --to fast --out f.safetensors",),
+    "retrieve shrink": (
+        "vitc retrieve shrink --teacher i.safetensors --to fast --out f.safetensors",
+    ),
     "retrieve bench": ("vitc retrieve bench --images 200000",),
-    "index build": ("vitc index build photos --model here --out photos.vidx",),
-    "index split": ("vitc index split photos.vidx --parts 4 --out parts",),
+    "index build": ("vitc index build photos --model here",),
+    "index split": ("vitc index split photos.vidx --parts 4",),
     "device serve": ("vitc device serve --key rpi4 --tracker gateway:9190",),
     "device tracker": ("vitc device tracker --port 9190",),
 }

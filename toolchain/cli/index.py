@@ -40,7 +40,14 @@ def build(
             callback=existing("model", "Train one with `vitc retrieve train`."),
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="PHOTOS.vidx", help="The index.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="PHOTOS.vidx",
+            help="The index; by default named after the folder, in this one.",
+        ),
+    ] = None,
     threads: Threads = 1,
     force: Force = False,
     json_to: JsonTo = None,
@@ -59,7 +66,7 @@ def build(
         done = build_index(
             photos,
             encoder,
-            out,
+            out or Path(f"{photos.resolve().name or 'photos'}.vidx"),
             force=force,
             progress=lambda count, of: say(f"encoding photo {count} of {of}"),
             note=output.note,
@@ -94,7 +101,12 @@ def split(
         ),
     ],
     parts: Annotated[int, typer.Option("--parts", min=1, help="How many.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the parts.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the parts; by default PHOTOS-parts in this one."
+        ),
+    ] = None,
     force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
@@ -105,9 +117,11 @@ def split(
     from vitc.retrieval.shards import split_index
 
     with Index.open(index) as opened:
-        made = split_index(opened, out, parts, force=force)
+        folder = out or Path(f"{index.stem}-parts")
+        made = split_index(opened, folder, parts, force=force)
         images = opened.images
-    output.show(f"{images} photos in {len(made)} parts in {out}")
+    output.show(f"{images} photos in {len(made)} parts in {folder}")
+    output.next("search", folder, "WORDS")
     output.result({"parts": [str(part) for part in made], "images": images})
 
 

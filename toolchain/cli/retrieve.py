@@ -53,7 +53,13 @@ def _known_captions(data: str) -> str:
 
 
 _Out: TypeAlias = Annotated[
-    Path, typer.Option("--out", metavar="M.safetensors", help="The best epoch's towers.")
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="M.safetensors",
+        help="The best epoch's towers; by default named after the mode, or TEACHER-TO.safetensors, "
+        "in this folder.",
+    ),
 ]
 _Data: TypeAlias = Annotated[
     str,
@@ -98,7 +104,6 @@ _Epochs: TypeAlias = Annotated[
 
 
 def train(
-    out: _Out,
     mode: Annotated[
         str,
         typer.Option(
@@ -168,6 +173,7 @@ def train(
     threads: TrainingThreads = None,
     resume: Resume = False,
     seed: Seed = 0,
+    out: _Out = None,
     force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
@@ -183,7 +189,7 @@ def train(
     from vitc.training.retrieval.options import RetrievalOptions
 
     options = RetrievalOptions(
-        out=out,
+        out=out or Path(f"{mode}.safetensors"),
         mode=mode,
         data=data,
         preset=preset,
@@ -233,7 +239,6 @@ def shrink(
         ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="base|fast", help="What remains.")],
-    out: _Out,
     data: _Data = names.GLYPHS,
     start: _Start = None,
     epochs: _Epochs = 7,
@@ -247,6 +252,7 @@ def shrink(
     threads: TrainingThreads = None,
     resume: Resume = False,
     seed: Seed = 0,
+    out: _Out = None,
     force: Force = False,
     json_to: JsonTo = None,
 ) -> None:
@@ -261,7 +267,7 @@ def shrink(
     from vitc.training.retrieval.options import ShrinkOptions
 
     options = ShrinkOptions(
-        out=out,
+        out=out or Path(f"{teacher.stem}-{to}.safetensors"),
         teacher=teacher,
         to=to,
         data=data,
