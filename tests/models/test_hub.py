@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +23,7 @@ from vitc import VitcError
 
 LABELS = tuple(f"class {i}" for i in range(10))
 OWNER = "somebody/cats"
+COMMIT = "0" * 40
 TOKEN = "hf_of_nobody"  # noqa: S105 - opens nothing
 
 
@@ -172,7 +177,36 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"error": "unknown"}, 404)
 
     def do_GET(self) -> None:
-        self.answer({"id": OWNER, "sha": "0" * 40, "siblings": [], "error": ""})
+        self.asked.append(f"{self.path} {self.headers.get('Authorization')}")
+        if f"/{OWNER}/" not in f"{self.path}/":
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif "/resolve/" in self.path:
+            self.file(self.path.rpartition("/")[2])
+        elif "/tree/" in self.path:
+            self.answer(
+                [
+                    {"type": "file", "path": name, "size": len(data), "oid": COMMIT}
+                    for name, data in self.files.items()
+                ]
+            )
+        else:
+            held = [{"rfilename": name} for name in self.files]
+            self.answer({"id": OWNER, "sha": COMMIT, "siblings": held, "error": ""})
+
+    do_HEAD = do_GET  # noqa: N815 - of http.server
+
+    def file(self, name: str) -> None:
+        data = self.files[name]
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(data, usedforsecurity=False).hexdigest()}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
 
 
 @pytest.fixture
@@ -202,6 +236,52 @@ def test_a_model_is_uploaded_by_the_hubs_own_client(model, artefact, hub, tmp_pa
     for name, data in served.files.items():
         (tmp_path / "fetched" / name).write_bytes(data)
     assert same(model, vitc.from_pretrained(tmp_path / "fetched"))
+
+
+FETCHED = """
+import sys, vitc
+name, token, out = sys.argv[1:]
+try:
+    model = vitc.from_pretrained(name, token=token)
+except vitc.VitcError as error:
+    print(error)
+    sys.exit(1)
+vitc.save_pretrained(model, out)
+"""
+
+
+def test_a_model_is_fetched_by_its_name_and_then_without_the_hub(
+    model, folder, hub, tmp_path
+) -> None:
+    endpoint, served = hub
+    kept = ("model.safetensors", "config.json", "README.md")
+    served.files = {name: (folder / name).read_bytes() for name in kept}
+    served.files["large.bin"] = b"of no use here"
+
+    def fetch(name: str, out: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        # huggingface_hub reads the address of the Hub once, as it is imported.
+        return subprocess.run(
+            [sys.executable, "-c", FETCHED, name, TOKEN, str(tmp_path / out)],
+            env={**os.environ, "HF_ENDPOINT": endpoint, **environment},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = fetch(OWNER, "first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert same(model, vitc.from_pretrained(tmp_path / "first"))
+    wanted = [each for each in served.asked if "/resolve/" in each]
+    assert {each.split()[0].rpartition("/")[2] for each in wanted} == set(kept)
+    assert all(each.endswith(f"Bearer {TOKEN}") for each in wanted)
+
+    before = len(served.asked)
+    again = fetch(OWNER, "second", HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(served.asked) == before
+    assert same(model, vitc.from_pretrained(tmp_path / "second"))
+
+    absent = fetch("somebody/dogs", "third")
+    assert absent.returncode == 1
+    assert "There is no folder somebody/dogs, and the Hub does not give it" in absent.stdout
 
 
 def test_what_the_hub_refuses_is_a_sentence(model, hub) -> None:
