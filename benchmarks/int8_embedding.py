@@ -2,8 +2,8 @@
 
     python benchmarks/table.py --only embedding --keep WORK --write docs/performance.md
 
-Networks are trained once: micro on the digits, and on class folders of 32 px pictures that lie in
-WORK/cifar10, if there are any. What is found of them is kept in results/embedding.
+Networks are trained once: micro on the digits, and others on class folders of 32 px pictures that
+lie in WORK/cifar10, if there are any. What is found of them is kept in results/embedding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from vitc.compiler.link import run_zig
 from vitc.devices.machine import machine
 from vitc.models import checkpoint
 from vitc.models.embedding import with_embedding
+from vitc.models.ends import calibrated, with_ends
 from vitc.models.preprocessing import colours_first
 from vitc.targets import TARGETS
 from vitc.targets.isa import ISAS
@@ -38,7 +40,8 @@ from vitc.targets.table import Target, host_features
 from vitc.training import TrainOptions, load_dataset, train
 from vitc.training.data import Dataset
 from vitc.verify.comparison import Given, Images
-from vitc.verify.rounding_of_embedding import rounded_by
+from vitc.verify.inputs import calibration
+from vitc.verify.rounding_distance import rounded_by
 
 __all__ = ["embedding_table"]
 
@@ -48,6 +51,8 @@ _RESULTS = RESULTS / "embedding"
 _FORMS = {"int15": 2, "int8": 1}
 _TARGETS = ("x86", "x86-avx512bw", "x86-avx512")
 _RUNS = 200
+_ON_PICTURES = ("micro", "micro-swin", "micro-pvt", "micro-nest")
+_CALIBRATED = 64
 _EPOCHS = 12
 """Of pictures in WORK/cifar10."""
 
@@ -77,27 +82,37 @@ def embedding_table(workshop: Workshop, say: Say) -> str:
 def _judged(workshop: Workshop, say: Say) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is known of each trained network, and of those that can be made here."""
     pictures = workshop.folder / "cifar10"
-    for name, data in (("digits", None), ("CIFAR-10", pictures)):
-        if data is None or data.is_dir() or (_RESULTS / f"{name}.json").is_file():
-            yield f"micro, {name}", kept(_RESULTS, name, partial(_judge, workshop, data, say))
+    for preset, name, data in (
+        ("micro", "digits", None),
+        *((preset, "CIFAR-10", pictures) for preset in _ON_PICTURES),
+    ):
+        result = name if preset == "micro" else f"{preset} {name}"
+        if data is None or data.is_dir() or (_RESULTS / f"{result}.json").is_file():
+            make = partial(_judge, workshop, preset, data, say)
+            yield f"{preset}, {name}", kept(_RESULTS, result, make)
 
 
-def _judge(workshop: Workshop, data: Path | None, say: Say) -> dict[str, Any]:
-    path = workshop.folder / f"micro{'' if data is None else '-cifar10'}.safetensors"
+def _judge(workshop: Workshop, preset: str, data: Path | None, say: Say) -> dict[str, Any]:
+    path = workshop.folder / f"{preset}{'' if data is None else '-cifar10'}.safetensors"
     if not path.is_file():
         say(f"training {path.name}")
-        options = TrainOptions(out=path)
+        options = TrainOptions(out=path, preset=preset)
         if data is not None:
-            options = TrainOptions(out=path, data=str(data), epochs=_EPOCHS)
+            options = replace(options, data=str(data), epochs=_EPOCHS)
         train(options)
     model = checkpoint.load(path)
-    say(f"rounding the embedding of {path.name}")
-    images = _images(
-        load_dataset("digits" if data is None else str(data), model.preprocessing, "test")
-    )
-    return {
+    say(f"rounding {path.name}")
+    where = "digits" if data is None else str(data)
+    images = _images(load_dataset(where, model.preprocessing, "test"))
+    found = {
         form: rounded_by(model, with_embedding(model, form), images).to_dict() for form in _FORMS
     }
+    # Of micro, nothing but the head is left for its ends.
+    if preset != "micro":
+        other = with_embedding(model, "int8")
+        codes = calibrated(other, calibration(other, where, _CALIBRATED))
+        found["int8, ends too"] = rounded_by(model, with_ends(other, codes), images).to_dict()
+    return found
 
 
 def _images(data: Dataset) -> Images:

@@ -201,9 +201,10 @@ def _rounded(found: Rounded) -> list[tuple[str, str]]:
     """What was rounded changes."""
     beside = f"{found.what} beside fp32"
     facts = [
-        (f"bits that differ, {beside}", f"{found.bits:.2%} of {found.images} images"),
-        (f"same class, {beside}", f"{found.same_class:.2%}"),
+        (f"bits that differ, {beside}", f"{found.bits:.2%} of {found.images} images")
     ]
+    if found.same_class is not None:
+        facts.append((f"same class, {beside}", f"{found.same_class:.2%}"))
     if found.accuracy is not None:
         own = f"{found.accuracy.reference:.2%}, {found.accuracy.candidate:.2%}"
         facts.append((f"accuracy of fp32, {found.what}", own))

@@ -44,6 +44,12 @@ def calibration(model: nn.Module, data: str | None, count: int) -> Iterator[Tens
             f"A {type(model).__name__} does not say how pictures become its input.",
             "Give what `vitc.models.ends.calibrated` finds to `with_ends`.",
         )
+    if hasattr(model, "example"):
+        raise VitcError(
+            f"A network of {model.config.arch} takes more than pictures, so it is not calibrated "
+            "on those.",
+            "Export it with --ends fp32.",
+        )
     of_bytes = model.config.takes_bytes
     if data is None:
         port = Port("input", "uint8" if of_bytes else "float32", model.config.input_shape)

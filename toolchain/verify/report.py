@@ -127,7 +127,7 @@ class Rounded:
         what: What was rounded: ``int8 embedding``, ``int8 ends``, ..
         images: On how many images.
         bits: Share of the network's bits that differ.
-        same_class: Share of images with the same class.
+        same_class: Share of images with the same class; None of a network without classes.
         accuracy: Of the fp32 network (reference) and of the integer one (candidate), where the
             images have labels.
     """
@@ -135,7 +135,7 @@ class Rounded:
     what: str
     images: int
     bits: float
-    same_class: float
+    same_class: float | None
     accuracy: Accuracy | None
 
     def to_dict(self) -> dict[str, Any]:

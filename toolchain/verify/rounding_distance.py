@@ -53,21 +53,24 @@ def rounded_by(plain: Network, rounded: Network, images: Images) -> Rounded:
             classes, networks, (normal, pixels), found, strict=True
         ):
             with observe(partial(_keep, bits)):
-                logits = network(torch.from_numpy(np.ascontiguousarray(given)))
-            own.append(logits.argmax(1).numpy())
+                made = network(torch.from_numpy(np.ascontiguousarray(given)))
+            if isinstance(made, torch.Tensor):
+                own.append(made.argmax(1).numpy())
         for one, other in zip(*found, strict=True):
             counts.bits += one.numel()
             counts.differing += int((one != other).sum())
-    left, right = (np.concatenate(own) for own in classes)
-    accuracy = None
-    if images.labels is not None:
-        shares = ((own == images.labels).mean() for own in (left, right))
-        accuracy = Accuracy(*map(float, shares))
+    same, accuracy = None, None
+    if all(classes):
+        left, right = (np.concatenate(own) for own in classes)
+        same = float((left == right).mean())
+        if images.labels is not None:
+            shares = ((own == images.labels).mean() for own in (left, right))
+            accuracy = Accuracy(*map(float, shares))
     return Rounded(
         rounded.config.rounded,
         len(images.inputs),
         counts.differing / max(1, counts.bits),
-        float((left == right).mean()),
+        same,
         accuracy,
     )
 
