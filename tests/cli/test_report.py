@@ -53,7 +53,7 @@ def test_the_verdict_comes_first_and_then_the_network(
     body = Page(path).source.partition("<body>")[2].strip()
     assert body.startswith('<h1 class="good">equal</h1>')
     assert "sibivit" in body.splitlines()[1]
-    assert "1 blocks, width 64" in body.splitlines()[1]
+    assert "1 block, width 64" in body.splitlines()[1]
     assert "10 classes" in body.splitlines()[1]
 
 

@@ -226,7 +226,7 @@ def test_every_backbone_is_trained_so(
 
 def test_a_twin_of_other_blocks_is_refused(class_folders: Path, tmp_path: Path) -> None:
     options = quick(tmp_path / "m.safetensors", class_folders, twin(tmp_path, depth=1))
-    with pytest.raises(VitcError, match="has 1 blocks, the network to train 2"):
+    with pytest.raises(VitcError, match="has 1 block, the network to train 2"):
         train(options)
     other = twin(tmp_path, "micro-nest", None)
     with pytest.raises(VitcError, match=r"block 0 .* gives \[64, 64\], .* \[17, 64\]"):

@@ -14,9 +14,11 @@ __all__ = [
     "LARGEST",
     "MOST_BLOCKS",
     "Sides",
+    "block_sizes",
     "both",
     "check_multiple",
     "checked_sides",
+    "counted",
     "known_fields",
     "number",
     "numbered",
@@ -99,6 +101,19 @@ def shown(value: object) -> str:
     """A value as an error quotes it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def counted(count: int, what: str) -> str:
+    """How many there are of something: ``1 block``, ``2 blocks``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def block_sizes(depth: int, width: int, heads: int, hidden: int, tokens: int) -> str:
+    """The sizes of a network whose blocks are all alike, in a few words."""
+    return (
+        f"{counted(depth, 'block')}, width {width}, {counted(heads, 'head')}, hidden {hidden}, "
+        f"{counted(tokens, 'token')}"
+    )
 
 
 def number(value: object) -> bool:

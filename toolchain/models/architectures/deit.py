@@ -22,7 +22,14 @@ from vitc.models.account import (
 from vitc.models.architectures.entry import Architecture, Shapes, norm_of
 from vitc.models.architectures.float_deit import DeiTTwinConfig
 from vitc.models.config import NetworkConfig, Preset
-from vitc.models.described import LARGEST, Sides, check_multiple, numbered, shown
+from vitc.models.described import (
+    LARGEST,
+    Sides,
+    block_sizes,
+    check_multiple,
+    numbered,
+    shown,
+)
 from vitc.models.preprocessing import SMALL_PICTURES, Preprocessing
 
 __all__ = ["DEIT", "ModelConfig", "deit_layers"]
@@ -105,10 +112,7 @@ class ModelConfig(NetworkConfig):
 
     def shape(self) -> str:
         """The sizes of its blocks in a few words."""
-        return (
-            f"{self.depth} blocks, width {self.width}, {self.heads} heads, hidden {self.hidden}, "
-            f"{self.tokens} tokens"
-        )
+        return block_sizes(self.depth, self.width, self.heads, self.hidden, self.tokens)
 
     def replace(
         self,

@@ -20,7 +20,7 @@ from vitc.models.architectures.twin import (
     projection,
     values,
 )
-from vitc.models.described import numbered
+from vitc.models.described import block_sizes, numbered
 
 __all__ = ["FLOAT_DEIT", "DeiTTwinConfig", "float_deit_layers"]
 
@@ -94,10 +94,7 @@ class DeiTTwinConfig(TwinConfig):
 
     def shape(self) -> str:
         """The sizes of its blocks in a few words."""
-        return (
-            f"{self.depth} blocks, width {self.width}, {self.heads} heads, hidden {self.hidden}, "
-            f"{self.tokens} tokens"
-        )
+        return block_sizes(self.depth, self.width, self.heads, self.hidden, self.tokens)
 
     def replace(
         self,

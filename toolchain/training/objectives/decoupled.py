@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vitc.errors import VitcError
 from vitc.models import NetworkConfig
 from vitc.models.binary_linear import begin_epoch
+from vitc.models.described import counted
 from vitc.training.losses import Losses, normalised_difference
 from vitc.training.memory import MemoryNeed, estimate
 from vitc.training.objectives.classification import Classification
@@ -153,8 +154,8 @@ class Decoupled(Classification):
         hint = "Choose a twin of the same preset and depth (`vitc train --full-precision`)."
         if len(own) != len(wanted):
             raise VitcError(
-                f"The teacher {self.options.teacher} has {len(wanted)} blocks, the network to "
-                f"train {len(own)}.",
+                f"The teacher {self.options.teacher} has {counted(len(wanted), 'block')}, the "
+                f"network to train {len(own)}.",
                 hint,
             )
         for block, (ours, theirs) in enumerate(zip(own, wanted, strict=True)):
