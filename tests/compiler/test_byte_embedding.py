@@ -107,7 +107,7 @@ def test_every_backbone_is_compiled_and_checks(tmp_path, preset):
     report = check(artefact.path, model, CheckOptions(images=2, rebuild=False))
     assert report.equal, report.verdict
     assert report.rounded is not None
-    assert (report.rounded.embedding, report.rounded.images) == ("int15", 2)
+    assert (report.rounded.what, report.rounded.images) == ("int15 embedding", 2)
     # Random weights turn many bits where an image is flat, as one of the two is.
     assert 0 <= report.rounded.bits < 0.1
 
