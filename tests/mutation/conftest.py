@@ -21,7 +21,7 @@ from vitc.errors import VitcError
 from vitc.exporter import Traced, build, trace
 from vitc.models import ModelConfig, SIBiViT
 from vitc.models.initialise import random_model
-from vitc.verify import CheckOptions, CheckReport, check, checking
+from vitc.verify import CheckOptions, CheckReport, check, check_file
 
 # Nothing is a multiple of eight, so that every packed axis has pad bits.
 CONFIG = ModelConfig(
@@ -102,7 +102,7 @@ def artefact(sound, tmp_path) -> Path:
 @pytest.fixture
 def export_once(monkeypatch):
     """Let `check` export the reference only once."""
-    monkeypatch.setattr(checking, "build", _built)
+    monkeypatch.setattr(check_file, "build", _built)
 
 
 @functools.cache
