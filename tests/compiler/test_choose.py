@@ -8,7 +8,7 @@ import pytest
 from tests.compiler.graphs import Typed
 from vitc.compiler.choose import choose
 from vitc.compiler.emit import emit
-from vitc.compiler.graph import Use, Value
+from vitc.compiler.graph import Op, Use, Value
 from vitc.errors import VitcError
 from vitc.targets.isa import ISAS
 from vitc.targets.layouts import Columns, Floats, Lanes, Rows
@@ -69,6 +69,15 @@ def test_an_operator_without_a_rule_is_named():
     x = t.embedding("x", 8, 4, 32)
     y = t.op("Sharpen", [x], Value("sharp", "float", x.shape))
     with pytest.raises(VitcError, match=r"sharp \(Sharpen of layer sharp\) .* no kernel computes"):
+        choose(t.graph(y), ISA)
+
+
+def test_padding_of_bits_says_what_to_pad_instead():
+    t = Typed()
+    bits, padded = t.binarize("in", t.embedding("x", 8, 4, 32)), Value("padded", "float", (6, 32))
+    t.ops.append(Op("Pad", "", (bits,), padded, {}, "layer padded"))
+    y = t.threshold("y", Use(padded), 32)
+    with pytest.raises(VitcError, match=r"padded \(Pad .*pad the floats before they are binarized"):
         choose(t.graph(y), ISA)
 
 

@@ -99,6 +99,9 @@ def _written(op: Op, rule: Rule, asked: list[Form], isa: Isa) -> Form:
     for form in asked:
         if rule.offers(op, form, isa):
             return form
+    if op.kind == "Pad":
+        instead = "pad the floats before they are binarized, with 1 for a bit of 1"
+        raise refused(op, f"bits are not padded: {instead}")
     raise refused(op, f"no kernel writes it as {asked[0]}, which a reader asks for")
 
 
