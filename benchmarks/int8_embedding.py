@@ -51,7 +51,7 @@ _RESULTS = RESULTS / "embedding"
 _FORMS = {"int15": 2, "int8": 1}
 _TARGETS = ("x86", "x86-avx512bw", "x86-avx512")
 _RUNS = 200
-_ON_PICTURES = ("micro", "micro-swin", "micro-pvt", "micro-nest")
+_ON_PICTURES = ("micro", "micro-swin", "micro-pvt")
 _CALIBRATED = 64
 _EPOCHS = 12
 """Of pictures in WORK/cifar10."""
