@@ -190,7 +190,27 @@ class Bench:
 
     def seed(self, seed: int) -> dict[str, Any]:
         """All figures of a seed, made only once."""
-        return kept(self.arguments.results, f"seed-{seed}", lambda: self._seed(seed))
+        found = kept(self.arguments.results, f"seed-{seed}", lambda: self._seed(seed))
+        by_labels = kept(self.arguments.results, f"students-{seed}", lambda: self._students(seed))
+        return {**found, "student": {**found["student"], **by_labels}}
+
+    def _students(self, seed: int) -> dict[str, Any]:
+        """1-bit students of twins that have seen the labels, from scratch and from DMJD."""
+        made = {}
+        for start in ("untrained", "dmjd"):
+            twin = self.arguments.work / f"tuned-{start}-{seed}.safetensors"
+            if not twin.is_file():
+                (self.arguments.work / f"{twin.stem}.train.json").unlink(missing_ok=True)
+                self.tuned(start, seed)
+            made[f"tuned-{start}"] = self.trained(
+                f"student-tuned-{start}", seed, start=twin, teacher=twin
+            )
+        return made
+
+    def tuned(self, start: str, seed: int) -> float:
+        """Test accuracy of the twin, trained with labels from a pre-training or from scratch."""
+        checkpoint = None if start == "untrained" else self.pretrained(start, seed)[0]
+        return self.trained(f"tuned-{start}", seed, full_precision=True, start=checkpoint)
 
     def _seed(self, seed: int) -> dict[str, Any]:
         probes: dict[str, dict[str, float]] = {"untrained": self.probed(self.untrained(seed), seed)}
@@ -208,15 +228,7 @@ class Bench:
                     )
                     for epoch, seconds in runs[key]["seconds"].items()
                 ]
-        tuned = {
-            start: self.trained(
-                f"tuned-{start}",
-                seed,
-                full_precision=True,
-                start=None if start == "untrained" else checkpoints[start],
-            )
-            for start in ("untrained", "mae", "dmjd")
-        }
+        tuned = {start: self.tuned(start, seed) for start in ("untrained", "mae", "dmjd")}
         student = {
             "random": self.trained("student-random", seed),
             "dmjd": self.trained(
@@ -278,9 +290,16 @@ def report(found: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> st
                 for key, name in names.items()
             ),
             ("1-bit student, random start", spread(one["student"]["random"] for one in found)),
-            (
-                "1-bit student, start and teacher DM + JD",
-                spread(one["student"]["dmjd"] for one in found),
+            *(
+                (
+                    f"1-bit student, start and teacher {name}",
+                    spread(one["student"][key] for one in found),
+                )
+                for key, name in (
+                    ("dmjd", "DM + JD"),
+                    ("tuned-untrained", "the twin from scratch"),
+                    ("tuned-dmjd", "the fine-tuned twin, DM + JD"),
+                )
             ),
             *(
                 (
@@ -343,6 +362,9 @@ def claims(found: Sequence[dict[str, Any]]) -> list[str]:
         "9, fine-tuned, against MAE": apart("tuned", "dmjd", "mae"),
         "10, dense probe, against 1 view": apart("dense", "dmjd", "one"),
         "11, 1-bit student, against a random start": apart("student", "dmjd", "random"),
+        "11, 1-bit student of the fine-tuned twin, against that of a twin from scratch": apart(
+            "student", "tuned-dmjd", "tuned-untrained"
+        ),
     }
     return [f"- Row {what}: {figure}." for what, figure in told.items()]
 

@@ -57,12 +57,13 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
                 rows.append((key[0], name, own_time, *beside, *_shares(shares)))
     columns = (
         "network", "target", ">vitc", ">fp32", ">int8 QDQ",
-        ">binary products", ">fp32 and int8 products", ">other",
+        ">binary products", ">fp32 products", ">other",
     )  # fmt: skip
     return (
         f"{table(columns, rows)}\n\n{machine().cpu}, one pinned thread, batch 1, {runs} runs of "
         "each in turns. Medians, and how many times faster vitc is; in brackets minima and their "
-        "ratio. Shares are those of the fastest time of each step."
+        "ratio. Shares are those of the fastest time of each step; int8 products are among the "
+        "others."
     )
 
 
@@ -73,7 +74,7 @@ def _beside(own: Latency, other: Latency) -> str:
 
 
 def _shares(found: Profile) -> tuple[str, str, str]:
-    """Of the time: binary products, other products, everything else."""
+    """Of the time: binary products, fp32 products, everything else."""
     binary = sum(step.milliseconds for step in found.steps if step.macs.binary)
     fp32 = sum(s.milliseconds for s in found.steps if s.macs.fp and not s.macs.binary)
     whole = found.milliseconds

@@ -39,8 +39,8 @@ from vitc.targets.packing import round_up
 from vitc.targets.table import Target, host_features
 from vitc.training import TrainOptions, load_dataset, train
 from vitc.training.data import Dataset
+from vitc.verify.calibration import calibration
 from vitc.verify.comparison import Given, Images
-from vitc.verify.inputs import calibration
 from vitc.verify.rounding_distance import rounded_by
 
 __all__ = ["embedding_table"]

@@ -191,7 +191,7 @@ def export(
                 "Trace `vitc.models.ends.with_ends(model, ..)`.",
             )
         from vitc.models.ends import calibrated, with_ends
-        from vitc.verify.inputs import calibration
+        from vitc.verify.calibration import calibration
 
         say("calibrating")
         batches = calibration(source, chosen.calibrate, chosen.calibration_images)
