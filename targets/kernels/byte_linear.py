@@ -4,8 +4,9 @@ Instruction set: any with vectors. x86 with VNNI adds four products of uint8 and
     (`vpdpbusd`), of 15 bits in two; other x86 two of int16 (`pmaddwd`), never the saturating one of
     bytes; others multiply int16 by a lane. All are exact, so sums are the same everywhere.
 Tile: Isa.float_rows rows x Isa.float_tile vectors of Isa.float_lanes outputs.
-Layout: bytes in memory of any kind, of which a row is runs of equal length at the same places from
-    its corner; weights [blocks of outputs][digits][K / group][outputs of a block][group]; fp32 out.
+Layout: bytes in memory of any kind, of which a row is runs of equal length, at the same places from
+    its corner or at any; weights [blocks of outputs][digits][K / group][outputs of a block][group];
+    fp32 out.
 
 A group of tiles has its bytes gathered on the stack, where each is broadcast from; its outputs pass
 block by block.
@@ -106,9 +107,9 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
 
     Arguments of the C function: x (uint8), corners [rows] and places [runs] (int32), or the places
     of each row [rows, runs] where they are not alike, weight, shift [outputs in whole vectors]
-    (int32) where there is one, scale
-    and bias [outputs in whole vectors], start [prefix + rows, stride], or [prefix, stride] where
-    nothing is added by row, if there is any; out [prefix + rows, stride], begin, end.
+    (int32) where there is one, scale and bias [outputs in whole vectors], start [prefix + rows,
+    stride], or [prefix, stride] where nothing is added by row, if there is any; out [prefix + rows,
+    stride], begin, end. The shift is what the sums begin with.
 
     Args:
         symbol: Name of the C function.
