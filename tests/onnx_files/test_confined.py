@@ -48,7 +48,9 @@ def test_it_computes_what_a_session_here_computes(exported, images):
     assert own.keys() == there.keys()
     for name, value in own.items():
         assert value.dtype == there[name].dtype
-        np.testing.assert_array_equal(value, there[name])
+        # There nothing is fused, and floats are rounded otherwise.
+        near = 1e-5 if value.dtype.kind == "f" else 0.0
+        np.testing.assert_allclose(value, there[name], rtol=near, atol=near)
 
 
 def test_a_session_that_opens_beside_other_work_is_there_when_it_is_wanted():
@@ -98,8 +100,9 @@ def test_years_of_work_are_ended_and_the_next_model_runs(monkeypatch):
     assert works()
 
 
-def test_years_of_folding_constants_are_ended_too(monkeypatch):
+def test_years_of_work_on_constants_are_ended_too(monkeypatch):
     monkeypatch.setattr(confined, "SECONDS", 1)
+    monkeypatch.setattr(confined, "SECONDS_IMAGE", 0)
     names = ["e", *(f"x{i}" for i in range(300)), "c"]
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
     spread = helper.make_node("ConstantOfShape", ["shape"], ["e"], value=value)
@@ -107,7 +110,10 @@ def test_years_of_folding_constants_are_ended_too(monkeypatch):
     last = helper.make_node("ReduceMax", ["c"], ["d"], keepdims=0)
     add = helper.make_node("Add", ["input", "d"], ["logits"])
     with pytest.raises(VitcError, match="did not survive"):
-        ConfinedSession(graph(spread, *nodes, last, add, shape=[2000, 2000]))
+        # Whether it folds them when it opens the file, or computes them when it runs it.
+        ConfinedSession(graph(spread, *nodes, last, add, shape=[2000, 2000])).run(
+            None, {"input": IMAGE}
+        )
     monkeypatch.undo()
     assert works()
 

@@ -129,6 +129,9 @@ def main() -> None:
     # PyTorch makes this folder when it is imported, in the temporary one, where nobody sweeps it;
     # vitc lets it compile nothing. A folder that there is already is made by nobody.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", sys.prefix)
+    # Threads that wait for one another by spinning take the cores from whatever runs beside them:
+    # ONNX Runtime, the compiler, other programs. An export took twice the processor time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with interruptible():
         try:
             sys.exit(guarded(app))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +22,7 @@ from vitc.verify.check_images import few, images_for
 from vitc.verify.check_options import CheckOptions
 from vitc.verify.comparison import Images, compare
 from vitc.verify.forcing import Reference
-from vitc.verify.portable import check_against_onnx
+from vitc.verify.portable import begin_against_onnx
 from vitc.verify.report import CheckReport
 from vitc.verify.scans import is_scan, scan_faults
 
@@ -59,6 +58,11 @@ class Parts:
         artefact, faults = self.artefact, self.faults
         say(f"checking the artefact on {device.name}")
         try:
+            # ONNX Runtime opens the file beside the float64 run.
+            against_file = [
+                begin_against_onnx(artefact.at(entry.name), device, images=chosen.images)
+                for entry in (() if self.inner is None else self.entries)
+            ]
             report = compare(
                 ArtefactCandidate(
                     artefact, device, chosen.threads, tuple(entry.name for entry in self.entries)
@@ -79,9 +83,8 @@ class Parts:
             ) from error
         if self.inner is not None and report.equal:
             say("comparing the artefact with its ONNX file")
-            for entry in self.entries:
-                part = artefact.at(entry.name)
-                report = _strict(report, check_against_onnx(part, device, images=chosen.images))
+            for finish in against_file:
+                report = _strict(report, finish())
             report = replace(report, faults=(*report.faults, *_scans(artefact, device, say)))
         return replace(report, library=self.library)
 
@@ -140,11 +143,15 @@ def _rebuilding(
     if not chosen.rebuild:
         return lambda _: (_NOT_REBUILT, [])
     need("Compiling again", "compile", hint="or leave it out, `rebuild=False`")
-    # TVM is slow to import, and an export that is checked compiles nothing.
-    from vitc.verify.rebuilding import compare_with_rebuilt
-
     say("compiling model.onnx again")
-    return partial(compare_with_rebuilt, artefact)
+
+    def work(step: Callable[[str], None]) -> tuple[str, list[str]]:
+        # TVM is slow to import, and an export that is checked compiles nothing.
+        from vitc.verify.rebuilding import compare_with_rebuilt
+
+        return compare_with_rebuilt(artefact, step)
+
+    return work
 
 
 def _entries(artefact: Artefact) -> list[EntryFacts]:

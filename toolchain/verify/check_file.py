@@ -56,6 +56,7 @@ def check_file(
     elif not isinstance(source, Traced):
         example = _example(loaded)
     say("comparing every parameter")
+    candidate = OnnxCandidate(path, loaded)
     again, _ = build(
         source,
         form=facts.form,
@@ -70,9 +71,7 @@ def check_file(
         for entry in compared.differences
     ]
     try:
-        return compare(
-            OnnxCandidate(path, loaded), reference, images, parameters=parameters, say=say
-        )
+        return compare(candidate, reference, images, parameters=parameters, say=say)
     except VitcError as error:
         if not parameters:
             raise

@@ -10,7 +10,8 @@ through the float64 run of a module, and here is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from onnx import helper
 
 from vitc.devices import Device, RunRequest
 from vitc.errors import VitcError
-from vitc.onnx_files.confined import ConfinedSession
+from vitc.onnx_files.confined import ConfinedSession, opening
 from vitc.onnx_files.load_entry import load_entry
 from vitc.onnx_files.ports import packed_widths
 from vitc.runtime.arrays import probe_inputs
@@ -30,7 +31,7 @@ from vitc.runtime.manifest import EntryFacts
 from vitc.verify.inputs import probe_ports
 from vitc.verify.report import CheckReport, LayerReport, OutputReport
 
-__all__ = ["check_against_onnx", "forced"]
+__all__ = ["begin_against_onnx", "check_against_onnx", "forced"]
 
 _SUFFIX: Final = "/forced"
 _COLOURS: Final = 3
@@ -62,6 +63,32 @@ def check_against_onnx(
     Raises:
         VitcError: If the artefact cannot run there, or the file does not run on its values.
     """
+    return begin_against_onnx(artefact, device, images=images, seed=seed, also=also)()
+
+
+def begin_against_onnx(
+    artefact: Artefact,
+    device: Device,
+    *,
+    images: int = 2,
+    seed: int = 0,
+    also: Mapping[str, NDArray[Any]] | None = None,
+) -> Callable[[], CheckReport]:
+    """Run the artefact, and let ONNX Runtime open the file while something else is done.
+
+    Args:
+        artefact: The artefact.
+        device: Where it runs.
+        images: How many probe images.
+        seed: Of the images.
+        also: Inputs by name, of images to compare on as well.
+
+    Returns:
+        What compares the two, as `check_against_onnx`, which raises what comes of the file.
+
+    Raises:
+        VitcError: If the artefact cannot run there.
+    """
     entry = artefact.entry
     loaded = load_entry(artefact.onnx, entry.name)
     given = _probes(entry, images, seed, packed_widths(loaded))
@@ -72,7 +99,24 @@ def check_against_onnx(
     done = device.run(artefact, given, RunRequest(trace=True))
     trace = {**(done.trace or {}), **done.outputs}
     model = ir.to_proto(loaded)
-    expected = _run(forced(model, trace), given, trace)
+    opened = opening(forced(model, trace).SerializeToString())
+
+    def finish() -> CheckReport:
+        expected = _run(opened, model, given, trace)
+        return _report(artefact, device.name, count, model, expected, trace)
+
+    return finish
+
+
+def _report(
+    artefact: Artefact,
+    device: str,
+    images: int,
+    model: onnx.ModelProto,
+    expected: Mapping[str, NDArray[Any]],
+    trace: Mapping[str, NDArray[Any]],
+) -> CheckReport:
+    entry = artefact.entry
     layers = tuple(
         _compare(name, expected[name], trace[name])
         for name in (output for node in model.graph.node for output in node.output)
@@ -82,14 +126,14 @@ def check_against_onnx(
     wrong = [layer.name for layer in layers if not layer.equal]
     agreement = None
     if entry.classifier is not None:
-        logits = expected[entry.outputs[0].name]
-        agreement = float((logits.argmax(axis=1) == done.logits.argmax(axis=1)).mean())
+        name = entry.outputs[0].name
+        agreement = float((expected[name].argmax(axis=1) == trace[name].argmax(axis=1)).mean())
     errors = {layer.name: layer.max_error for layer in layers}
     return CheckReport(
         candidate=str(artefact.path),
-        device=device.name,
-        images=count,
-        layer_images=count,
+        device=device,
+        images=images,
+        layer_images=images,
         layers=layers,
         outputs=tuple(
             OutputReport(port.name, errors[port.name], _tolerance(expected[port.name]))
@@ -137,10 +181,13 @@ def forced(model: onnx.ModelProto, taps: Mapping[str, NDArray[Any]]) -> onnx.Mod
 
 
 def _run(
-    model: onnx.ModelProto, given: Mapping[str, NDArray[Any]], taps: Mapping[str, NDArray[Any]]
+    session: Future[ConfinedSession],
+    model: onnx.ModelProto,
+    given: Mapping[str, NDArray[Any]],
+    taps: Mapping[str, NDArray[Any]],
 ) -> dict[str, NDArray[Any]]:
     try:
-        opened = ConfinedSession(model.SerializeToString())
+        opened = session.result()
         inputs = [entry.name for entry in opened.get_inputs()]
         feed = {name: taps[name.removesuffix(_SUFFIX)] for name in inputs if name.endswith(_SUFFIX)}
         types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
