@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = ["ISAS", "Isa"]
 
 _TERNARY = "llvm.x86.avx512.pternlog.q.512"
+_IFMA = "llvm.x86.avx512.vpmadd52l.uq.512"
 _VNNI = "llvm.x86.avx512.vpdpbusd.512"
 
 
@@ -52,6 +53,10 @@ class Isa:
             lanes, exactly; empty where there is none.
         dot_words: LLVM intrinsic that adds two products of int16 in each of them; empty where
             vectors are multiplied by a lane.
+        adds_words: LLVM intrinsic that adds products to words of 64 bits in one step, on machines
+            that count the bits of such words.
+        sums_pairs: LLVM intrinsic that adds neighbours to numbers of twice the width, without its
+            types; empty where bytes are summed up in words.
         ternary: LLVM intrinsic of any function of three bits, on vectors of such bytes; empty where
             there are AND and XOR.
     """
@@ -77,6 +82,8 @@ class Isa:
     ternary: str = ""
     dot_bytes: str = ""
     dot_words: str = ""
+    adds_words: str = ""
+    sums_pairs: str = ""
 
     def with_lanes(self, lanes: int) -> Isa:
         """The instruction set whose blocks have so many lanes: this one, or the narrow one."""
@@ -98,8 +105,11 @@ ISAS: dict[str, Isa] = {
         Isa(
             "avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4,
             slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY, dot_bytes=_VNNI,
+            adds_words=_IFMA,
         ),
-        Isa("avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True, dot_bytes=_VNNI),
+        Isa(
+            "avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True, dot_bytes=_VNNI, adds_words=_IFMA,
+        ),
         Isa(
             "avx512-pshufb", 8, 64, 8, 3, 16, 6, 4, "llvm.x86.avx512.pshuf.b.512",
             narrow="avx2-pshufb",
@@ -115,7 +125,13 @@ ISAS: dict[str, Isa] = {
             "ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128",
             piece_bytes=8, sums_words=False, dot_words="llvm.x86.sse2.pmadd.wd",
         ),
-        Isa("neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False),
-        Isa("neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0, piece_bytes=16, sums_words=False),
+        Isa(
+            "neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False,
+            sums_pairs="llvm.aarch64.neon.uaddlp",
+        ),
+        Isa(
+            "neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0, piece_bytes=16, sums_words=False,
+            sums_pairs="llvm.arm.neon.vpaddlu",
+        ),
     )
 }

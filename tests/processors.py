@@ -41,5 +41,6 @@ def of_shape(isa: str, monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target that any x86 processor executes, with the lanes and tiles of an instruction set."""
     shape = ISAS[isa]
     narrow = "ssse3-pshufb" if shape.narrow else ""
-    monkeypatch.setitem(ISAS, isa, replace(shape, shuffle="", ternary="", narrow=narrow))
+    plain = replace(shape, shuffle="", ternary="", adds_words="", narrow=narrow)
+    monkeypatch.setitem(ISAS, isa, plain)
     return replace(find("x86-64-v2"), isa=isa)

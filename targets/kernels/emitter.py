@@ -108,10 +108,10 @@ class Emitter:
         T.evaluate(T.call_llvm_intrin("void", intrinsic, *arguments))
 
     def fetch(self, buffer: Any, index: Any) -> None:
-        """Ask for the cache line of an element, in the second-level cache; any index may be."""
-        read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
+        """Ask for the cache line of an element, in the first-level cache; any index may be."""
+        read, first_level, data = T.int32(0), T.int32(3), T.int32(1)
         place = T.address_of(buffer[index])
-        self.perform("llvm.prefetch.p0", place, read, second_level, data)
+        self.perform("llvm.prefetch.p0", place, read, first_level, data)
 
     def let(self, value: Any) -> Any:
         """Name a value, so that it is computed once."""

@@ -3,9 +3,10 @@
 The score of a document is `a * d - 2 * sum over a of min over b of popcount(query XOR document)`.
 Documents are a port of the extent of a run, and a task is a document.
 
-Instruction set: any. Three forms. *Pairs*: a document's vector is loaded along its length and
-compared with one vector of a query; for few query vectors. Tile: four documents. *Tile*: the
-vectors of all queries fill the lanes (vitc.targets.packing), a document's are broadcast, so the
+Instruction set: any. Four forms. *Pairs*: a document's vector is loaded along its length and
+compared with one vector of a query; for few query vectors. Tile: four documents. *Single*: the same
+of one vector on each side, many documents at once (max_sim_single). *Tile*: the vectors of all
+queries fill the lanes (vitc.targets.packing), a document's are broadcast, so the
 smallest distance is an elementwise minimum. Tile: Isa.row_tile x Isa.lane_tile. *Across*: where
 they would leave lanes empty, documents fill them (max_sim_across). Layouts: packed rows as they
 come, [.., P] bytes; `lanes` for the queries of the second form.
@@ -25,6 +26,7 @@ from vitc.targets.kernels.popcount_tile import BYTE_STEPS, PopcountTile, nibble_
 from vitc.targets.packing import WORD, round_up
 
 __all__ = [
+    "AHEAD",
     "MOST_LANES",
     "MaxSimShape",
     "PairScan",
@@ -42,7 +44,7 @@ _TOGETHER = 4
 """Documents that the form of pairs sums up at once."""
 _FIELD = 16
 """Bits of a distance where several share a word."""
-_AHEAD = 8 << 10
+AHEAD = 8 << 10
 """Bytes ahead of a scan of single vectors that are fetched: beyond the page, where a processor's
 own prefetcher ends."""
 _UNROLLED = 32
@@ -329,7 +331,7 @@ class PairScan:
         scores = self.operands[2]
         if shape.documents == 1 and self._unrolled:
             for line in range(0, count * shape.bytes, CACHE_LINE):
-                e.fetch(self.operands[1], first * shape.bytes + _AHEAD + line)
+                e.fetch(self.operands[1], first * shape.bytes + AHEAD + line)
 
         def text_scores(text: Any) -> None:
             total = e.local("int32", count)

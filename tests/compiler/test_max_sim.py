@@ -103,7 +103,7 @@ def test_few_vectors_are_compared_as_they_come_and_many_in_lanes():
     few, many = (
         describe(make_plan(scan_graph(count, count, 256), find("x86"), [])) for count in (1, 32)
     )
-    assert [line.split()[1] for line in few.splitlines()] == ["vitc_max_sim_pairs_0"]
+    assert [line.split()[1] for line in few.splitlines()] == ["vitc_max_sim_single_0"]
     kernels = [line.split()[1] for line in many.splitlines()]
     assert kernels == ["vitc_lay_lanes_0", "vitc_max_sim_0"]
 

@@ -257,32 +257,42 @@ def test_a_header_that_says_what_cannot_be_is_refused(searcher, tmp_path, change
     assert searcher.open(tmp_path / "q.vidx")[0] == DAMAGED
 
 
+class StaticSearch:
+    """A static program that searches by a library, on the processor of a target."""
+
+    def __init__(self, folder: Path, target: str, request: pytest.FixtureRequest) -> None:
+        machine = find(target)
+        self._command = [str(folder / "search")]
+        if platform.machine() not in machine.machine:
+            emulator = request.getfixturevalue("need_emulator")(machine.emulator)
+            self._command.insert(0, str(emulator))
+        sources = runtime_sources()
+        run_zig(
+            [
+                "-target", machine.runner, "-std=gnu11", "-O2", "-Wall", "-Werror", "-static",
+                f"-I{sources}", str(Path(__file__).with_name("search.c")),
+                str(sources / "vitc_loader.c"), "-o", "search",
+            ],
+            folder,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._command, *map(str, arguments)], capture_output=True, text=True, check=False,
+            timeout=600,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("target", ["native", "arm", "armv7"])
 def test_a_static_program_searches_on_any_processor(artefact, tmp_path, request, target):
-    machine = find(target)
-    prefix = []
-    if platform.machine() not in machine.machine:
-        prefix = [request.getfixturevalue("need_emulator")(machine.emulator)]
+    search = StaticSearch(tmp_path, target, request)
     made = artefact if target == "native" else compiled(tmp_path, target)
-    sources = runtime_sources()
-    run_zig(
-        [
-            "-target", machine.runner, "-std=gnu11", "-O2", "-Wall", "-Werror", "-static",
-            f"-I{sources}", str(Path(__file__).with_name("search.c")),
-            str(sources / "vitc_loader.c"), "-o", "search",
-        ],
-        tmp_path,
-    )  # fmt: skip
     vectors = indexed(tmp_path / "p.vidx", 20_000)
     query = queried(7, 2)
     query.tofile(tmp_path / "query")
 
     def run(index: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [*prefix, tmp_path / "search", made.library, index, tmp_path / "query", "12"]
-        return subprocess.run(
-            [*map(str, command), "score", *more], capture_output=True, text=True, check=False,
-            timeout=600,
-        )  # fmt: skip
+        return search(made.library, index, tmp_path / "query", 12, "score", *more)
 
     done = run(tmp_path / "p.vidx", MODEL)
     assert done.returncode == 0, done.stderr
@@ -295,3 +305,30 @@ def test_a_static_program_searches_on_any_processor(artefact, tmp_path, request,
     assert (done.returncode, done.stdout) == (
         1, "The index is cut off, damaged or of another version; build it again.\n"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["arm", "armv7"])
+def test_codes_of_any_width_are_searched_on_arm(tmp_path, request, target):
+    widths = (57, 64, 100, 128, 192, 256, 384, 512, 768, 1024)
+    search, files = StaticSearch(tmp_path, target, request), {}
+    for width in widths:
+        files[f"scan_{width}"] = tmp_path / f"{width}.onnx"
+        onnx.save(to_proto(scan_graph(1, 1, width)), files[f"scan_{width}"])
+    options = api.CompileOptions(target=target, check=False)
+    made = api.compile(files, tmp_path / target, options)
+    rng = np.random.default_rng(3)
+    for width in widths:
+        few = rng.integers(0, 2, (9, 1, width), dtype=np.uint8)
+        query = pack_bits(rng.integers(0, 2, (1, width), dtype=np.uint8))
+        query.tofile(tmp_path / "query")
+        for images in (0, 1, 3, 5, 16_389):
+            tokens = pack_bits(few[rng.integers(0, len(few), images)])
+            with claim_file(tmp_path / "p.vidx", force=True) as output:
+                names = [str(number) for number in range(images)]
+                write_index(output, IndexFacts(MODEL, width, 1), Vectors(names, tokens))
+            done = search(made.library, tmp_path / "p.vidx", tmp_path / "query", 7, f"scan_{width}")
+            assert done.returncode == 0, done.stderr
+            scores = interactions(query, tokens, width)
+            assert done.stdout.splitlines() == [
+                f"{image} {scores[image]} {image}" for image in top(scores, 7)
+            ], (width, images)

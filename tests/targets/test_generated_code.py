@@ -17,6 +17,8 @@ from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
+from vitc.targets.kernels.max_sim import MaxSimShape
+from vitc.targets.kernels.max_sim_single import single_kernel
 from vitc.targets.packing import Axis
 from vitc.targets.table import TARGETS
 
@@ -181,3 +183,34 @@ def test_hot_loops_of_fp32_products_keep_their_form(target, reads):
         assert multiplying, where
         assert len(loop.instructions) <= most, where
         assert not any(i.calls or i.stores for i in loop.instructions), where
+
+
+SCANNED = {
+    "avx512-vpopcntdq": (
+        4096, {"vpxorq": 8, "vpopcntq": 8, "vpmadd52luq": 4, "vpunpck": 4, "vpermt2d": 2}, 52
+    ),
+    "avx512-pshufb": (
+        4096, {"vpxorq": 8, "vpshufb": 16, "vpsadbw": 8, "vpunpck": 4, "vpermt2d": 2}, 104
+    ),
+    "avx2-pshufb": (2048, {"vpxor": 8, "vpshufb": 16, "vpsadbw": 8, "vpunpck": 4}, 104),
+    "neon-cnt": (1024, {"eor": 8, "cnt": 8, "addp": 3, "uaddlp": 2}, 44),
+    "neon32-vcnt": (1024, {"veor": 8, "vcnt": 8, "vuzp": 3, "vpaddl": 2}, 54),
+}  # fmt: skip
+"""Scans of single vectors of 256 bits: bits an iteration, what begins so, most instructions."""
+
+
+@pytest.mark.parametrize("target", [t for t in COUNTING if t != "x86-64-v2"])
+def test_the_hot_loop_of_a_scan_keeps_its_form(target):
+    machine = TARGETS[target]
+    isa = ISAS[machine.isa]
+    bits, each, most = SCANNED[isa.name]
+    kernel = single_kernel("scan", isa, MaxSimShape(1, 1, 1, 256))
+    (loop,) = hot_loops(emit_assembly([kernel], machine), "popcount")["scan"]
+    assert loop.work("popcount") == bits
+    found = {
+        name: sum(i.mnemonic.startswith(name) for i in loop.instructions) for name in each
+    }  # fmt: skip
+    assert found == each, loop.text
+    assert len(loop.instructions) <= most, loop.text
+    assert sum(i.stores for i in loop.instructions) == 1, loop.text
+    assert not any(i.on_stack or i.calls for i in loop.instructions), loop.text

@@ -1,4 +1,4 @@
-"""Scans of packed vectors: both forms, on every instruction set that this machine executes."""
+"""Scans of packed vectors: every form, on every instruction set that this machine executes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from vitc.targets.kernels.max_sim import (
     uses_tile,
 )
 from vitc.targets.kernels.max_sim_across import across_kernel, fits_across
+from vitc.targets.kernels.max_sim_single import fits_single, single_kernel
 from vitc.targets.packing import Axis, to_lanes
 from vitc.targets.table import TARGETS
 
@@ -33,10 +34,12 @@ SHAPES = [
         (2, 1, 1, 256), (5, 1, 1, 96), (20, 1, 1, 64), (32, 1, 1, 256), (35, 1, 1, 256),
         (1, 2, 70, 40), (1, 3, 2, 130), (1, 20, 20, 256), (1, 32, 3, 64), (1, 32, 33, 256),
         (2, 20, 5, 128), (3, 1, 2, 520), (40, 3, 1, 32), (48, 1, 3, 256), (1, 70, 9, 264),
-        (1, 17, 16, 256), (3, 5, 2, 72), (1, 4, 1, 24),
+        (1, 17, 16, 256), (3, 5, 2, 72), (1, 4, 1, 24), (1, 1, 1, 128), (1, 1, 1, 192),
+        (1, 1, 1, 250), (1, 1, 1, 320), (1, 1, 1, 384), (1, 1, 1, 512), (1, 1, 1, 768),
+        (1, 1, 1, 960), (1, 1, 1, 1024), (1, 1, 1, 1088),
     )
 ]  # fmt: skip
-COUNTS = (0, 1, 2, 3, 4, 5, 9, 50, 133)
+COUNTS = (0, 1, 2, 3, 4, 5, 9, 15, 16, 17, 50, 133)
 
 # What has no instructions of its own in its kernels is executed by any machine of 64 bits.
 KINDS = [*((name, TARGETS[name].isa) for name in HOST), (HOST[0], "avx512-vpopcntdq")]
@@ -46,11 +49,15 @@ KINDS = [*((name, TARGETS[name].isa) for name in HOST), (HOST[0], "avx512-vpopcn
 def built(request, tmp_path_factory):
     """The instruction set, and a library with the kernels of every shape."""
     target, isa = TARGETS[request.param[0]], ISAS[request.param[1]]
+    if isa.name != target.isa:
+        isa = replace(isa, adds_words="")
     kernels = []
     for number, shape in enumerate(SHAPES):
         kernels.append(pairs_kernel(f"pairs_{number}", isa, shape))
         if fits_across(isa, shape):
             kernels.append(across_kernel(f"across_{number}", isa, shape))
+        if fits_single(isa, shape):
+            kernels.append(single_kernel(f"single_{number}", isa, shape))
         if shape.bytes % (isa.element_bits // 8) == 0:
             kernels += [
                 tile_kernel(f"tile_{number}", isa, shape),
@@ -92,8 +99,9 @@ def test_scores_are_those_of_numpy_for_any_number_of_documents(built, number):
         wanted = np.stack([interactions(text, documents, shape.width) for text in queries], 1)
         plain = Guarded(queries)
         forms = {"pairs": plain.address}
-        if f"across_{number}" in kernels:
-            forms["across"] = plain.address
+        forms |= {
+            form: plain.address for form in ("across", "single") if f"{form}_{number}" in kernels
+        }
         if f"lay_{number}" in kernels:
             lanes = to_lanes(
                 np.unpackbits(queries, axis=-1, bitorder="little")[..., : shape.width].reshape(

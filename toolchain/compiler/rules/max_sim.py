@@ -22,6 +22,7 @@ from vitc.targets.kernels.max_sim import (
     uses_tile,
 )
 from vitc.targets.kernels.max_sim_across import across_kernel, fits_across
+from vitc.targets.kernels.max_sim_single import fits_single, single_kernel
 from vitc.targets.layouts import Lanes
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class MaxSim(Rule):
             )  # fmt: skip
             operand = emission.beside(lay, [queries], form.layout, f"{queries.name}.lanes")
             stem, build = "max_sim", _tile
+        elif fits_single(isa, shape):
+            stem, build = "max_sim_single", single_kernel
         else:
             stem, build = "max_sim_pairs", pairs_kernel
         kernel = emission.kernel(stem, (shape,), lambda symbol, isa: build(symbol, isa, shape))
