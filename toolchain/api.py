@@ -249,7 +249,7 @@ def compile(  # noqa: A001 - named like the command
     """
     need("Compiling", "compile")
     from vitc.compiler import compile_model
-    from vitc.compiler.self_test import TAPS, settle_self_test
+    from vitc.compiler.self_test import TAPS, self_test_file, settle_self_test
     from vitc.devices import LocalDevice, QemuDevice, RunRequest
     from vitc.verify.portable import check_against_onnx
     from vitc.verify.report import CheckFailedError
@@ -265,24 +265,26 @@ def compile(  # noqa: A001 - named like the command
         except VitcError as error:
             return f"skipped: {error.message}"
         say(f"comparing the library with the ONNX file on {device.name}")
-        inputs = settle_self_test(
-            artefact.path,
-            artefact.entry,
-            lambda inputs: device.run(artefact, inputs, RunRequest()).outputs,
-        )
-        images, apart = 0, 0.0
-        for entry in artefact.manifest.entries:
+        images, apart, entries = 0, 0.0, artefact.manifest.entries
+        for entry in entries:
             part = artefact.at(entry.name)
-            also = inputs if entry.name == artefact.entry.name else None
-            report = check_against_onnx(part, device, images=_SHORT_CHECK_IMAGES, also=also)
+            prefix = entry.name if len(entries) > 1 else None
+
+            def outputs(inputs: Mapping[str, Any], part: Artefact = part) -> Mapping[str, Any]:
+                return device.run(part, inputs, RunRequest()).outputs
+
+            inputs = settle_self_test(artefact.path, entry, outputs, prefix)
+            report = check_against_onnx(part, device, images=_SHORT_CHECK_IMAGES, also=inputs)
             if not report.equal:
                 raise CheckFailedError(report, _failed(artefact, entry.name, out))
             images, apart = max(images, report.images), max(apart, report.max_logit_difference)
-        if inputs is None:
-            say("no image is far enough from every threshold: the artefact has no self-test")
-        else:
-            digests = device.run(artefact, inputs, RunRequest(digests=True)).digests
-            (artefact.path / TAPS).write_text(digests or "", encoding="utf-8")
+            if inputs is None:
+                whose = "the artefact" if prefix is None else f"the entry {prefix}"
+                say(f"no image is far enough from every threshold: {whose} has no self-test")
+            else:
+                digests = device.run(part, inputs, RunRequest(digests=True)).digests
+                taps = artefact.path / self_test_file(TAPS, prefix)
+                taps.write_text(digests or "", encoding="utf-8")
         return {
             "against": "model.onnx",
             "device": device.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,56 @@ def test_every_entry_runs_and_scores_are_those_of_the_definition(made, artefact)
         ports = {"query": pack_bits(text), "documents": pack_bits(images)}
         assert np.array_equal(model.run(ports, "score")["scores"], scores[:, number])
         assert np.array_equal(artefact.at("score").load().run(ports)["scores"], scores[:, number])
+
+
+def self_test(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [folder / "vitc-run", "--self-test", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_the_runner_tests_every_entry_or_the_one_that_is_named(artefact):
+    steps = {entry.name: len(entry.steps) for entry in artefact.manifest.entries}
+    done = self_test(artefact.path, "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["entries"], said["taps"]) == (3, sum(steps.values()))
+    for name, count in steps.items():
+        said = json.loads(self_test(artefact.path, "--entry", name).stdout)
+        assert (said["entries"], said["taps"]) == (1, count)
+    assert "no entry walk" in self_test(artefact.path, "--entry", "walk").stderr
+
+
+@pytest.mark.parametrize("name", ["image", "text", "score"])
+def test_a_self_test_finds_what_is_wrong_in_any_entry(artefact, tmp_path, name):
+    entry = artefact.at(name).entry
+    changed = shutil.copytree(artefact.path, tmp_path / "changed")
+    taps = changed / f"{name}.self_test.taps"
+    last = taps.read_text().splitlines()[-1]
+    taps.write_text(taps.read_text().replace(last[:64], "0" * 64))
+    done = self_test(changed)
+    assert done.returncode == 1
+    assert f"{entry.steps[-1].tap} (kernel {len(entry.steps) - 1}) is not what" in done.stderr
+    shutil.copy(artefact.path / taps.name, taps)
+
+    expected = changed / f"{name}.self_test.expected.npy"
+    array = np.load(expected)
+    array.flat[-1] += 1
+    np.save(expected, array)
+    done = self_test(changed)
+    assert done.returncode == 1
+    assert f"the self-test failed: {entry.outputs[0].name} " in done.stderr
+
+
+def test_an_entry_without_a_stored_image_is_said_and_the_others_are_tested(artefact, tmp_path):
+    changed = shutil.copytree(artefact.path, tmp_path / "changed")
+    manifest = changed / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"text.self_test', '"text.other'))
+    done = self_test(changed)
+    assert json.loads(done.stdout)["entries"] == 2
+    assert done.stderr == "vitc-run: note: the entry text has no stored image\n"
+    done = self_test(changed, "--entry", "text")
+    assert done.returncode == 1
+    assert "nothing to test with" in done.stderr
 
 
 def test_an_entry_that_is_not_there_is_refused_by_name(artefact):

@@ -326,8 +326,10 @@ class _Making:
 
     def choose_self_test(self) -> None:
         """Write inputs and outputs that a device can verify the library with."""
-        first = next(iter(self._read.entries.values()))
-        write_self_test(self.built, first, self._entries()[0])
+        entries = self._entries()
+        for entry in entries:
+            prefix = entry.name if len(entries) > 1 else None
+            write_self_test(self.built, self._read.entries[entry.name], entry, prefix)
 
     def manifest(self) -> Manifest:
         """What was made, without the check."""

@@ -1,4 +1,4 @@
-"""The check vector that an artefact carries: inputs, and the outputs of ONNX Runtime for them.
+"""The check vector that each entry carries: inputs, and the outputs of ONNX Runtime for them.
 
 Beside them stands the digest of every buffer that the artefact makes of them, recorded where all
 values were checked.
@@ -34,6 +34,7 @@ __all__ = [
     "TAPS",
     "TOLERANCE",
     "agrees",
+    "self_test_file",
     "settle_self_test",
     "write_self_test",
 ]
@@ -58,13 +59,16 @@ _LOGITS_AXES: Final = 2
 """Of logits, with the axis of images."""
 
 
-def write_self_test(folder: Path, model: ir.Model, entry: EntryFacts) -> None:
+def write_self_test(
+    folder: Path, model: ir.Model, entry: EntryFacts, prefix: str | None = None
+) -> None:
     """Write the inputs that stand still best, and the outputs for them.
 
     Args:
         folder: Of the artefact.
         model: The ONNX graph that was compiled.
         entry: Its ports.
+        prefix: Of the files, see `self_test_file`.
     """
     opened = session(model, [port.name for port in entry.outputs], confined=True)
     best = np.inf
@@ -77,24 +81,27 @@ def write_self_test(folder: Path, model: ir.Model, entry: EntryFacts) -> None:
         )
         if moved < best:
             best = moved
-            _write(folder, entry, given, expected)
+            _write(folder, entry, prefix, given, expected)
         if moved < TOLERANCE / 4:
             return
 
 
-def settle_self_test(folder: Path, entry: EntryFacts, run: Run) -> Arrays | None:
+def settle_self_test(
+    folder: Path, entry: EntryFacts, run: Run, prefix: str | None = None
+) -> Arrays | None:
     """Make sure that an artefact agrees on its inputs, and drop the test if none will do.
 
     Args:
         folder: Of the artefact.
         entry: Its ports.
         run: Runs it: arrays by the names of its inputs to arrays by the names of its outputs.
+        prefix: Of the files, see `self_test_file`.
 
     Returns:
         The inputs, of one image; None if it has no test.
     """
-    given = _read(folder, SELF_TEST, entry.inputs)
-    if agrees(run(given), _read(folder, EXPECTED, entry.outputs)):
+    given = _read(folder, prefix, SELF_TEST, entry.inputs)
+    if agrees(run(given), _read(folder, prefix, EXPECTED, entry.outputs)):
         return given
     from vitc.onnx_files.load_entry import load_entry
 
@@ -105,11 +112,11 @@ def settle_self_test(folder: Path, entry: EntryFacts, run: Run) -> Arrays | None
     for other in _candidates(entry, model):
         expected = _run(opened, entry, other)
         if agrees(run(other), expected):
-            _write(folder, entry, other, expected)
+            _write(folder, entry, prefix, other, expected)
             return other
     for kind, ports in ((SELF_TEST, entry.inputs), (EXPECTED, entry.outputs)):
         for i in range(len(ports)):
-            (folder / _file(kind, i, len(ports))).unlink()
+            (folder / self_test_file(_file(kind, i, len(ports)), prefix)).unlink()
     return None
 
 
@@ -149,22 +156,37 @@ def _disturbed(given: Arrays) -> Iterator[dict[str, Array]]:
         }
 
 
+def self_test_file(name: str, prefix: str | None) -> str:
+    """Name of a file of the test of an entry.
+
+    Args:
+        name: That of an artefact with one entry.
+        prefix: Name of the entry where there are several, else None.
+    """
+    return name if prefix is None else f"{prefix}.{name}"
+
+
 def _file(kind: str, number: int, count: int) -> str:
     """Name of the array of a port: with its number, where there are several."""
     return kind if count == 1 else f"{kind.removesuffix('.npy')}.{number}.npy"
 
 
-def _read(folder: Path, kind: str, ports: tuple[Port, ...]) -> dict[str, Array]:
+def _read(folder: Path, prefix: str | None, kind: str, ports: tuple[Port, ...]) -> dict[str, Array]:
     return {
-        port.name: np.load(folder / _file(kind, i, len(ports)), allow_pickle=False)
+        port.name: np.load(
+            folder / self_test_file(_file(kind, i, len(ports)), prefix), allow_pickle=False
+        )
         for i, port in enumerate(ports)
     }
 
 
-def _write(folder: Path, entry: EntryFacts, given: Arrays, expected: Arrays) -> None:
+def _write(
+    folder: Path, entry: EntryFacts, prefix: str | None, given: Arrays, expected: Arrays
+) -> None:
     for kind, ports, arrays in (
         (SELF_TEST, entry.inputs, given),
         (EXPECTED, entry.outputs, expected),
     ):
         for i, port in enumerate(ports):
-            np.save(folder / _file(kind, i, len(ports)), arrays[port.name])
+            name = self_test_file(_file(kind, i, len(ports)), prefix)
+            np.save(folder / name, arrays[port.name])

@@ -52,7 +52,8 @@ def own_files(folder: Path) -> set[str]:
     names = {MANIFEST, "libvitc_model.so", "model.onnx", "vitc-run", "vitc_model.h"}
     names |= {"vitc_search.h", "vitc_detect.h"}
     names |= {"libvitc_model.a", "vitc_model.hpp", "vitc_model.pc", "vitcConfig.cmake"}
-    names |= {path.name for path in folder.glob("self_test.*")}
+    for test in ("self_test.*", "*.self_test.*"):
+        names |= {path.name for path in folder.glob(test)}
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]
         return names | set(map(str, files))

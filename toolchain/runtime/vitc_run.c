@@ -27,6 +27,7 @@ static const char usage[] =
     "  vitc-run --input NAME=FILE.npy .. --output NAME=FILE.npy .. [OPTIONS]   the same by the names of ports\n"
     "  vitc-run PICTURE.ppm --boxes [OPTIONS]    print the boxes that a detector finds in a picture, in pixels of it\n"
     "  vitc-run --self-test [OPTIONS]            verify the library, and compare every layer of a stored image\n"
+    "                                            of each entry, or of --entry alone\n"
     "\n"
     "  --input NAME=FILE   array of an input; each input once\n"
     "  --output NAME=FILE  where an output is written; those that are not named are not\n"
@@ -260,8 +261,8 @@ typedef struct {
   int64_t images, n;
 } runner;
 
-static void find_entry(runner *run, const char *name) {
-  int32_t number = 0;
+/* The entry of a name; without one, that of a number. */
+static void find_entry(runner *run, const char *name, int32_t number) {
   for (; number < run->info.entries; number++)
     if (!run->functions.get_entry(number, &run->entry) && (!name || !strcmp(run->entry.name, name))) break;
   if (number == run->info.entries) die("there is no entry %s", name);
@@ -344,6 +345,57 @@ static void run_batch(const runner *run, int64_t batch, vitc_observer observer, 
   if (status) die("%s", run->functions.status_text(status));
 }
 
+/* A model on threads of its own. Workers choose their own processor among those allowed, so they are made before this thread
+ * is pinned. */
+static int32_t create(runner *run, int32_t threads, uint32_t flags) {
+  const vitc_options options = {sizeof options, threads, flags};
+  vitc_status status = run->functions.create_with(&options, &run->model);
+  if (status) die("%s", run->functions.status_text(status));
+  if (flags & VITC_PIN_THREADS) pin_to_first_cpu();
+  int32_t used = run->functions.threads(run->model);
+  if (used < threads)
+    fprintf(stderr, "vitc-run: note: %d threads asked for, %d used, as many as there are processors\n", (int)threads,
+            (int)used);
+  return used;
+}
+
+/* Run an entry on its stored images, on a fresh workspace, and compare; whether it has any. */
+static int test_entry(runner *run, const self_test *test, int32_t threads, uint32_t flags, int32_t *taps, float *worst) {
+  const char *prefix = run->info.entries > 1 ? run->entry.name : NULL;
+  int32_t inputs = run->entry.inputs, outputs = run->entry.ports - inputs;
+  digest_list list;
+  if (!has_self_test(test, prefix, inputs, &list)) return 0;
+  for (int32_t i = 0; i < run->entry.ports; i++) run->array[i].data = NULL, run->array[i].path = NULL;
+  for (int32_t i = 0; i < inputs; i++) run->array[i].path = self_test_path(test, prefix, "", i, inputs);
+  read_inputs(run);
+  create(run, threads, flags);
+  run_batch(run, 0, list.at ? take_digest : NULL, &list);
+  if (list.at && *list.at) die("%s: it does not belong to this model", list.path);
+  for (int32_t i = 0; i < outputs; i++) {
+    const char *expected = self_test_path(test, prefix, ".expected", i, outputs);
+    float apart = compare_outputs(expected, &run->array[inputs + i], run->images);
+    if (apart > *worst) *worst = apart;
+  }
+  *taps += list.taps;
+  run->functions.destroy(run->model);
+  return 1;
+}
+
+/* Test one entry, or all: one of several may have no image that is far enough from every threshold. */
+static int test_entries(runner *run, const self_test *test, const char *name, int32_t threads, uint32_t flags) {
+  int32_t tested = 0, taps = 0;
+  float worst = 0;
+  for (int32_t number = 0; number < (name ? 1 : run->info.entries); number++) {
+    find_entry(run, name, number);
+    if (test_entry(run, test, threads, flags, &taps, &worst)) tested++;
+    else fprintf(stderr, "vitc-run: note: the entry %s has no stored image\n", run->entry.name);
+  }
+  if (!tested) die("there is nothing to test with: the model was compiled without a stored image");
+  printf("{\"self_test\": \"passed\", \"entries\": %d, \"taps\": %d, \"max_logit_difference\": %g}\n", (int)tested, (int)taps,
+         (double)worst);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   const char *paths[2] = {NULL, NULL}, *trace_path = NULL, *digests_path = NULL, *library_path = NULL, *entry = NULL;
   const char *named[2 * VITC_MAX_PORTS];
@@ -382,7 +434,7 @@ int main(int argc, char **argv) {
   if (!boxes && (tested ? positional || files : positional != (files ? 0 : 2)))
     die("wanted INPUT.npy OUTPUT.npy, or each by its name, or --self-test alone; see vitc-run --help");
 
-  char beside[PATH_BYTES], recorded[SHA256_TEXT];
+  char beside[PATH_BYTES];
   if (!library_path) {
     ssize_t length = readlink("/proc/self/exe", beside, sizeof beside - 32);
     if (length < 0) die("cannot find its own folder; name the library with --library");
@@ -391,52 +443,43 @@ int main(int argc, char **argv) {
     strcpy(slash ? slash + 1 : beside, "libvitc_model.so");
     library_path = beside;
   }
-  digest_list list = {NULL, NULL, NULL, 0};
-  if (tested) open_self_test(library_path, recorded, &list);
+  self_test test;
+  if (tested) open_self_test(&test, library_path);
   char *before = read_condition();
   int64_t started = now();
   static runner run;
-  run.functions = load(library_path, tested ? recorded : NULL);
+  run.functions = load(library_path, tested ? test.recorded : NULL);
   run.functions.get_info(&run.info);
   if (run.info.abi_version != VITC_ABI_VERSION)
     die("%s has interface version %u, this runner wants %u", library_path, (unsigned)run.info.abi_version,
         (unsigned)VITC_ABI_VERSION);
-  const vitc_options options = {sizeof options, threads, flags};
+  if (tested) return test_entries(&run, &test, entry, threads, flags);
   if (boxes) {
     if (!run.functions.boxes.detect) die("%s finds no boxes: --boxes is for a detector", library_path);
-    vitc_status made = run.functions.create_with(&options, &run.model);
-    if (made) die("%s", run.functions.status_text(made));
+    create(&run, threads, flags);
     print_boxes(&run.functions.boxes, run.model, paths[0], score);
     run.functions.destroy(run.model);
     return 0;
   }
-  find_entry(&run, entry);
+  find_entry(&run, entry, 0);
   int32_t inputs = run.entry.inputs, given = run.entry.ports - inputs;
   if (positional && (inputs != 1 || given != 1))
     die("the model has %d inputs and %d outputs; name each with --input and --output", (int)inputs, (int)given);
   if (positional) run.array[0].path = paths[0], run.array[1].path = paths[1];
   for (int32_t i = 0; i < files; i++) name_file(&run, named[i], outputs[i]);
-  for (int32_t i = 0; tested && i < inputs; i++) run.array[i].path = self_test_path(library_path, "", i, inputs);
   read_inputs(&run);
   int64_t batches = (run.images + run.info.batch - 1) / run.info.batch;
   int64_t *latencies = malloc((size_t)(batches * repeat) * sizeof(int64_t));
   int64_t *step_times = calloc((size_t)run.entry.steps, sizeof(int64_t));
   if (!latencies || !step_times) die("not enough memory");
 
-  /* Workers choose their own processor among those allowed, so they are made before this thread is pinned. */
-  vitc_status status = run.functions.create_with(&options, &run.model);
-  if (status) die("%s", run.functions.status_text(status));
-  if (pinned) pin_to_first_cpu();
-  int32_t used = run.functions.threads(run.model);
-  if (used < threads)
-    fprintf(stderr, "vitc-run: note: %d threads asked for, %d used, as many as there are processors\n", (int)threads,
-            (int)used);
+  int32_t used = create(&run, threads, flags);
 
-  if (digests_path && !(list.file = fopen(digests_path, "wb"))) die("%s: %s", digests_path, strerror(errno));
-  if (list.file || list.at) {
+  if (digests_path) {
+    digest_list list = {fopen(digests_path, "wb"), digests_path, NULL, 0};
+    if (!list.file) die("%s: %s", digests_path, strerror(errno));
     run_batch(&run, 0, take_digest, &list);
-    if (list.at && *list.at) die("%s: it does not belong to this model", list.path);
-    if (list.file && (ferror(list.file) | fclose(list.file))) die("%s: could not be written", digests_path);
+    if (ferror(list.file) | fclose(list.file)) die("%s: could not be written", digests_path);
   }
   int64_t ready = now(), first = 0;
   trace out = {NULL, 0, 0};
@@ -458,16 +501,6 @@ int main(int argc, char **argv) {
     run_batch(&run, batch, write_buffer, &out);
   }
   if (out.file && (fclose(out.file) || out.failed)) die("%s: could not be written", trace_path);
-  if (tested) {
-    float worst = 0;
-    for (int32_t i = 0; i < given; i++) {
-      float apart = compare_outputs(self_test_path(library_path, ".expected", i, given), &run.array[inputs + i], run.images);
-      if (apart > worst) worst = apart;
-    }
-    printf("{\"self_test\": \"passed\", \"taps\": %d, \"max_logit_difference\": %g}\n", (int)list.taps, (double)worst);
-    run.functions.destroy(run.model);
-    return 0;
-  }
   for (int32_t i = inputs; i < run.entry.ports; i++)
     if (run.array[i].path) write_array(&run.array[i], run.images, run.n);
 

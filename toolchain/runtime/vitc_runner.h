@@ -49,11 +49,21 @@ typedef struct {
 /* An observer, whose user is a digest_list. */
 void take_digest(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes);
 
-/* Read the list beside a library, if manifest.json has one, and the digest that it has for the library. */
-void open_self_test(const char *library, char recorded[SHA256_TEXT], digest_list *list);
+typedef struct {
+  const char *library;
+  char *manifest;
+  char recorded[SHA256_TEXT]; /* the digest that the manifest has for the library */
+} self_test;
+
+/* Read manifest.json beside a library. */
+void open_self_test(self_test *test, const char *library);
+
+/* The stored images of an entry, `prefix` being its name where there are several, else null: whether there are any, and with
+ * them their list of digests, if the manifest has one. */
+int has_self_test(const self_test *test, const char *prefix, int32_t inputs, digest_list *list);
 
 /* Path of the array of the port with a number, of `count` inputs or outputs. */
-char *self_test_path(const char *library, const char *kind, int32_t number, int32_t count);
+char *self_test_path(const self_test *test, const char *prefix, const char *kind, int32_t number, int32_t count);
 
 /* Compare with what ONNX Runtime gave when the model was compiled; the largest difference of a float. */
 float compare_outputs(const char *path, const port_array *found, int64_t images);

@@ -52,25 +52,45 @@ static int find_digest(const char *manifest, const char *name, char digest[SHA25
   return 0;
 }
 
-void open_self_test(const char *library, char recorded[SHA256_TEXT], digest_list *list) {
-  char *manifest_path = beside(library, "manifest.json"), *list_path = beside(library, "self_test.taps");
-  char ignored[SHA256_TEXT], *manifest = read_text(manifest_path);
-  if (!manifest) die("%s: %s", manifest_path, strerror(errno));
+void open_self_test(self_test *test, const char *library) {
+  char *path = beside(library, "manifest.json");
+  test->library = library;
+  test->manifest = read_text(path);
+  if (!test->manifest) die("%s: %s", path, strerror(errno));
   const char *slash = strrchr(library, '/');
-  if (!find_digest(manifest, slash ? slash + 1 : library, recorded))
-    die("%s: it has no SHA-256 of %s", manifest_path, library);
-  list->path = list_path;
-  if (find_digest(manifest, "self_test.taps", ignored) && !(list->at = read_text(list_path)))
-    die("%s: %s", list_path, strerror(errno));
-  free(manifest);
-  free(manifest_path);
+  if (!find_digest(test->manifest, slash ? slash + 1 : library, test->recorded))
+    die("%s: it has no SHA-256 of %s", path, library);
+  free(path);
 }
 
-char *self_test_path(const char *library, const char *kind, int32_t number, int32_t count) {
-  char name[64];
-  if (count == 1) snprintf(name, sizeof name, "self_test%s.npy", kind);
-  else snprintf(name, sizeof name, "self_test%s.%d.npy", kind, (int)number);
-  return beside(library, name);
+enum { NAME_BYTES = 128 };
+
+static void name_of(char name[NAME_BYTES], const char *prefix, const char *kind) {
+  snprintf(name, NAME_BYTES, "%s%sself_test%s", prefix ? prefix : "", prefix ? "." : "", kind);
+}
+
+static void array_name(char name[NAME_BYTES], const char *prefix, const char *kind, int32_t number, int32_t count) {
+  char end[32];
+  if (count == 1) snprintf(end, sizeof end, "%s.npy", kind);
+  else snprintf(end, sizeof end, "%s.%d.npy", kind, (int)number);
+  name_of(name, prefix, end);
+}
+
+int has_self_test(const self_test *test, const char *prefix, int32_t inputs, digest_list *list) {
+  char name[NAME_BYTES], ignored[SHA256_TEXT];
+  array_name(name, prefix, "", 0, inputs);
+  if (!find_digest(test->manifest, name, ignored)) return 0;
+  name_of(name, prefix, ".taps");
+  *list = (digest_list){NULL, beside(test->library, name), NULL, 0};
+  if (find_digest(test->manifest, name, ignored) && !(list->at = read_text(list->path)))
+    die("%s: %s", list->path, strerror(errno));
+  return 1;
+}
+
+char *self_test_path(const self_test *test, const char *prefix, const char *kind, int32_t number, int32_t count) {
+  char name[NAME_BYTES];
+  array_name(name, prefix, kind, number, count);
+  return beside(test->library, name);
 }
 
 void take_digest(void *user, int32_t image, int32_t step, const char *name, const void *data, size_t bytes) {
