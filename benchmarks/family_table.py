@@ -7,7 +7,7 @@ from typing import Any
 
 from contenders import Contender, OwnLibrary, noise, pinned, race, static_int8
 from markdown import table
-from networks import Network, Workshop
+from networks import TINY, Network, Workshop
 
 from vitc.bench.baselines import BaselineSession
 from vitc.bench.measure import Latency
@@ -21,7 +21,6 @@ __all__ = ["family_table"]
 
 Say = Callable[[str], None]
 
-_PRESETS = ("deit-tiny", "swin-tiny", "pvt-tiny", "nest-tiny")
 _TARGETS = ("x86", "x86-avx512bw", "x86-avx512", "x86-amx")
 """Of which those are timed that this machine runs; elsewhere its own target."""
 
@@ -32,7 +31,7 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
     targets = [t for t in _TARGETS if features.issuperset(TARGETS[t].features)] or ["native"]
     rows = []
     with pinned(1):
-        for preset in _PRESETS:
+        for preset in TINY:
             forms = [Network(preset, None, si=True, rounded=rounded) for rounded in (False, True)]
             say(f"timing {preset}")
             artefacts = {

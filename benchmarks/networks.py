@@ -12,7 +12,7 @@ from vitc.models import PRESETS, NetworkConfig
 from vitc.models.initialise import random_model
 from vitc.runtime.artefact import Artefact
 
-__all__ = ["MAIN", "Network", "Workshop", "networks"]
+__all__ = ["MAIN", "TINY", "Network", "Workshop", "networks"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Network:
 
 MAIN = Network("deit-small", 2, si=True)
 """The network of the tables about one network."""
+
+TINY = ("deit-tiny", "swin-tiny", "pvt-tiny", "nest-tiny")
+"""A preset of each backbone."""
 
 
 def networks(*, quick: bool) -> Iterator[Network]:

@@ -27,7 +27,8 @@ class Target:
         cpu: LLVM processor.
         attributes: LLVM features beyond those of the processor, such as `+neon`.
         features: CPU features that the library asks for before it runs, by their names in
-            /proc/cpuinfo.
+            /proc/cpuinfo: all that its instructions come from, since a virtual machine may hide
+            some of those that a processor has together.
         isa: Microkernel family, a key of `vitc.targets.isa.ISAS`.
         link: Target of the linker, with the oldest C library that the result runs on.
         runner: Target of the static runner.
@@ -76,7 +77,7 @@ _X86_V3 = replace(
     name="x86",
     description="x86-64-v3 (AVX2)",
     cpu="x86-64-v3",
-    features=("avx2", "bmi2", "fma"),
+    features=("avx2", "bmi1", "bmi2", "fma"),
     isa="avx2-pshufb",
 )
 _X86_AVX512BW = replace(
@@ -92,7 +93,10 @@ _X86_AVX512 = replace(
     name="x86-avx512",
     description="x86 with AVX-512 VPOPCNTDQ (Ice Lake, Zen 4 and later)",
     cpu="icelake-server",
-    features=(*_X86_AVX512BW.features, "avx512_vpopcntdq"),
+    features=(
+        *_X86_AVX512BW.features, "avx512_vpopcntdq", "avx512_vnni", "avx512ifma", "avx512vbmi",
+        "avx512_vbmi2", "avx512_bitalg",
+    ),
     isa="avx512-vpopcntdq",
 )
 _ARM64 = Target(

@@ -21,6 +21,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from tests.instructions import undeclared
 from vitc.compiler.codegen import emit_assembly
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Plan, describe, plan_workspace
@@ -74,6 +75,7 @@ def test_plan_and_assembly_are_frozen(graph, preset, target, request):
     if request.config.getoption("--update-frozen"):
         file.write_text(text(plan), encoding="utf-8")
         update(f"{preset}.{target}", digest)
+    assert undeclared(assembly, machine) == set()
     assert text(plan) == file.read_text(encoding="utf-8")
     known = json.loads(HASHES.read_text(encoding="utf-8"))
     assert TVM in known, f"no hashes for TVM {TVM}: see --update-frozen"

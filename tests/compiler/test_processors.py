@@ -57,10 +57,14 @@ def test_the_runner_names_the_first_feature_that_a_processor_lacks(
 @pytest.mark.parametrize(
     ("processor", "features", "target", "missing"),
     [
-        ("Cascade Lake", set(TARGETS["x86-avx512"].features) - {"avx512_vpopcntdq"}, "x86-amx",
-         ["amx_int8", "amx_tile", "avx512_vpopcntdq"]),
+        ("Cascade Lake", {*TARGETS["x86-avx512bw"].features, "avx512_vnni"}, "x86-amx",
+         ["amx_int8", "amx_tile", "avx512_bitalg", "avx512_vbmi2", "avx512_vpopcntdq",
+          "avx512ifma", "avx512vbmi"]),
+        ("a hidden extension", set(TARGETS["x86-avx512"].features) - {"avx512ifma"}, "x86-avx512",
+         ["avx512ifma"]),
         ("Zen 4", set(TARGETS["x86-avx512"].features), "x86-amx", ["amx_int8", "amx_tile"]),
-        ("Westmere", set(TARGETS["x86-64-v2"].features), "x86", ["avx2", "bmi2", "fma"]),
+        ("Westmere", set(TARGETS["x86-64-v2"].features), "x86",
+         ["avx2", "bmi1", "bmi2", "fma"]),
     ],
 )  # fmt: skip
 def test_a_library_is_not_loaded_where_features_are_missing(

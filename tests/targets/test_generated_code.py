@@ -6,15 +6,18 @@ call is a missing or a foreign instruction.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
 
+from tests.instructions import undeclared
 from vitc.compiler.assembly import HotLoop, hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS, Isa
 from vitc.targets.kernels.attention import AttentionShape, attention_kernel
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
+from vitc.targets.kernels.byte_linear import ByteLinearShape, byte_linear_kernel
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
 from vitc.targets.kernels.max_sim import MaxSimShape
@@ -205,7 +208,9 @@ def test_the_hot_loop_of_a_scan_keeps_its_form(target):
     isa = ISAS[machine.isa]
     bits, each, most = SCANNED[isa.name]
     kernel = single_kernel("scan", isa, MaxSimShape(1, 1, 1, 256))
-    (loop,) = hot_loops(emit_assembly([kernel], machine), "popcount")["scan"]
+    assembly = emit_assembly([kernel], machine)
+    assert undeclared(assembly, machine) == set()
+    (loop,) = hot_loops(assembly, "popcount")["scan"]
     assert loop.work("popcount") == bits
     found = {
         name: sum(i.mnemonic.startswith(name) for i in loop.instructions) for name in each
@@ -214,3 +219,21 @@ def test_the_hot_loop_of_a_scan_keeps_its_form(target):
     assert len(loop.instructions) <= most, loop.text
     assert sum(i.stores for i in loop.instructions) == 1, loop.text
     assert not any(i.on_stack or i.calls for i in loop.instructions), loop.text
+
+
+MULTIPLIES_BYTES = {
+    "avx512-vpopcntdq": "vpdpbusd",
+    "avx512-pshufb": "vpmaddwd",
+    "avx2-pshufb": "vpmaddwd",
+    "ssse3-pshufb": "pmaddwd",
+}
+
+
+@pytest.mark.parametrize("target", [t for t in COUNTING if TARGETS[t].isa in MULTIPLIES_BYTES])
+def test_products_of_bytes_take_the_instruction_that_adds_several(target):
+    machine = TARGETS[target]
+    isa = ISAS[machine.isa]
+    shape = ByteLinearShape(N, C, 16, 48, 1, C, 0, False, False, True)
+    assembly = emit_assembly([byte_linear_kernel("k", isa, shape)], machine)
+    assert undeclared(assembly, machine) == set()
+    assert re.search(rf"\s{MULTIPLIES_BYTES[isa.name]}\s", assembly)

@@ -71,10 +71,13 @@ static int cpu_has(const char *name) {
   } known[] = {
       {"ssse3", 1, 2, 9, 0},         {"sse4_2", 1, 2, 20, 0},
       {"popcnt", 1, 2, 23, 0},       {"fma", 1, 2, 12, 0x6},
-      {"avx2", 7, 1, 5, 0x6},        {"bmi2", 7, 1, 8, 0},
+      {"avx2", 7, 1, 5, 0x6},        {"bmi1", 7, 1, 3, 0},
+      {"bmi2", 7, 1, 8, 0},
       {"avx512f", 7, 1, 16, 0xe6},   {"avx512dq", 7, 1, 17, 0xe6},
       {"avx512bw", 7, 1, 30, 0xe6},  {"avx512vl", 7, 1, 31, 0xe6},
-      {"avx512_vpopcntdq", 7, 2, 14, 0xe6},
+      {"avx512_vpopcntdq", 7, 2, 14, 0xe6}, {"avx512_vnni", 7, 2, 11, 0xe6},
+      {"avx512ifma", 7, 1, 21, 0xe6}, {"avx512vbmi", 7, 2, 1, 0xe6},
+      {"avx512_vbmi2", 7, 2, 6, 0xe6}, {"avx512_bitalg", 7, 2, 12, 0xe6},
       {"amx_tile", 7, 3, 24, 0x60000}, {"amx_int8", 7, 3, 25, 0x60000},
   };
   unsigned basic[4] = {0};
