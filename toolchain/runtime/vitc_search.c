@@ -22,8 +22,9 @@ enum {
   BLOCK = 1 << 20,         /* bytes of a checksum */
   LONGEST_HEADER = 1 << 26,
   DEEPEST = 16,            /* nested values of a header */
-  TOGETHER = 16384,        /* images whose scores are kept at once: they stay in a cache */
-  STRIPE = 16,             /* scores that are compared with the worst that is kept at once */
+  TOGETHER = 16384,       /* images whose scores are kept at once: they stay in a cache */
+  STRIPE = 64,             /* scores of one text that are compared with the worst that is kept at once */
+  LANES = 16,              /* the same of several texts */
   SCORES = 65536,          /* scores of several texts that are kept at once: they stay in a cache, too */
   TEXTS = 1024,            /* the most of them */
   GATHERED = 1 << 18,      /* bytes of images that are scored again at once */
@@ -425,6 +426,14 @@ static void order(vitc_found *found, int32_t count) {
   }
 }
 
+/* Whether one of some scores is above the worst that is kept. The usual stripe has none, and a count that is known where it is
+ * called makes vectors of the comparisons. `step`: 0 for one worst, 1 for one of each score. */
+static inline int any_above(const int32_t *scores, const int32_t *worst, int step, int count) {
+  int any = 0;
+  for (int i = 0; i < count; i++) any |= scores[i] > worst[i * step];
+  return any;
+}
+
 /* Keep what is better than the worst that is kept; images come in order, so an equal one is not. */
 static int32_t keep(const int32_t *scores, int32_t count, int64_t image, vitc_found *found, int32_t kept, int32_t most) {
   int32_t at = 0;
@@ -435,16 +444,16 @@ static int32_t keep(const int32_t *scores, int32_t count, int64_t image, vitc_fo
       for (int32_t i = most / 2; i-- > 0;) sink(found, most, i);
   }
   if (kept < most) return kept;
-  while (at < count) {
-    int32_t end = count - at < STRIPE ? count : at + STRIPE, worst = found[0].score, any = 0;
-    for (int32_t i = at; i < end; i++) any |= scores[i] > worst;
-    for (int32_t i = at; any && i < end; i++) {
+  for (int32_t end; at < count; at = end) {
+    int32_t worst = found[0].score;
+    end = count - at < STRIPE ? count : at + STRIPE;
+    if (end - at == STRIPE && !any_above(scores + at, &worst, 0, STRIPE)) continue;
+    for (int32_t i = at; i < end; i++) {
       if (scores[i] <= found[0].score) continue;
       found[0].image = image + i;
       found[0].score = scores[i];
       sink(found, most, 0);
     }
-    at = end;
   }
   return kept;
 }
@@ -466,9 +475,10 @@ static int32_t keep_each(const int32_t *scores, int32_t count, int32_t texts, in
   }
   for (; at < count; at++) {
     const int32_t *row = scores + (size_t)at * (size_t)texts;
-    int32_t any = 0;
-    for (int32_t j = 0; j < texts; j++) any |= row[j] > worst[j];
-    for (int32_t j = 0; any && j < texts; j++) {
+    int32_t first = 0;
+    while (texts - first >= LANES && !any_above(row + first, worst + first, 1, LANES)) first += LANES;
+    if (texts - first < LANES && !any_above(row + first, worst + first, 1, texts - first)) continue;
+    for (int32_t j = first; j < texts; j++) {
       if (row[j] <= worst[j]) continue;
       vitc_found *list = found + (size_t)j * (size_t)most;
       list[0].image = image + at;
