@@ -214,6 +214,7 @@ def test_entries_that_cannot_be_are_refused(made, tmp_path, source, says):
         ('{"image": {"outputs": []}}', "image is no entry"),
         ('{"image": {"outputs": ["walk"]}}', "gives walk, which is no output"),
         ('{"score": {"query": "a", "documents": "b"}}', "score scans what is no entry"),
+        ('{"score": {"query": "a", "documents": "b", "first": 1}}', "score is no entry"),
         ('{"../x": {"outputs": ["image"]}}', "no name of an entry"),
         (
             '{"t": {"outputs": ["text", "image"]}, "s": {"query": "t", "documents": "t"}}',

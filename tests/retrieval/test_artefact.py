@@ -74,12 +74,15 @@ def test_a_search_by_the_artefact_finds_what_one_by_the_checkpoint_finds(pair, t
     asked = {"like": tmp_path / "3.png", **asked}
     with Index.open(tmp_path / "p.vidx") as index:
         wanted = query(index, checkpoint, count=8, **asked).found
+        again = query(index, checkpoint, count=3, ranked=5, **asked).found
+        assert query(index, artefact, count=3, ranked=5, **asked).found == again
         assert query(index, artefact, count=8, **asked).found == wanted
         parts = split_index(index, tmp_path / "parts", 3)
         if asked["text"]:
             assert artefact.scans is not None
             vectors = artefact.texts([asked["text"]])[0]
             assert artefact.scans.best(index, vectors, index.facts.tokens, 8) is not None
+            assert artefact.scans.best(index, vectors[:1], 1, 8) is not None
     assert query_shards(parts, artefact, count=8, jobs=1, **asked).found == wanted
     assert len({each.score for each in wanted}) < len(wanted)  # photos that are there twice
 

@@ -216,6 +216,15 @@ def test_chance_is_what_random_scores_give():
 
 
 @pytest.mark.parametrize("preset", ["micro-swin", "micro-pvt", "micro-nest"])
+def test_codes_on_several_stages_are_refused_before_anything_is_written(data, tmp_path, preset):
+    out = tmp_path / "i.safetensors"
+    with pytest.raises(VitcError, match="has stages whose tokens do not") as caught:
+        train(options(data, out, preset=preset, mode="inflate"))
+    assert "--mode base or fast" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("preset", ["micro-swin", "micro-pvt", "micro-nest"])
 def test_towers_of_several_stages_learn_and_shrink_with_their_front_end(data, tmp_path, preset):
     base = tmp_path / "b.safetensors"
     train(options(data, base, preset=preset, mode="base", codes=None))

@@ -16,10 +16,12 @@ class Scan:
     Attributes:
         query: Entry that gives the vectors of a text.
         documents: Entry that gives those of an image.
+        first: Whether it scores the first vector of each side alone.
     """
 
     query: str
     documents: str
+    first: bool = False
 
 
 Entries: TypeAlias = Mapping[str, Sequence[str] | Scan]

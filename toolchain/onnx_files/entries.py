@@ -2,8 +2,9 @@
 
 A file names them in its property `vitc.entries`, JSON by name. An entry is the operators that lead
 to some outputs (`{"outputs": ["image"]}`), with the inputs that those read; or a scan
-(`{"query": "text", "documents": "image"}`), which scores the packed vectors that two others give
-and stands in no file: its one operator follows from them. ONNX Runtime runs such a file whole.
+(`{"query": "text", "documents": "image"}`), which scores the packed vectors that two others give,
+or with `"first": true` the first of each side, and stands in no file: its one operator follows from
+them. ONNX Runtime runs such a file whole.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def entries_to_json(entries: Entries) -> str:
     return json.dumps(
         {
             name: {"query": entry.query, "documents": entry.documents}
+            | ({"first": True} if entry.first else {})
             if isinstance(entry, Scan)
             else {"outputs": list(entry)}
             for name, entry in entries.items()
@@ -77,9 +79,9 @@ def read_entries(values: Mapping[str, Any]) -> Entries:
         check_entry_name(name)
         if not isinstance(said, dict):
             raise ValueError(f"{name} is no entry")
-        outputs = said.get("outputs")
-        if set(said) == {"query", "documents"}:
-            made[name] = Scan(str(said["query"]), str(said["documents"]))
+        outputs, first = said.get("outputs"), said.get("first", False)
+        if set(said) - {"first"} == {"query", "documents"} and isinstance(first, bool):
+            made[name] = Scan(str(said["query"]), str(said["documents"]), first=first)
         elif set(said) == {"outputs"} and isinstance(outputs, list) and outputs:
             made[name] = tuple(map(str, outputs))
         else:
@@ -109,15 +111,15 @@ def entry_models(model: ir.Model, entries: Entries) -> dict[str, ir.Model]:
         if not isinstance(outputs, Scan)
     }
     return {
-        name: scan_of(made[entry.query], made[entry.documents])
+        name: scan_of(made[entry.query], made[entry.documents], first=entry.first)
         if isinstance(entry, Scan)
         else made[name]
         for name, entry in entries.items()
     }
 
 
-def scan_of(query: ir.Model, documents: ir.Model) -> ir.Model:
-    """Return the scan of what two graphs give.
+def scan_of(query: ir.Model, documents: ir.Model, *, first: bool = False) -> ir.Model:
+    """Return the scan of what two graphs give, or of the first vector of each.
 
     Raises:
         VitcError: If they do not give one set of vectors each, of as many bits.
@@ -131,7 +133,7 @@ def scan_of(query: ir.Model, documents: ir.Model) -> ir.Model:
     # It brings onnxscript, which reading a file does without.
     from vitc.dialect.scan_graph import scan_graph
 
-    return scan_graph(a, b, d)
+    return scan_graph(1, 1, d) if first else scan_graph(a, b, d)
 
 
 def _vectors(model: ir.Model) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,11 +27,12 @@ from vitc.models.retrieval.spread import Spread
 from vitc.models.retrieval.text_tower import TextTower
 from vitc.models.taps import tap
 
-__all__ = ["IMAGE", "SCORE", "TEXT", "Retrieval"]
+__all__ = ["FIRST", "IMAGE", "SCORE", "TEXT", "Retrieval"]
 
 IMAGE = "image"
 TEXT = "text"
 SCORE = "score"
+FIRST = "first"
 """Names of the vectors that a run gives, and of the entries of an artefact."""
 
 
@@ -118,10 +120,17 @@ class Retrieval(Network):
 
     @property
     def entries(self) -> Entries:
-        """Programs of an artefact: each tower alone, and the scores of what they give."""
+        """Programs of an artefact: each tower alone, and the scores of what they give.
+
+        Where that is several vectors, the scores of the first ones too, which a fast scan reads.
+        """
         if not self.config.packed:
             return {}
-        return {IMAGE: (IMAGE,), TEXT: (TEXT,), SCORE: Scan(query=TEXT, documents=IMAGE)}
+        score = Scan(query=TEXT, documents=IMAGE)
+        made: dict[str, Sequence[str] | Scan] = {IMAGE: (IMAGE,), TEXT: (TEXT,), SCORE: score}
+        if max(self.config.image_vectors, self.config.text_vectors) > 1:
+            made[FIRST] = replace(score, first=True)
+        return made
 
     def example(self, count: int) -> dict[str, Tensor]:
         """What the network is traced with."""
