@@ -44,6 +44,17 @@ def test_a_new_file_is_written_alone_with_the_mode_of_any_new_file(tmp_path: Pat
     assert names(tmp_path) == ["a"]
 
 
+def test_a_library_that_puts_a_file_of_its_own_there_changes_no_mode(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with claim_file(tmp_path / "a") as output, output.aside() as part:
+            (tmp_path / "own").touch(0o600)
+            (tmp_path / "own").replace(part)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
 def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")

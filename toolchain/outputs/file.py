@@ -69,10 +69,14 @@ class FileOutput:
         part = hidden_name(self._place.path)
         try:
             with explained(self.named):
-                # The mode is that of any new file.
-                os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                # The mode is that of any new file, whoever fills it: safetensors puts a file that
+                # its owner alone reads in its place.
+                handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                mode = stat.S_IMODE(os.fstat(handle).st_mode)
+                os.close(handle)
             yield part
             with explained(self.named):
+                part.chmod(mode)
                 self._publish(part)
         finally:
             part.unlink(missing_ok=True)
