@@ -190,10 +190,21 @@ def test_an_artefact_with_a_prefix_is_an_artefact_like_any_other(models) -> None
     assert compare_with_rebuilt(cats) == (SAME_BYTES, [])
 
 
-@pytest.mark.parametrize("prefix", ["9cats", "a-b", "x" * 33, "é"])
-def test_a_prefix_that_no_symbol_can_have_is_refused(models, tmp_path, prefix) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        *((prefix, "is no name of C") for prefix in ("9cats", "a-b", "x" * 33, "é")),
+        *((prefix, r"is a word of C\+\+") for prefix in ("int", "class", "Model", "best")),
+        # Where -I and -L of the artefact come first, these would take the place of the system's.
+        *((prefix, rf"a system header, {prefix}\.h") for prefix in ("string", "math", "immintrin")),
+        *((prefix, f"a system library, lib{prefix}") for prefix in ("c", "m", "log")),
+        *((prefix, "what vitc calls its own") for prefix in ("vitc", "vitc_model")),
+        ("sem", "would have sem_destroy, which the C library has"),
+    ],
+)
+def test_a_prefix_that_cannot_be_had_is_refused(models, tmp_path, prefix, said) -> None:
     options = api.CompileOptions(symbol_prefix=prefix)
-    with pytest.raises(api.VitcError, match="is no name of C"):
+    with pytest.raises(api.VitcError, match=said):
         api.compile(models.plain.onnx, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 

@@ -30,6 +30,7 @@ __all__ = [
     "link_library",
     "linking_runner",
     "run_zig",
+    "zig_folder",
 ]
 
 LIBRARY = "libvitc_model.so"
@@ -141,11 +142,16 @@ def running_zig(
                 process.wait()
 
 
-def _zig() -> str:
+def zig_folder() -> Path:
+    """Where zig is installed, with the headers of the C libraries that it links for."""
     found = importlib.util.find_spec("ziglang")
     if found is None or not found.submodule_search_locations:
         raise VitcError("The package ziglang is missing.", "python -m pip install ziglang")
-    return str(Path(found.submodule_search_locations[0], "zig"))
+    return Path(found.submodule_search_locations[0])
+
+
+def _zig() -> str:
+    return str(zig_folder() / "zig")
 
 
 def _failure(said: str) -> VitcError:

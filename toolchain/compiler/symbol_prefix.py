@@ -6,6 +6,7 @@ end of the file with the new names behind it: no section moves, and no relocatio
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vitc.compiler.link import zig_folder
 from vitc.errors import VitcError
 
 __all__ = ["STANDARD_PREFIX", "check_prefix", "prefix_symbols", "prefixed", "prefixed_header"]
@@ -20,7 +22,26 @@ __all__ = ["STANDARD_PREFIX", "check_prefix", "prefix_symbols", "prefixed", "pre
 STANDARD_PREFIX: Final = "vitc"
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_CPP: Final = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
+    char32_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
+    constinit continue decltype default delete do double dynamic_cast else enum explicit export
+    extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq
+    nullptr operator or or_eq private protected public register reinterpret_cast requires return
+    short signed sizeof static static_assert static_cast struct switch template this thread_local
+    throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while
+    xor xor_eq
+"""
+_WORDS: Final = frozenset((*_CPP.split(), "Error", "Library", "Model", "best", "standard"))
+"""Words of C++, and what namespace vitc has besides."""
+_SYSTEM: Final = """
+    android anl atomic c crypt dl gcc gcc_eh gcc_s jnigraphics log m nsl pthread resolv rt util z
+"""
+_LIBRARIES: Final = frozenset(_SYSTEM.split())
+"""What a linker looks for first where our library lies, if it is called so."""
+_HEADERS: Final = ("include", "libc/include/generic-glibc", "libc/include/generic-musl")
 _FUNCTION: Final = re.compile(r"VITC_API ([^;(]*?)\bvitc_(\w+)(\([^;]*\));")
+_OTHER: Final = "Choose another, such as cats."
 _SYMBOL_TABLE: Final = 2
 _LOCAL, _UNDEFINED = 0, 0
 
@@ -47,17 +68,29 @@ _FORMS: Final = {
 
 
 def check_prefix(prefix: str) -> str:
-    """The prefix, if symbols may begin with it.
+    """The prefix, if symbols, files and a C++ object may be called by it.
 
     Raises:
-        VitcError: If it is no identifier of C of up to 32 letters.
+        VitcError: If it is no identifier of C of up to 32 letters, or is one that C, C++, a library
+            or vitc itself has.
     """
     if not _IDENTIFIER.fullmatch(prefix):
         raise VitcError(
             f"The symbol prefix {prefix!r} is no name of C.",
             "Use up to 32 letters, digits and underscores, a letter first, such as cats.",
         )
-    return prefix
+    headers = (zig_folder() / "lib" / folder / f"{prefix}.h" for folder in _HEADERS)
+    if prefix in _WORDS:
+        taken = "a word of C++, or of vitc_model.hpp"
+    elif any(header.exists() for header in headers):
+        taken = f"the name of a system header, {prefix}.h"
+    elif prefix in _LIBRARIES:
+        taken = f"the name of a system library, lib{prefix}"
+    elif prefix == STANDARD_PREFIX or prefix.startswith(f"{STANDARD_PREFIX}_"):
+        taken = "what vitc calls its own"
+    else:
+        return prefix
+    raise VitcError(f"The symbol prefix {prefix!r} is {taken}.", _OTHER)
 
 
 def prefixed(name: str, prefix: str) -> str:
@@ -84,7 +117,15 @@ def prefix_symbols(objects: Iterable[Path], prefix: str) -> None:
     }
     names = {name: prefixed(name, prefix) for name in defined}
     if len(set(names.values())) < len(names):
-        raise VitcError(f"With the symbol prefix {prefix!r} two symbols have one name.")
+        raise VitcError(f"With the symbol prefix {prefix!r} two symbols have one name.", _OTHER)
+    system = ctypes.CDLL(None)
+    for name in sorted(names.values()):
+        if hasattr(system, name):
+            raise VitcError(
+                f"With the symbol prefix {prefix!r} the library would have {name}, which the C "
+                "library has.",
+                _OTHER,
+            )
     for path, data in zip(objects, files, strict=True):
         _rename(data, names)
         path.write_bytes(data)
