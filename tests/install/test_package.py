@@ -141,7 +141,8 @@ def test_tags_name_the_machine_of_every_target() -> None:
     ("options", "said"),
     [
         ({"name": "my cats"}, "is no name of a package"),
-        ({"name": "vitc"}, "is no name of a package"),
+        ({"name": "class"}, "is no name of a package"),
+        *(({"name": name}, "is a package already") for name in ("vitc", "NumPy", "pil", "json")),
         ({"version": "new"}, "is no version"),
         ({}, "already"),
     ],

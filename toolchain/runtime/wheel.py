@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import keyword
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from importlib import resources
@@ -39,6 +41,10 @@ _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """The date of every file, so that one artefact gives one wheel."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_TAKEN: Final = frozenset(
+    name.lower() for name in (*sys.stdlib_module_names, "numpy", "PIL", "pillow", "vitc")
+)
+"""What a package of that name would hide, or pip would put it in the place of."""
 _VERSION: Final = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
 
@@ -86,9 +92,14 @@ def package(
     """
     opened = artefact if isinstance(artefact, Artefact) else Artefact.open(Path(artefact))
     chosen = opened.path.absolute().name if name is None else name
-    if not _NAME.fullmatch(chosen) or chosen == "vitc":
+    if not _NAME.fullmatch(chosen) or keyword.iskeyword(chosen):
         raise VitcError(
             f"{chosen!r} is no name of a package.", "Choose one of letters and digits: --name cats."
+        )
+    if chosen.lower() in _TAKEN:
+        raise VitcError(
+            f"{chosen!r} is a package already, of Python or of what the wheel needs.",
+            "Choose another name: --name cats.",
         )
     if not _VERSION.fullmatch(version):
         raise VitcError(f"{version!r} is no version.", "Write numbers: 1.0.2.")
