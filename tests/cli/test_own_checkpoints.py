@@ -91,6 +91,8 @@ def test_what_a_checkpoint_of_vitc_states_is_not_said_to_be_assumed(vitc, built,
     [
         (("--labels", "names.txt"), "3 labels are stated, and .* has 10 classes"),
         (("--crop", "28"), "crops to 28 px but the network takes 32 px"),
+        (("--crop", "48"), "crops to 48 px but the network takes 32 px"),
+        (("--mean", "123.7,116.3,103.5", "--std", "58"), "pixels from 0 to 255"),
         (("--resize", "30"), "crop of 32 does not fit a shorter side of 30"),
         (("--std", "0"), "std must be positive"),
         (("--scheme", "recu2"), "no scheme 'recu2': did you mean recu"),

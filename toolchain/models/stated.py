@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitc.errors import VitcError
-from vitc.models.described import Sides
+from vitc.models.described import Sides, both, sides_text
 from vitc.models.preprocessing import Preprocessing
 
 __all__ = ["Stated", "read_labels"]
@@ -56,6 +56,17 @@ class Stated:
         Raises:
             VitcError: If it does not hold together.
         """
+        if self.crop is not None and both(self.crop) != both(usual.crop):
+            raise VitcError(
+                f"The preprocessing crops to {sides_text(self.crop)} px but the network takes "
+                f"{sides_text(usual.crop)} px.",
+                "The crop is the image size of the network; --resize is free.",
+            )
+        if self.mean is not None and not all(0 <= part <= 1 for part in self.mean):
+            raise VitcError(
+                f"A mean of {_option(self.mean)} is beyond all pixels, which are from 0 to 1 here.",
+                "Divide mean and std by 255 if they are of pixels from 0 to 255.",
+            )
         return dataclasses.replace(usual, **self._given)
 
     def assumed(self, used: Preprocessing) -> str | None:
