@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file, save_file
 
 import vitc
+from tests.devices.sshd import free_port
 from vitc import VitcError
 
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -89,6 +90,8 @@ def test_the_card_is_one_for_the_hub_and_has_the_figures_of_the_manifest(
     assert f"| compiled for | {facts.target.name} |" in card.text
     assert f"| library of the artefact | {facts.sizes['library'] / 1e6:.3f} MB |" in card.text
     assert "bits equal" in card.text
+    assert 'vitc.from_pretrained("cats")' in card.text
+    assert "vitc export cats --out m.onnx" in card.text
     assert f"{facts.check['max_logit_difference']:.2g}" in card.text
 
 
@@ -236,6 +239,7 @@ def test_a_model_is_uploaded_by_the_hubs_own_client(model, artefact, hub, tmp_pa
     for name, data in served.files.items():
         (tmp_path / "fetched" / name).write_bytes(data)
     assert same(model, vitc.from_pretrained(tmp_path / "fetched"))
+    assert f'vitc.from_pretrained("{OWNER}")' in served.files["README.md"].decode()
 
 
 FETCHED = """
@@ -290,6 +294,33 @@ def test_what_the_hub_refuses_is_a_sentence(model, hub) -> None:
         vitc.push_to_hub(model, "a/b/private", token=TOKEN, endpoint=endpoint)
     assert "hf auth login" in caught.value.hint
     assert not served.files
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"id": 3}', None])
+def test_an_answer_that_no_hub_gives_is_a_sentence(model, hub, monkeypatch, answer) -> None:
+    endpoint, served = hub
+
+    def answered(self: Hub) -> None:
+        if answer is None:  # the connection ends
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    for method in ("do_POST", "do_GET", "do_HEAD"):
+        monkeypatch.setattr(served, method, answered)
+    with pytest.raises(VitcError, match=f"The Hub did not take {OWNER}: "):
+        vitc.push_to_hub(model, OWNER, token=TOKEN, endpoint=endpoint)
+    client = HfApi(endpoint=endpoint, token=TOKEN)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", client.snapshot_download)
+    with pytest.raises(VitcError, match="the Hub does not give it: "):
+        vitc.from_pretrained(OWNER, token=TOKEN)
+
+
+def test_a_hub_that_is_not_reached_is_a_sentence(model) -> None:
+    with pytest.raises(VitcError, match=r"The Hub did not take .*Connect"):
+        vitc.push_to_hub(model, OWNER, token=TOKEN, endpoint=f"http://127.0.0.1:{free_port()}")
 
 
 def test_a_name_that_is_nowhere_is_a_sentence(monkeypatch) -> None:

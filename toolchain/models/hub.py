@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +53,18 @@ def save_pretrained(
         VitcError: If the folder exists or cannot be written, or the artefact is of another
             network.
     """
-    card = _card(model, artefact)
+    _write(model, folder, artefact, force, Path(folder).absolute().name)
+
+
+def _write(
+    model: Network,
+    folder: str | os.PathLike[str],
+    artefact: Artefact | None,
+    force: bool,
+    named: str,
+) -> None:
+    """`save_pretrained`, with a card that calls the model as it is fetched."""
+    card = _card(model, artefact, named)
     described = {"library_name": LIBRARY, "model_type": LIBRARY, LIBRARY: described_by(model)}
     with (
         claim_folder(folder, marker=CONFIG, force=force, parts=lambda _: _FILES) as output,
@@ -81,18 +94,14 @@ def from_pretrained(
     if Path(source).exists():
         return load(source)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    with _asked(
+        f"There is no folder {source}, and the Hub does not give it",
+        "Name a folder of `save_pretrained`, or owner/name of a model that you may read.",
+    ):
         folder = snapshot_download(
             os.fspath(source), revision=revision, token=token, allow_patterns=list(_FILES)
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise VitcError(
-            f"There is no folder {source}, and the Hub does not give it: {first}",
-            "Name a folder of `save_pretrained`, or owner/name of a model that you may read.",
-        ) from error
     return load(folder)
 
 
@@ -124,24 +133,39 @@ def push_to_hub(
         VitcError: If the Hub refuses, or the artefact is of another network.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hub = HfApi(endpoint=endpoint, token=token, library_name=LIBRARY)
     with scratch_folder("hub") as scratch:
         folder = scratch / "model"
-        save_pretrained(model, folder, artefact=artefact)
-        try:
+        _write(model, folder, artefact, False, repository)
+        with _asked(
+            f"The Hub did not take {repository}",
+            "Look at the name and the network, and log in with `hf auth login`.",
+        ):
             hub.create_repo(repository, private=private, exist_ok=True)
             done = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise VitcError(
-                f"The Hub did not take {repository}: {first}", "Log in with `hf auth login`."
-            ) from error
     return str(done.commit_url)
 
 
-def _card(model: Network, artefact: Artefact | None) -> str:
+@contextmanager
+def _asked(refused: str, hint: str) -> Iterator[None]:
+    """Say in a sentence what the Hub's client raises.
+
+    That is anything: errors of its own, those of its HTTP library, and what its code comes to at an
+    answer that no Hub gives, such as that of a proxy.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, (HfHubHTTPError, HFValidationError, OSError)):
+            reason = f"{type(error).__name__}: {reason}"
+        raise VitcError(f"{refused}: {reason}", hint) from error
+
+
+def _card(model: Network, artefact: Artefact | None, named: str) -> str:
     config = model.config
     name, sides = named_after(config), sides_text(model.preprocessing.crop)
     tags = [LIBRARY, config.arch, *(["binarized", config.scheme] if config.binarized else [])]
@@ -152,9 +176,11 @@ def _card(model: Network, artefact: Artefact | None) -> str:
     lines += [f"{summary(config)}; {sides} px, {config.classes} classes. Made with vitc.", ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {what} | {value} |" for what, value in _figures(model, artefact)]
-    lines += ["", "```python", "import vitc", 'model = vitc.from_pretrained("FOLDER")']
-    lines += ['vitc.export(model, "m.onnx")', "```", ""]
-    lines += ["```", "vitc export FOLDER --out m.onnx && vitc compile m.onnx --out here", "```", ""]
+    lines += ["", "```python", "import vitc", f"model = vitc.from_pretrained({json.dumps(named)})"]
+    lines += ['vitc.export(model, "m.onnx")', 'vitc.compile("m.onnx", "here")', "```", ""]
+    lines += ["Or, of the folder of these files:", "", "```"]
+    folder = shlex.quote(named.rpartition("/")[2])
+    lines += [f"vitc export {folder} --out m.onnx && vitc compile m.onnx --out here", "```", ""]
     return "\n".join(lines)
 
 
