@@ -146,4 +146,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES, *_MODULES, "__version__"]
+    return sorted([*_HOMES, *_MODULES, *(name for name in globals() if name.startswith("__"))])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vitc.errors import VitcError
 from vitc.extras import need
 from vitc.names import ENDS
+from vitc.paths import settle_paths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +66,9 @@ class ExportOptions:
     calibrate: str | None = None
     calibration_images: int = 64
 
+    def __post_init__(self) -> None:
+        settle_paths(self)
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -92,6 +96,9 @@ class CompileOptions:
     check: bool = True
     tiles: Mapping[str, Tile] = field(default_factory=dict)
     symbol_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        settle_paths(self)
 
 
 def new(

@@ -59,6 +59,25 @@ def test_paths_are_strings_or_paths_everywhere(built, tmp_path, picture, kind) -
     assert vitc.bench(artefact, options).latency.median > 0
 
 
+def test_paths_of_options_are_strings_or_paths() -> None:
+    from vitc.training.probes.options import ProbeOptions
+
+    text = vitc.TrainOptions(out="a.safetensors", start="b", teacher="c", data="photos")
+    path = vitc.TrainOptions(
+        out=Path("a.safetensors"), start=Path("b"), teacher=Path("c"), data=Path("photos")
+    )
+    assert text == path
+    assert (text.out.stem, text.data) == ("a", "photos")
+    assert ProbeOptions("a").checkpoint == Path("a")
+    assert vitc.CheckOptions(data=Path("photos")).data == "photos"
+    assert vitc.CompileOptions(dump_ir="ir").dump_ir == Path("ir")
+    assert vitc.ExportOptions(dump="ir", calibrate=Path("photos")) == vitc.ExportOptions(
+        dump=Path("ir"), calibrate="photos"
+    )
+    with pytest.raises(vitc.VitcError, match=r"Write to a\.safetensors"):
+        vitc.TrainOptions(out="a.pth")
+
+
 def test_compile_takes_target_batch_and_force_by_name(built, tmp_path) -> None:
     unchecked = vitc.CompileOptions(check=False, batch=3)
     out = tmp_path / "here"

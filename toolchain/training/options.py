@@ -10,6 +10,7 @@ from vitc.errors import VitcError
 from vitc.models.described import Sides
 from vitc.models.picture import Colour
 from vitc.names import PRECISIONS, RECIPES
+from vitc.paths import settle_paths
 
 __all__ = ["EpochReport", "RunOptions", "StepReport", "TrainOptions", "TrainResult"]
 
@@ -57,6 +58,7 @@ class RunOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
+        settle_paths(self)
         if self.out.suffix != ".safetensors":
             raise VitcError(
                 f"A checkpoint is written as .safetensors, found {self.out.name!r}.",

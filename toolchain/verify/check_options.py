@@ -7,6 +7,7 @@ from typing import Final
 
 from vitc.errors import VitcError
 from vitc.models.picture import Colour
+from vitc.paths import settle_paths
 
 __all__ = ["DIGITS", "CheckOptions"]
 
@@ -44,6 +45,7 @@ class CheckOptions:
     entry: str | None = None
 
     def __post_init__(self) -> None:
+        settle_paths(self)
         if self.images < 1 or self.threads < 1:
             raise VitcError(
                 f"A check needs at least one image and one thread, found {self.images} and "

@@ -9,6 +9,7 @@ from typing import Any
 
 from vitc.errors import VitcError
 from vitc.models.picture import Colour
+from vitc.paths import settle_paths
 
 __all__ = ["DenseScore", "LinearScore", "NeighbourScore", "ProbeOptions", "ProbeResult"]
 
@@ -50,6 +51,7 @@ class ProbeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle_paths(self)
         for name in ("epochs", "batch_size", "learning_rate", "neighbours"):
             if not getattr(self, name) > 0:
                 raise VitcError(f"{name} must be positive, found {getattr(self, name)}.")
