@@ -9,7 +9,8 @@ import pytest
 
 from tests.cli.page import Page
 from tests.cli.pages import EVIL, bench, full
-from vitc.cli.report import Verdict
+from vitc.cli.report import Report, Subject, Verdict, latencies, write_report
+from vitc.outputs import claim_file
 
 
 def test_check_writes_a_report(vitc: Any, built: Any, tmp_path: Path) -> None:
@@ -62,6 +63,24 @@ def test_verdicts_of_a_bench() -> None:
     assert Verdict.of_bench(timed).text == f"4.00 times as fast as the {EVIL}"
     assert Verdict.of_bench({**timed, "ratio": None}).text == "0.500 ms for a batch of 1"
     assert not Verdict.of_bench({**timed, "emulated": True}).good
+
+
+@pytest.mark.parametrize(
+    ("scale", "row"),
+    [(1, ["0.500", "0.400", "0.600", "0.300"]), (0.05, ["25.00", "20.00", "30.00", "15.00"])],
+)
+def test_times_have_the_digits_of_their_bars(tmp_path: Path, scale: float, row: list[str]) -> None:
+    timed = bench()
+    times = {name: time * scale for name, time in timed["latency_ms"].items()}
+    quick = {**timed, "latency_ms": times}
+    report = Report("x", Subject("x", "", {}), Verdict("x", True), latencies(quick), bench=quick)
+    with claim_file(tmp_path / "r.html") as output:
+        write_report(output, report)
+    page = Page(tmp_path / "r.html")
+    unit = "us" if scale < 1 else "ms"
+    assert f"Latency, {unit} for a batch of 1" in page.text
+    assert f"{row[0]} {unit}" in page.text  # of the bar
+    assert "".join(row) in page.text
 
 
 def test_labelled_images_are_shown_by_class(vitc: Any, built: Any, tmp_path: Path) -> None:

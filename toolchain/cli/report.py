@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from vitc.cli.durations import unit_of
+from vitc.cli.durations import Unit, unit_of
 from vitc.cli.output import megabytes
 from vitc.cli.report_classes import shown_classes
 from vitc.errors import VitcError
@@ -146,10 +146,16 @@ def latencies(result: Mapping[str, Any]) -> list[Bars]:
     sides = [(f"{result['target']} artefact", result["latency_ms"]["median"])]
     if result["baseline"]:
         sides.append((result["baseline"]["title"], result["baseline"]["latency_ms"]["median"]))
-    unit = unit_of(median for _, median in sides)
+    unit = _unit(result)
     rows = [(name, median, unit.text(median)) for name, median in sides]
     title = f"Latency of a batch of {result['batch']}, median"
     return [Bars(title, rows, max(median for _, median in sides))]
+
+
+def _unit(result: Mapping[str, Any]) -> Unit:
+    """The unit of all times of the JSON form of a bench."""
+    sides = [result, *filter(None, [result["baseline"]])]
+    return unit_of(side["latency_ms"]["median"] for side in sides)
 
 
 def accuracies(result: Mapping[str, Any]) -> list[Bars]:
@@ -186,7 +192,12 @@ def write_report(output: FileOutput, report: Report) -> None:
     environment = Environment(
         loader=PackageLoader("vitc.cli", "."), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {"shown": _shown, "base64": _base64, "classes": shown_classes}
+    environment.filters |= {
+        "shown": _shown,
+        "base64": _base64,
+        "classes": shown_classes,
+        "unit": _unit,
+    }
     text = environment.get_template(_TEMPLATE).render(
         report=report,
         command=shlex.join(["vitc", *sys.argv[1:]]),
