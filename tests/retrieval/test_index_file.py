@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -110,12 +119,64 @@ def test_damage_is_found_where_it_is_read_and_only_there(tmp_path):
         (b"\x89PNG\r\n", "is no index"),
         (b"VITCIDX9" + bytes(100), "of another version"),
         (b"VITCIDX1" + b"\xff" * 100, "cut off"),
+        (b"VITCIDX1" + b"\xff" * 4, "damaged: it is cut off"),
     ],
 )
 def test_what_is_no_index_of_this_vitc_is_named(tmp_path, content, says):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(VitcError, match=says):
         Index.open(tmp_path / "x")
+
+
+def restated(path: Path, header: bytes) -> None:
+    """Give an index another header, with the checksum of that."""
+    whole = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", whole, 8)
+    rest = whole[-(-(16 + length + 4) // 64) * 64 :]
+    start = whole[:8] + struct.pack("<Q", len(header)) + header
+    start += struct.pack("<I", zlib.crc32(header))
+    path.write_bytes(start + bytes(-len(start) % 64) + rest)
+
+
+def places(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where values of parsed JSON lie."""
+    keys = value if isinstance(value, dict) else range(len(value)) if type(value) is list else ()
+    for key in keys:
+        yield (*at, key)
+        yield from places(value[key], (*at, key))  # type: ignore[index]
+
+
+WRONG = (-1, 0, 1, 0.5, 1e300, True, None, "x", [], {}, [1], [[]], 1 << 31, 1 << 64, float("nan"))
+
+
+def test_a_header_of_other_values_is_damage_or_an_index(tmp_path):
+    path = written(tmp_path / "p.vidx", vectors(7, 5))
+    whole = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", whole, 8)
+    stated = json.loads(whole[16 : 16 + length])
+    for place in places(stated):
+        for value in WRONG:
+            changed = copy.deepcopy(stated)
+            *above, last = place
+            reduce(getitem, above, changed)[last] = value
+            restated(path, json.dumps(changed).encode())
+            try:
+                with Index.open(path) as index:
+                    index.vectors()
+                    with suppress(VitcError):
+                        index.refuse_other(MODEL)
+            except VitcError as error:
+                assert re.search(r"damaged: (it|block|its) ", error.message), (place, value)
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"[]", b"1", b"{}", b"\xff", b"[" * 100_000, b"9" * 5000, b'{"block": 1}']
+)
+def test_a_header_that_states_no_index_is_damage(tmp_path, header):
+    path = written(tmp_path / "p.vidx", vectors(8, 5))
+    restated(path, header)
+    with pytest.raises(VitcError, match="damaged: its header is not that of an index"):
+        Index.open(path)
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_no_index(tmp_path):

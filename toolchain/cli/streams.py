@@ -15,6 +15,8 @@ __all__ = ["prepare_streams", "printable", "quiet_libraries"]
 _UNSEEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of Unicode that a terminal obeys, or that no encoding has: controls, surrogates, and
 separators of lines and paragraphs."""
+_TURNED: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of the text behind it, so that gnp.exe is read as exe.png."""
 
 
 def prepare_streams() -> None:
@@ -59,7 +61,8 @@ def printable(text: str, keep: str = "") -> str:
         return text
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _UNSEEN and character not in keep
+        if (character in _TURNED or unicodedata.category(character) in _UNSEEN)
+        and character not in keep
         else character
         for character in text
     )

@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,9 +172,7 @@ class Index:
         images: How many there are.
     """
 
-    def __init__(
-        self, path: Path, mapped: _Mapped, stated: Mapping[str, Any], base: int
-    ) -> None:
+    def __init__(self, path: Path, mapped: _Mapped, stated: Mapping[str, Any], base: int) -> None:
         self.path = path
         self.facts = IndexFacts(**{field.name: stated[field.name] for field in fields(IndexFacts)})
         self.images: int = stated["images"]
@@ -211,7 +209,7 @@ class Index:
             stated, base = _read_header(data)
             found = cls(file, mapped, stated, base)
             found._check_sizes()
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except ValueError as error:
             data.close()
             raise VitcError(f"{file} is damaged: {error}.", _AGAIN) from None
         if model is not None:
@@ -240,8 +238,7 @@ class Index:
 
     def _check_sizes(self) -> None:
         facts, bytes_of_one = self.facts, packed_width(self.facts.width)
-        counts = (facts.width, facts.tokens, self.images + 1)
-        if not all(type(count) is int and count > 0 for count in counts):
+        if not facts.width or not facts.tokens:
             raise ValueError("its header has no sensible sizes")
         wanted = {
             "first": self.images * bytes_of_one,
@@ -429,10 +426,12 @@ def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
     Raises:
         ValueError: If it is damaged, or of another version.
     """
+    start = len(_MAGIC) + 8
+    if len(data) < start:
+        raise ValueError("it is cut off")
     if data[: len(_MAGIC)] != _MAGIC:
         raise ValueError(f"it is of another version, {data[len(_FAMILY) : len(_MAGIC)]!r}")
     (length,) = struct.unpack_from("<Q", data, len(_MAGIC))
-    start = len(_MAGIC) + 8
     if length > min(_LONGEST_HEADER, len(data) - start - 4):
         raise ValueError("it is cut off")
     header = data[start : start + length]
@@ -440,7 +439,34 @@ def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
     if zlib.crc32(header) != checksum:
         raise ValueError("its header is not what was written")
     end = start + length + 4
-    stated = json.loads(header)
+    try:
+        stated = json.loads(header)
+    except (ValueError, RecursionError):
+        stated = None
+    if not _states_an_index(stated):
+        raise ValueError("its header is not that of an index")
     if stated["block"] != _BLOCK:
         raise ValueError(f"its blocks are of {stated['block']} bytes")
     return stated, -(-end // _ALIGNMENT) * _ALIGNMENT
+
+
+def _states_an_index(stated: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a header has all values, each of its kind; what they come to is not looked at."""
+
+    def counts(values: object) -> bool:
+        return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
+
+    if not isinstance(stated, dict):
+        return False
+    sections = stated.get("sections")
+    return (
+        counts([stated.get(name) for name in ("width", "tokens", "images", "block")])
+        and all(isinstance(stated.get(name), str) for name in ("model", "made_by", "photos"))
+        and isinstance(sections, dict)
+        and all(
+            isinstance(each, dict)
+            and counts([each.get("start"), each.get("size")])
+            and counts(each.get("checksums"))
+            for each in sections.values()
+        )
+    )
