@@ -160,13 +160,15 @@ def test_a_header_of_other_values_is_damage_or_an_index(tmp_path):
             *above, last = place
             reduce(getitem, above, changed)[last] = value
             restated(path, json.dumps(changed).encode())
+            said = None
             try:
                 with Index.open(path) as index:
                     index.vectors()
                     with suppress(VitcError):
                         index.refuse_other(MODEL)
             except VitcError as error:
-                assert re.search(r"damaged: (it|block|its) ", error.message), (place, value)
+                said = error.message
+            assert said is None or re.search("damaged: (it|block|its) ", said), (place, value)
 
 
 @pytest.mark.parametrize(
