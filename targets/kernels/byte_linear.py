@@ -25,6 +25,7 @@ from tvm.script.ir_builder import tirx as T
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import Emitter, Kernel
 from vitc.targets.kernels.float_linear import blocks_of
+from vitc.targets.kernels.row_tiles import RowTiles
 from vitc.targets.packing import round_up
 
 __all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "tiled_weight"]
@@ -127,7 +128,7 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
         body = _Body(e, isa, shape, height)
         full, group = widths.count(widths[0]), min(body.together, tiles)
         held = e.local(body.held, group * body.tile_size)
-        body.prefix()
+        body.tiles.put_in_front(body.start)
         with e.loop(0, T.floordiv(e.end - e.begin + (group - 1), T.int32(group))) as number:
             first = e.let(e.begin + number * group)
             last = e.let(T.min(first + group, e.end))
@@ -139,7 +140,7 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
                 if full < len(widths):
                     at = (task - first) * body.tile_size
                     body.tile(held, task, at, T.int32(full), widths, widths[-1])
-                body.clear(task)
+                body.tiles.clear(body.tiles.rows(task))
     return emitter.kernel(tiles)
 
 
@@ -147,6 +148,7 @@ class _Body:
     """Emits tiles.
 
     Attributes:
+        tiles: What they have in common with those of other products.
         held: Type of gathered bytes.
         tile_size: Gathered bytes of a tile.
         together: Tiles that are gathered at once.
@@ -180,32 +182,13 @@ class _Body:
         self.corners: Any = given.get("corners")
         self.shift: Any = given.get("shift")
         self.start: Any = given.get("start")
-
-    def prefix(self) -> None:
-        """Copy the rows in front of the product, with the first task."""
-        e, lanes = self.emitter, self.isa.float_lanes
-        if not self.shape.prefix:
-            return
-        copied = e.loop(0, self.shape.prefix * self.shape.stride // lanes)
-        with T.If(T.EQ(e.begin, 0)), T.Then(), copied as index:
-            e.store(self.out, index * lanes, e.load(self.start, index * lanes, lanes), lanes)
-
-    def rows(self, task: Any) -> list[Any]:
-        """The rows of a tile; those of the last one end with the last row."""
-        shape, height, e = self.shape, self.height, self.emitter
-        if shape.rows == height:
-            return [T.int32(r) for r in range(height)]
-        first = task * height
-        if shape.rows % height:
-            first = T.min(first, shape.rows - height)
-        first = e.let(first)
-        return [first + r for r in range(height)]
+        self.tiles = RowTiles(emitter, shape, height, isa.float_lanes, self.out)
 
     def gather(self, held: Any, task: Any, at: Any) -> None:
         """Lay the bytes of a tile row by row."""
         e, shape = self.emitter, self.shape
         filled = shape.runs * shape.length
-        for r, row in enumerate(self.rows(task)):
+        for r, row in enumerate(self.tiles.rows(task)):
             first_run = e.let(self.corners[row] if shape.alike else row * shape.runs)
             with e.loop(0, shape.runs) as run:
                 if shape.alike:
@@ -308,7 +291,7 @@ class _Body:
     ) -> None:
         """Scale, bias and what is added by row, each rounded."""
         e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
-        rows = self.rows(task)
+        rows = self.tiles.rows(task)
         columns = range(0, width, lanes)
         scales = [e.let(e.load(self.scale, column + c, lanes)) for c in columns]
         biases = [e.let(e.load(self.bias, column + c, lanes)) for c in columns]
@@ -325,17 +308,6 @@ class _Body:
             if shape.by_row:
                 value = e.let(value) + e.load(self.start, place, lanes)
             e.store(self.out, place, value, lanes)
-
-    def clear(self, task: Any) -> None:
-        """Zeros between the outputs of each row and the next row."""
-        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
-        first = -(-shape.outputs // lanes) * lanes
-        if first == shape.stride:
-            return
-        for row in self.rows(task):
-            for column in range(first, shape.stride, lanes):
-                at = (row + shape.prefix) * shape.stride + column
-                e.store(self.out, at, e.constant("float32", 0, lanes), lanes)
 
 
 def _pieces(length: int) -> list[tuple[int, int]]:

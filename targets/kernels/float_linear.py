@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import CACHE_LINE, Emitter, Kernel
+from vitc.targets.kernels.row_tiles import RowTiles
 from vitc.targets.packing import round_up
 
 __all__ = ["FloatLinearShape", "blocks_of", "float_linear_kernel"]
@@ -103,7 +104,7 @@ def float_linear_kernel(symbol: str, isa: Isa, shape: FloatLinearShape) -> Kerne
     tiles = -(-shape.rows // height)
     with emitter.open() as e:
         body = _Body(e, isa, shape, height)
-        body.prefix()
+        body.tiles.put_in_front(body.bias)
         if tiles == 1:
             tasks = len(widths)
             _by_blocks(e, body, widths)
@@ -143,7 +144,7 @@ def _by_rows(e: Emitter, body: _Body, widths: list[int]) -> None:
                 with e.loop(first, last) as task:
                     body.tile(task, T.int32(full), widths[0], widths[-1], part=part, clears=False)
         with e.loop(first, last) as task:
-            body.clear(body.rows(task))
+            body.tiles.clear(body.rows(task))
 
 
 class _Body:
@@ -151,6 +152,7 @@ class _Body:
 
     Attributes:
         height: Rows of a tile.
+        tiles: What they have in common with those of other products.
         part: Floats of a row in a part.
     """
 
@@ -165,6 +167,7 @@ class _Body:
         self.x, *self.tables, self.weight, self.bias, self.out = emitter.pointers(
             x="float32", **tables, weight="float32", bias="float32", out="float32"
         )
+        self.tiles = RowTiles(emitter, shape, height, isa.float_lanes, self.out)
         if shape.reads == "padded":
             far, near = (
                 T.call_intrin("int64", "tirx.reinterpret", T.address_of(array[0]))
@@ -181,15 +184,6 @@ class _Body:
         if shape.runs == 1:
             self.step = round_up(self.step, isa.float_load)
         self.part = self.step * (shape.length if shape.runs > 1 else 1)
-
-    def prefix(self) -> None:
-        """Copy the rows in front of the product, with the first task."""
-        e, lanes = self.emitter, self.isa.float_lanes
-        if not self.shape.prefix:
-            return
-        copied = e.loop(0, self.shape.prefix * self.shape.stride // lanes)
-        with T.If(T.EQ(e.begin, 0)), T.Then(), copied as index:
-            e.store(self.out, index * lanes, e.load(self.bias, index * lanes, lanes), lanes)
 
     def fetch(self, block: Any, number: Any, tiles: int, part: Any, widest: int) -> None:
         """Have a share of the weights of the next block brought into the cache, by each tile."""
@@ -219,15 +213,10 @@ class _Body:
 
     def rows(self, task: Any) -> list[Any]:
         """The rows of a tile; the last one repeats some, but none that are added to in parts."""
-        shape, height, e = self.shape, self.height, self.emitter
-        if shape.rows == height:
-            return [T.int32(r) for r in range(height)]
-        first = e.let(task * height)
-        if shape.rows % height == 0:
-            return [first + r for r in range(height)]
-        if self.parts == 1:
-            first = e.let(T.min(first, shape.rows - height))
-            return [first + r for r in range(height)]
+        shape, height = self.shape, self.height
+        if self.parts == 1 or shape.rows % height == 0:
+            return self.tiles.rows(task)
+        first = self.emitter.let(task * height)
         return [self._least(first + r, shape.rows - 1) for r in range(height)]
 
     def _least(self, left: Any, right: int) -> Any:
@@ -283,7 +272,7 @@ class _Body:
                 value = T.max(e.splat(least, lanes), value)
             e.store(self.out, written(r, c), value, lanes)
         if clears:
-            self.clear(rows)
+            self.tiles.clear(rows)
 
     def _sum(self, sums: Any, rows: list[Any], start: Any, width: int, part: Any) -> None:
         """Add the products of a part of a tile."""
@@ -380,12 +369,3 @@ class _Body:
                 for column, weight in zip(range(0, width, lanes), weights, strict=True):
                     slot = r * width + column
                     e.store(sums, slot, e.load(sums, slot, lanes) + value * weight, lanes)
-
-    def clear(self, rows: list[Any]) -> None:
-        """Zeros between the outputs of each row and the next row."""
-        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
-        start = -(-shape.outputs // lanes) * lanes
-        for row in rows:
-            for column in range(start, shape.stride, lanes):
-                at = (row + shape.prefix) * shape.stride + column
-                e.store(self.out, at, e.constant("float32", 0, lanes), lanes)
