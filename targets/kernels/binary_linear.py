@@ -33,6 +33,7 @@ from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
 __all__ = [
     "LinearShape",
+    "counted_rows",
     "float_kernel",
     "residual_kernel",
     "scale_factor",
@@ -269,20 +270,50 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
         return _panels(e, shape, epilogue.constants, lambda lanes, _: _RowByRow(epilogue, lanes))
     if shape.depth:
         return _slices(e, isa, shape, epilogue)
-    buffers = epilogue.constants.buffers
+    constants = epilogue.constants
+    operands = (constants.buffers["rows_in"], constants.buffers["lanes_in"])
+
+    def finish(row: Any, lane: Any, value: Any) -> None:
+        epilogue.finish(row, constants.lanes(lane), value)
+
+    tiles = (e.begin, e.end)
+    counted_rows(e, isa, shape, operands, tiles, lambda tile: tile * isa.row_tile, finish)
+    return shape.row_tiles(isa)
+
+
+def counted_rows(
+    e: Emitter,
+    isa: Isa,
+    shape: LinearShape,
+    operands: tuple[Any, Any],
+    tiles: tuple[Any, Any],
+    first_row: Callable[[Any], Any],
+    finish: Callable[[Any, Any, Any], None],
+) -> None:
+    """Emit a product by popcounts, each row of which is finished by itself.
+
+    Args:
+        e: Where the code goes.
+        isa: Instruction set.
+        shape: Geometry.
+        operands: Buffers of rows and of lanes.
+        tiles: First tile of rows, and the one behind the last.
+        first_row: First row of a tile.
+        finish: Emits what becomes of 16 lanes, of the row, the first lane and the sums minus k / 2.
+    """
     table = nibble_table(e, isa)
     tile, halves = shape.lane_tile(isa), isa.lanes // HALF
     with (
         e.loop(0, shape.blocks(isa) // tile) as lane_tile,
-        e.loop(e.begin, e.end) as row_tile,
+        e.loop(*tiles) as row_tile,
     ):
-        first_row = e.let(row_tile * isa.row_tile)
+        start = e.let(first_row(row_tile))
         first_block = e.let(lane_tile * tile)
         sums = PopcountTile(e, isa, isa.row_tile, tile, shape.elements, table)
         sums.emit(
-            buffers["rows_in"],
-            lambda r: (first_row + r) * shape.elements,
-            buffers["lanes_in"],
+            operands[0],
+            lambda r: (start + r) * shape.elements,
+            operands[1],
             lambda b: (first_block + b) * (shape.elements * isa.lanes),
         )
         # Blocks wider than a word may end behind the lanes that the output has room for.
@@ -292,13 +323,11 @@ def _along_lanes(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) 
                 for half in range(halves):
                     lane = e.let((first_block + b) * isa.lanes + half * HALF)
                     value = sums.centred(r, b, half, shape.k)
-                    lanes = epilogue.constants.lanes(lane)
                     if b < tile - 1 or half * HALF < room:
-                        epilogue.finish(first_row + r, lanes, value)
+                        finish(start + r, lane, value)
                         continue
                     with T.If(lane < shape.lanes), T.Then():
-                        epilogue.finish(first_row + r, lanes, value)
-    return shape.row_tiles(isa)
+                        finish(start + r, lane, value)
 
 
 def _slices(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> int:
@@ -314,7 +343,7 @@ def _slices(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> in
         epilogue.finish(row, constants.lanes(lane), value)
 
     rows, lanes = constants.buffers["rows_in"], constants.buffers["lanes_in"]
-    product.emit(rows, lanes, (first, last), finish)
+    product.emit(rows, lanes, (first, last), [(shape.lanes, finish)])
     return round_up(shape.rows, ROW_PADDING) // ROW_PADDING
 
 

@@ -24,7 +24,16 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, mask_bits
 from vitc.targets.packing import WORD, Axis, round_up
 
-__all__ = ["Columns", "Constants", "Keys", "Lanes", "Residual", "Rows", "Scaled"]
+__all__ = [
+    "Columns",
+    "Constants",
+    "Keys",
+    "Lanes",
+    "Residual",
+    "Rows",
+    "RowsOfColumns",
+    "Scaled",
+]
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,65 @@ class Columns:
                 index = ((first_block + block) * self.elements + element) * isa.lanes
                 empty = e.constant(isa.element, 0, isa.lanes)
                 e.store(self.constants.buffers["out"], index, empty, isa.lanes)
+
+
+@dataclass(frozen=True)
+class RowsOfColumns:
+    """Bits along the rows, in lanes layout, row by row: each row adds its bit to the elements.
+
+    Attributes:
+        constants: Thresholds.
+        isa: Instruction set.
+        rows: Rows of a window.
+        blocks: Lane blocks of a window.
+        windows: Windows.
+    """
+
+    constants: Constants
+    isa: Isa
+    rows: int
+    blocks: int
+    windows: int = 1
+
+    @property
+    def _elements(self) -> int:
+        """Elements of one lane of the output."""
+        return round_up(self.rows, WORD) // self.isa.element_bits
+
+    def clear(self, begin: Any, end: Any, tasks: int) -> None:
+        """Emit zeros for what the rows of some tasks are added to.
+
+        Args:
+            begin: First task: an element of each lane, or a window where there are several.
+            end: The task behind the last.
+            tasks: Tasks in all; the last one has the elements that no row fills, too.
+        """
+        e, lanes = self.constants.emitter, self.isa.lanes
+        out, empty = self.constants.buffers["out"], e.constant(self.isa.element, 0, lanes)
+        if self.windows > 1:
+            size = self.blocks * self._elements
+            with e.loop(begin * size, end * size) as number:
+                e.store(out, number * lanes, empty, lanes)
+            return
+        behind = e.let(T.Select(T.EQ(end, tasks), T.int32(self._elements), end))
+        with e.loop(0, self.blocks) as block, e.loop(begin, behind) as element:
+            e.store(out, (block * self._elements + element) * lanes, empty, lanes)
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None:
+        """Emit the epilogue of 16 lanes of one row."""
+        e, isa = self.constants.emitter, self.isa
+        decided = self.constants.decide(row, lanes, value)
+        block: Any = T.floordiv(lanes.first, isa.lanes)
+        if self.windows > 1:
+            window, row = e.split(row, self.rows)
+            block = window * self.blocks + block
+        element = block * self._elements + T.floordiv(row, isa.element_bits)
+        place = e.cast(isa.element, T.floormod(row, isa.element_bits))
+        bit = T.shift_left(e.constant(isa.element, 1), place)
+        one = T.Select(decided, e.splat(bit, HALF), e.constant(isa.element, 0, HALF))
+        at = element * isa.lanes + T.floormod(lanes.first, isa.lanes)
+        out = self.constants.buffers["out"]
+        e.store(out, at, T.bitwise_or(e.load(out, at, HALF), one), HALF)
 
 
 @dataclass(frozen=True)

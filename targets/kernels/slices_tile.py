@@ -20,8 +20,9 @@ All sums are exact for any length: there are as many slices as a sum of all ones
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -30,13 +31,19 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter
 from vitc.targets.packing import WORD, round_up
 
-__all__ = ["SlicesProduct", "slice_adders", "slice_blocks", "uses_slices"]
+__all__ = ["Finish", "SlicesProduct", "joint_lanes", "slice_adders", "slice_blocks", "uses_slices"]
+
+Finish = Callable[[Any, Any, Any], None]
+"""Emits what becomes of 16 lanes, of the row, the first lane and the sums (int32)."""
 
 LEAST_ROWS = 32
 """Fewest rows for which tables are worth making."""
 
 LONGEST = 4095
 """Most bits of one contraction, whose sums have 12 slices."""
+
+_JOINT = 0.95
+"""Of the time that products take alone, what they may take together to be worth a kernel."""
 
 _SPAN = 96
 """Most rows that go through the parts of a table together: their slices lie on the stack, and with
@@ -69,6 +76,37 @@ def uses_slices(isa: Isa, rows: int, lanes: int, length: int) -> bool:
         return False
     width = slice_blocks(isa, lanes)[1]
     return (width - isa.slice_fill) * length >= isa.slice_cost
+
+
+def joint_lanes(isa: Isa, rows: int, products: Sequence[tuple[int, bool]], length: int) -> int:
+    """Lanes that go by bit slices where products of the same rows are one; 0 if that is no faster.
+
+    They fill vectors; what is left of the last product is counted, where that is faster than a
+    vector of few lanes.
+
+    Args:
+        isa: Vectors.
+        rows: Rows.
+        products: Lanes of each product, a multiple of 16, and whether it has its rows finished one
+            by one, so that it may go by slices alone.
+        length: Contracted length.
+    """
+    if not isa.slice_bytes or rows < LEAST_ROWS or length > LONGEST or len(products) < 2:
+        return 0
+    # Lanes that are counted in the time of a vector.
+    counted = isa.slice_fill + isa.slice_cost / length
+    vector, total = 8 * isa.slice_bytes, sum(lanes for lanes, _ in products)
+    alone = 0.0
+    for lanes, by_rows in products:
+        vectors = lanes / counted
+        alone += min(vectors, slice_blocks(isa, lanes)[0]) if by_rows else vectors
+    full, rest = divmod(total, vector)
+    if not full:
+        return 0
+    counts_rest = rest < counted and rest <= products[-1][0]
+    if full + (rest / counted if counts_rest else 1) > _JOINT * alone:
+        return 0
+    return full * vector if counts_rest else total
 
 
 def slice_adders(isa: Isa, rows: int, lanes: int, depth: int) -> int:
@@ -112,7 +150,11 @@ class SlicesProduct:
         self._kept: Any = e.scratch("uint64", kept) if self._parts else None
 
     def emit(
-        self, rows: Any, lanes: Any, span: tuple[Any, Any], finish: Callable[[Any, Any, Any], None]
+        self,
+        rows: Any,
+        lanes: Any,
+        span: tuple[Any, Any],
+        parts: Sequence[tuple[int, Finish]],
     ) -> None:
         """Emit the sums of a span of rows.
 
@@ -120,7 +162,8 @@ class SlicesProduct:
             rows: Packed rows, a buffer of uint32.
             lanes: The other operand in the layout of slices, a buffer of uint16.
             span: First row, and the one behind the last.
-            finish: Emits what becomes of 16 lanes, of the row, the first lane and the sums (int32).
+            parts: Lanes of each part of them, a multiple of 16 but for the last, and what becomes
+                of them.
         """
         e = self.emitter
         first, last = span
@@ -133,7 +176,7 @@ class SlicesProduct:
             begin = e.let(first + number * size)
             end = e.let(T.min(begin + size, last))
             lane = e.let(block * self._width)
-            self._block(rows, lanes, lane, (begin, end), finish)
+            self._block(rows, lanes, lane, (begin, end), parts)
 
     def _block(
         self,
@@ -141,7 +184,7 @@ class SlicesProduct:
         lanes: Any,
         lane: Any,
         span: tuple[Any, Any],
-        finish: Callable[[Any, Any, Any], None],
+        parts: Sequence[tuple[int, Finish]],
     ) -> None:
         """Emit the sums of a block of lanes."""
         e = self.emitter
@@ -158,15 +201,22 @@ class SlicesProduct:
                     self._suspend(row - first)
         left = self.depth - self._parts * _BITS
         self._make(lanes, at, self._parts, left)
-        left_over = T.truncdiv(T.int32(self.lanes + HALF - 1) - lane, T.int32(HALF))
-        groups = self._fixed(T.min(left_over, T.int32(self._width // HALF)), "int32")
+        behind = list(accumulate(count for count, _ in parts))
+        stops = [0, *(self._groups(stop, lane, several=len(parts) > 1) for stop in behind)]
         with e.loop(first, last) as row:
             self._resume(row - first)
             self._count(rows, row, self._parts, _steps(left))
             self._transpose()
-            with e.loop(0, groups) as group:
-                sums = e.cast("int32", e.load(self._values, group * HALF, HALF), HALF)
-                finish(row, e.let(lane + group * HALF), sums)
+            for (begin, end), (_, finish) in zip(pairwise(stops), parts, strict=True):
+                with e.loop(begin, end) as group:
+                    sums = e.cast("int32", e.load(self._values, group * HALF, HALF), HALF)
+                    finish(row, e.let(lane + group * HALF), sums)
+
+    def _groups(self, stop: int, lane: Any, *, several: bool) -> Any:
+        """Groups of 16 lanes of the block that begins at a lane, in front of another lane."""
+        groups = T.truncdiv(T.int32(stop + HALF - 1) - lane, T.int32(HALF))
+        groups = T.min(groups, T.int32(self._width // HALF))
+        return self._fixed(T.max(groups, T.int32(0)) if several else groups, "int32")
 
     # The slices of a row, the parity of its bits so far, and where they are kept between parts.
 

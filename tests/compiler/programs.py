@@ -84,17 +84,19 @@ def run_plan(plan: Plan, x: Array, library: ctypes.CDLL) -> dict[str, Array]:
             else:
                 memory = image
             pointers.append(memory)
-        size = step.output.size
-        memory = held[step.output.name] = _aligned(-(-size // 64) * 64 + 64)
-        pointers.append(memory)
+        for buffer in step.buffers:
+            memory = held[buffer.name] = _aligned(-(-buffer.size // 64) * 64 + 64)
+            pointers.append(memory)
         function = getattr(library, step.kernel.symbol)
         middle = step.kernel.tasks // 3
         for begin, end in ((middle, step.kernel.tasks), (0, middle)):
             function(*(ctypes.c_void_p(p.ctypes.data) for p in pointers), begin, end)
-        assert (memory[size:] == STALE).all(), f"{step.kernel.symbol} wrote behind its output"
-        decoded = step.output.layout.decode(memory[:size].copy())
-        for name, views in step.output.taps:
-            taps[name] = apply_views(decoded, views)
+        for buffer in step.buffers:
+            memory, size = held[buffer.name], buffer.size
+            assert (memory[size:] == STALE).all(), f"{step.kernel.symbol} wrote behind its output"
+            decoded = buffer.layout.decode(memory[:size].copy())
+            for name, views in buffer.taps:
+                taps[name] = apply_views(decoded, views)
     for given in plan.outputs:
         buffer = given.buffer
         decoded = buffer.layout.decode(held[buffer.name][: buffer.size].copy())

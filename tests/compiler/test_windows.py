@@ -42,7 +42,11 @@ BLOCKS = {
         map=(6, 10), window=(6, 10), keys=2, bias=True, width=64, seed=11
     ),
     "SI of 64 tokens": Block(map=(8, 16), window=(8, 8), width=33, heads=1, seed=9),
+    "outputs that fill vectors of bit slices side by side": Block(
+        map=(14, 7), window=(7, 7), shift=(3, 0), width=192, heads=3, seed=12
+    ),
 }  # fmt: skip
+JOINED = "outputs that fill vectors of bit slices side by side"
 TARGETS = [name for name in HOST if not ISAS[find(name).isa].amx]
 
 
@@ -66,6 +70,8 @@ def test_no_float_and_no_bit_is_copied_into_an_order(name):
         return
     kinds = [step.kernel.symbol.removeprefix("vitc_").rstrip("0123456789_") for step in plan.steps]
     attention = ["binarize", "threshold_rows", "threshold_keys", "threshold_columns", "attention"]
+    if name == JOINED:
+        attention[1:4] = ["joint_threshold"]
     mlp = ["residual", "binarize", "threshold_rows", "residual"]
     spatial = ["binarize_columns", "threshold_columns", "residual"] * BLOCKS[name].si
     assert kinds[:-1] == ["copy_rows"] * (kinds[0] == "copy_rows") + attention + mlp + spatial

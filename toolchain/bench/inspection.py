@@ -208,7 +208,8 @@ def _learned(model: Network) -> dict[str, tuple[int, float, float]]:
 
 
 def _kernels(artefact: Artefact, cost: Account) -> dict[str, str]:
-    made_by = {step.tap: step.kernel for step in artefact.entry.steps}
+    steps = artefact.entry.steps
+    made_by = {written.tap: step.kernel for step in steps for written in step.writes}
     found = {
         layer.name: dict.fromkeys(made_by[tap] for tap in layer.taps if tap in made_by)
         for layer in cost.layers

@@ -149,26 +149,26 @@ def profile(
         loops, rounds, runs = PeakLoops(artefact.target), _ROUNDS, _RUNS
         peaks = loops.measure()
     inputs = probe_inputs(artefact.entry.inputs, artefact.batch, 0, n=TIMED_EXTENT)
-    taps = [step.tap for step in artefact.entry.steps]
+    titles = [step.title for step in artefact.entry.steps]
     macs = step_macs(artefact.entry.steps, TIMED_EXTENT)
-    fastest = np.full(len(taps), np.inf)
+    fastest = np.full(len(titles), np.inf)
     for number in range(rounds):
         say(f"profile: round {number + 1} of {rounds}")
         request = RunRequest(threads=threads, repeat=runs, warmup=1, profile=True, pin=pin)
         times = device.run(artefact, inputs, request).step_ns or ()
-        if len(times) != len(taps):
+        if len(times) != len(titles):
             raise VitcError(
-                f"The runner of {artefact.path} timed {len(times)} steps of {len(taps)}.",
+                f"The runner of {artefact.path} timed {len(times)} steps of {len(titles)}.",
                 "Compile the artefact again.",
             )
         fastest = np.minimum(fastest, np.asarray(times) / (1e6 * runs * artefact.batch))
         if peaks is not None and loops is not None:
             peaks = peaks.faster(loops.measure())
     steps = []
-    for tap, time, each in zip(taps, fastest.tolist(), macs, strict=True):
+    for title, time, each in zip(titles, fastest.tolist(), macs, strict=True):
         tiles = each.binary if each.unit == "int8" else 0
         peak = _fraction(each, tiles, time, peaks, threads)
-        steps.append(LayerTime(tap, 1, time, each, tiles, peak))
+        steps.append(LayerTime(title, 1, time, each, tiles, peak))
     return Profile(threads, rounds * runs, peaks, tuple(steps))
 
 

@@ -13,6 +13,7 @@ from vitc.compiler.floats import FloatOp, Item, Lowering
 from vitc.compiler.form import Form, codes_of, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
 from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
+from vitc.compiler.rules.joint_threshold import joined
 from vitc.dialect.metadata import layer_of_tap
 from vitc.errors import VitcError
 from vitc.targets.isa import Isa
@@ -52,7 +53,13 @@ def emit(
         A plan whose workspace is not laid out yet.
     """
     emission = Emission(graph, isa, tiles or {})
+    joints = joined(choices, isa)
     for op, choice in choices.items():
+        if op in joints:
+            # What the others of it read is there, as it is the same.
+            if not emission.holds(op.output):
+                joints[op].build(emission)
+            continue
         made = choice.rule.build(op, choice.form, emission)
         if isinstance(made, Port):
             continue
@@ -93,6 +100,10 @@ class Emission:
         self._buffers: dict[Value, tuple[Form, Buffer]] = {}
         self._others: dict[tuple[Value, Form], Buffer] = {}
         self._signs: dict[int, Buffer] = {}
+
+    def holds(self, value: Value) -> bool:
+        """Whether a buffer holds a value."""
+        return value in self._buffers
 
     def hold(self, value: Value, form: Form, buffer: Buffer) -> None:
         """Say which buffer holds a value."""
@@ -256,6 +267,21 @@ class Emission:
     ) -> Buffer:
         """Append the step that writes an operator's value, and return its buffer."""
         return self._append(kernel, operands, self._buffer(op, form), cost)
+
+    def step_of_several(
+        self,
+        written: Sequence[tuple[Op, Form]],
+        kernel: Kernel,
+        operands: Sequence[Operand],
+        cost: Cost,
+    ) -> None:
+        """Append the step that writes the values of several operators, and hold them."""
+        buffers = [self._buffer(op, form) for op, form in written]
+        tap = buffers[0].tap
+        step = Step(kernel, tuple(operands), tuple(buffers), layer_of_tap(tap), tap, cost)
+        self._items.append(step)
+        for (op, form), buffer in zip(written, buffers, strict=True):
+            self.hold(op.output, form, buffer)
 
     def step_over(
         self, op: Op, over: Port, kernel: Kernel, operands: Sequence[Operand], cost: Cost

@@ -125,10 +125,10 @@ class Lowering:
                         values[item.op.output] = self._emitted(builder, item.op, values)
                         continue
                     read = self._read(item, inputs, values, opaque)
-                    kind, value = self._kind(item.output)
+                    kind, value = self._kind(item)
                     call = builder.emit(relax.call_dps_packed(f"step_{i}", read, kind))
                     if value is None:
-                        opaque[item.output.name] = call
+                        opaque.update((buffer.name, call) for buffer in item.buffers)
                     else:
                         values[value] = call
                     ends.append(call)
@@ -137,10 +137,16 @@ class Lowering:
             builder.emit_func_output(relax.Tuple(given))
         return builder.get()
 
-    def _kind(self, buffer: Buffer) -> tuple[Any, Value | None]:
-        value = self._held.get(buffer.name)
+    def _kind(self, step: Step) -> tuple[Any, Value | None]:
+        """Type of what a step writes, and the value if it is one of floats.
+
+        What holds no floats is looked into by nobody here: one array of bytes, also of a step that
+        writes several.
+        """
+        value = self._held.get(step.buffers[0].name)
         if value is None:
-            return relax.TensorType((buffer.size,), "uint8"), None
+            size = sum(buffer.size for buffer in step.buffers)
+            return relax.TensorType((size,), "uint8"), None
         return relax.TensorType(value.shape, "float32"), value
 
     def _emitted(self, builder: relax.BlockBuilder, op: Op, values: Mapping[Value, Any]) -> Any:
@@ -191,7 +197,7 @@ class Lowering:
             if _is_call(call, "relax.call_dps_packed"):
                 step = _step(items, call)
                 steps.append(step)
-                held[binding.var] = step.output
+                held[binding.var] = step.buffers[0]
             elif _is_call(call, "relax.call_tir"):
                 steps += self._computed(module, binding.var, call, held, orders, ops)
             elif call in held:

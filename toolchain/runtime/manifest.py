@@ -90,6 +90,12 @@ class StepFacts:
     unit: str | None
     writes: tuple[Written, ...]
 
+    @property
+    def title(self) -> str:
+        """What it writes, for tables: `blocks.0.attn.query, key, value`."""
+        others = [written.tap.rpartition(".")[2] for written in self.writes[1:]]
+        return ", ".join([self.tap, *others])
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {

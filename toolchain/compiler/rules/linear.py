@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from vitc.compiler.form import Form
 from vitc.compiler.graph import Array, Op, Use, refused
@@ -117,11 +118,11 @@ class Product:
             if self.windows > 1:
                 lanes = self.windows * self._lanes_of_window
             return LinearShape(self.outputs.length, lanes, axis.length, elements)
-        depth = self._depth if self.on_slices else 0
+        depth = self.depth if self.on_slices else 0
         return LinearShape(self.positions, self.outputs.padded, axis.length, elements, depth)
 
     @property
-    def _depth(self) -> int:
+    def depth(self) -> int:
         """Bits of a row without the padding behind them; that of groups lies between."""
         axis = self.axis
         return axis.length if axis.padded_group == axis.size or axis.groups == 1 else axis.padded
@@ -175,8 +176,12 @@ class Product:
             rows = emission.signs(rows, count, self.axis, source)
         return [rows, lanes]
 
-    def affine(self, emission: Emission, fill: float = 0.0) -> list[Operand]:
-        """Operands, scales and what is added, which are the inputs 2 and 3.
+    def affine(self, emission: Emission) -> list[Operand]:
+        """Operands, scales and what is added."""
+        return [*self.operands(emission), *self.constants(emission)]
+
+    def constants(self, emission: Emission, fill: float = 0.0) -> list[Operand]:
+        """Scales and what is added, which are the inputs 2 and 3.
 
         Args:
             emission: Where constants go.
@@ -184,27 +189,37 @@ class Product:
         """
         scales, added = self.op.constant(2), self.op.constant(3)
         return [
-            *self.operands(emission),
             self.of_outputs(self.factored(scales), fill, emission),
             self.of_outputs(added, 0, emission),
         ]
 
+    @property
+    def weights(self) -> npt.NDArray[np.uint8]:
+        """Bits of the weights, a row an output as they lie, padding included."""
+        packed = self.op.constant(1).astype(np.uint8)
+        bits = np.unpackbits(packed, axis=-1, bitorder="little")[..., : self.axis.length]
+        return bits if self.transposed else self.outputs.pad(bits, 0).astype(np.uint8)
+
+    def slices(self, weights: npt.NDArray[np.uint8], emission: Emission) -> Constant:
+        """Weights of any outputs as bit slices."""
+        full = self.axis.pad(weights, 1).astype(np.uint8)[:, : self.depth]
+        slices = to_slices(full, *slice_blocks(self.isa, len(weights)))
+        # The last vector is loaded whole.
+        return emission.constant(np.pad(slices, (0, self.isa.slice_bytes)))
+
+    def counted(self, weights: npt.NDArray[np.uint8], emission: Emission) -> Constant:
+        """Weights of any outputs in lanes, for popcounts."""
+        isa = self.isa
+        return emission.constant(to_lanes(weights, self.axis, isa.lanes, isa.element_bits))
+
     def _weight(self, emission: Emission) -> Constant:
         """Weights in the layout that pairs with the bits."""
-        axis, isa = self.axis, self.isa
-        packed = self.op.constant(1).astype(np.uint8)
-        bits = np.unpackbits(packed, axis=-1, bitorder="little")[..., : axis.length]
+        bits = self.weights
         if self.transposed:
-            rows = np.zeros((round_up(len(bits), ROW_PADDING), axis.length), np.uint8)
+            rows = np.zeros((round_up(len(bits), ROW_PADDING), self.axis.length), np.uint8)
             rows[: len(bits)] = bits
-            return emission.constant(to_rows(rows, axis))
-        padded = self.outputs.pad(bits, 0).astype(np.uint8)
-        if self.on_slices:
-            full = axis.pad(padded, 1).astype(np.uint8)[:, : self._depth]
-            slices = to_slices(full, *slice_blocks(isa, self.outputs.padded))
-            # The last vector is loaded whole.
-            return emission.constant(np.pad(slices, (0, isa.slice_bytes)))
-        return emission.constant(to_lanes(padded, axis, isa.lanes, isa.element_bits))
+            return emission.constant(to_rows(rows, self.axis))
+        return self.slices(bits, emission) if self.on_slices else self.counted(bits, emission)
 
     def of_outputs(self, array: Array, fill: float, emission: Emission) -> Constant:
         """Constants of the outputs, along lanes or rows as the outputs lie."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from vitc.compiler.form import Form
 from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.order import Order
-from vitc.compiler.plan import Buffer
+from vitc.compiler.plan import Buffer, Operand
 from vitc.compiler.rules.linear import Product, ask
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
@@ -21,7 +21,7 @@ from vitc.targets.packing import Axis
 if TYPE_CHECKING:
     from vitc.compiler.emit import Emission
 
-__all__ = ["LinearThreshold"]
+__all__ = ["LinearThreshold", "Threshold"]
 
 Output = Literal["rows", "keys", "columns"]
 
@@ -61,33 +61,18 @@ class LinearThreshold(Rule):
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
-        outputs, output = _outputs(form, op.output.channels)
         whole = emission.isa
-        read = ask(op, whole, transposed=_transposed(form))[1]
-        windows = form.order.windows
-        # Tiles of rows would lie in two windows, whose bits are columns of their own.
-        grouped = output == "columns" and windows > 1 and not _transposed(form)
-        amx = whole.amx and not grouped
-        isa = replace(_isa_of(form, whole), amx=amx)
-        product = Product(op, read, outputs, isa, by_rows=output != "columns")
-        _need_finite(op, op.constant(2), product.axis.length)
-        upper, lower = (_matrix(op.constant(i)) for i in (4, 5))
-        two_sided = bool(np.any(lower > -np.inf))
-        groups = max(upper.shape[1], lower.shape[1])
-        if groups not in (1, outputs.groups):
-            raise refused(op, f"it has {groups} threshold groups over {outputs.groups} heads")
-        # A padding output must give bit 0 whatever its threshold: every comparison with NaN is
-        # false.
-        operands = product.affine(emission, fill=np.nan)
-        for side in (upper, lower) if two_sided else (upper,):
-            values = np.broadcast_to(side, (product.places, groups)).T
-            operands.append(product.of_places(values, emission))
-        group = outputs if groups > 1 else None
+        threshold = Threshold(op, form, whole)
+        product, outputs, output = threshold.product, threshold.outputs, threshold.output
+        two_sided = threshold.two_sided
+        operands = [*product.operands(emission), *threshold.constants(emission)]
+        group = outputs if threshold.groups > 1 else None
         head = outputs if output == "keys" else None
         shape, transposed, period = product.shape, product.transposed, product.period
         key: tuple[object, ...] = (shape, transposed, two_sided, group, head)
         if product.isa.lanes != whole.lanes:
             key = (*key, product.isa.lanes)
+        windows, amx = form.order.windows, product.isa.amx
         kernel = emission.kernel(
             product.stem(f"threshold_{output}"),
             (*key, windows, period) if windows > 1 or period else key,
@@ -106,6 +91,76 @@ class LinearThreshold(Rule):
             tuned=product.tuned and _isa_of(form, whole) == whole,
         )
         return emission.step(op, form, kernel, operands, product.cost)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A product with thresholds as it is asked for.
+
+    Attributes:
+        op: The operator.
+        form: In which its bits are written.
+        whole: Instruction set of the target.
+    """
+
+    op: Op
+    form: Form
+    whole: Isa
+
+    @property
+    def outputs(self) -> Axis:
+        """The outputs as they lie."""
+        return _outputs(self.form, self.op.output.channels)[0]
+
+    @property
+    def output(self) -> Output:
+        """How the kernel writes them."""
+        return _outputs(self.form, self.op.output.channels)[1]
+
+    @property
+    def read(self) -> Form:
+        """The form in which it reads its bits."""
+        return ask(self.op, self.whole, transposed=_transposed(self.form))[1]
+
+    @property
+    def product(self) -> Product:
+        """The product, by the instruction set whose blocks are written."""
+        columns, windows = self.output == "columns", self.form.order.windows
+        # Tiles of rows would lie in two windows, whose bits are columns of their own.
+        grouped = columns and windows > 1 and not _transposed(self.form)
+        isa = replace(_isa_of(self.form, self.whole), amx=self.whole.amx and not grouped)
+        return Product(self.op, self.read, self.outputs, isa, by_rows=not columns)
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether it has lower thresholds."""
+        return bool(np.any(self.op.constant(5) > -np.inf))
+
+    @property
+    def groups(self) -> int:
+        """Groups of outputs that have thresholds of their own.
+
+        Raises:
+            VitcError: If they are no groups of the outputs as they lie.
+        """
+        groups: int = max(_matrix(self.op.constant(i)).shape[1] for i in (4, 5))
+        if groups not in (1, self.outputs.groups):
+            heads = self.outputs.groups
+            raise refused(self.op, f"it has {groups} threshold groups over {heads} heads")
+        return groups
+
+    def constants(self, emission: Emission) -> list[Operand]:
+        """Scale, offset, upper and, if there are any, lower thresholds."""
+        product = self.product
+        _need_finite(self.op, self.op.constant(2), product.axis.length)
+        # A padding output must give bit 0 whatever its threshold: every comparison with NaN is
+        # false.
+        operands = product.constants(emission, fill=np.nan)
+        for index in (4, 5) if self.two_sided else (4,):
+            side = _matrix(self.op.constant(index))
+            values = np.broadcast_to(side, (product.places, self.groups)).T
+            operands.append(product.of_places(values, emission))
+        return operands
 
 
 def _isa_of(form: Form, isa: Isa) -> Isa:
