@@ -7,7 +7,7 @@ AArch64, 16 for AVX2 and ARMv7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["ISAS", "Isa"]
 
@@ -51,6 +51,8 @@ class Isa:
         slice_cost: Lanes beyond those, times the contracted length, for making numbers of slices.
         dot_bytes: LLVM intrinsic that adds four products of uint8 and int8 to each of `float_lanes`
             lanes, exactly; empty where there is none.
+        dot_less: What bytes are less than they are, to be the other operand of `dot_bytes`: 128
+            where it multiplies int8 by int8.
         dot_words: LLVM intrinsic that adds two products of int16 in each of them; empty where
             vectors are multiplied by a lane.
         adds_words: LLVM intrinsic that adds products to words of 64 bits in one step, on machines
@@ -81,6 +83,7 @@ class Isa:
     slice_cost: int = 0
     ternary: str = ""
     dot_bytes: str = ""
+    dot_less: int = 0
     dot_words: str = ""
     adds_words: str = ""
     sums_pairs: str = ""
@@ -98,6 +101,11 @@ class Isa:
         """Data type of a lane element."""
         return f"uint{self.element_bits}"
 
+
+_NEON = Isa(
+    "neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False,
+    sums_pairs="llvm.aarch64.neon.uaddlp",
+)  # fmt: skip
 
 ISAS: dict[str, Isa] = {
     isa.name: isa
@@ -125,9 +133,10 @@ ISAS: dict[str, Isa] = {
             "ssse3-pshufb", 8, 16, 4, 2, 4, 4, 2, "llvm.x86.ssse3.pshuf.b.128",
             piece_bytes=8, sums_words=False, dot_words="llvm.x86.sse2.pmadd.wd",
         ),
-        Isa(
-            "neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False,
-            sums_pairs="llvm.aarch64.neon.uaddlp",
+        _NEON,
+        replace(
+            _NEON, name="neon-dot",
+            dot_bytes="llvm.aarch64.neon.sdot.v4i32.v16i8", dot_less=128,
         ),
         Isa(
             "neon32-vcnt", 8, 16, 2, 3, 4, 6, 2, float_part=0, piece_bytes=16, sums_words=False,

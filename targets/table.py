@@ -125,6 +125,7 @@ TARGETS: dict[str, Target] = {
             cpu="cortex-a76",
             attributes=("+neon", "+dotprod"),
             features=("asimd", "asimddp"),
+            isa="neon-dot",
         ),
         Target(
             name="armv7",

@@ -1,7 +1,8 @@
 """Product of bytes and constant integers of 8 or 15 bits, exact in int32, which becomes fp32.
 
 Instruction set: any with vectors. x86 with VNNI adds four products of uint8 and int8 in one step
-    (`vpdpbusd`), of 15 bits in two; other x86 two of int16 (`pmaddwd`), never the saturating one of
+    (`vpdpbusd`), of 15 bits in two; ARM with dot products likewise, of bytes less 128 (`sdot`),
+    which the shift makes up for; other x86 two of int16 (`pmaddwd`), never the saturating one of
     bytes; others multiply int16 by a lane. All are exact, so sums are the same everywhere.
 Tile: Isa.float_rows rows x Isa.float_tile vectors of Isa.float_lanes outputs.
 Layout: bytes in memory of any kind, of which a row is runs of equal length, at the same places from
@@ -28,7 +29,7 @@ from vitc.targets.kernels.float_linear import blocks_of
 from vitc.targets.kernels.row_tiles import RowTiles
 from vitc.targets.packing import round_up
 
-__all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "tiled_weight"]
+__all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "made_up", "tiled_weight"]
 
 LONGEST_ROW: Final = 1 << 12
 """Bytes of a row; a tile of them lies on the stack, of which a thread of the runner has 128 KB."""
@@ -56,7 +57,8 @@ class ByteLinearShape:
         stride: Floats from one row of the result to the next.
         prefix: Rows of the result in front of those of the product.
         by_row: Whether something is added to each row of the result.
-        shifted: Whether integers are added to the sums.
+        shifted: Whether integers are added to the sums; they are where bytes are less than they
+            are (`Isa.dot_less`).
         alike: Whether the runs of all rows are at the same places from their corners.
     """
 
@@ -79,7 +81,24 @@ def _group(isa: Isa) -> int:
 
 def _depth(isa: Isa, shape: ByteLinearShape) -> int:
     """Bytes of a row with those that fill the last step up, whose weights are zero."""
-    return round_up(shape.runs * shape.length, max(_group(isa), isa.float_load))
+    return round_up(shape.runs * shape.length, _group(isa) * isa.float_load)
+
+
+def made_up(isa: Isa, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What is added to the sums because their bytes are less than they are.
+
+    Args:
+        isa: Instruction set.
+        weight: int8 [digits, outputs, bytes of a row].
+
+    Returns:
+        int32 [outputs].
+    """
+    whole = np.zeros(weight.shape[1:], np.int32)
+    for digit in weight:
+        whole = (whole << _DIGIT_BITS) + digit
+    lacking: npt.NDArray[Any] = isa.dot_less * whole.sum(axis=-1)
+    return lacking.astype(np.int32)
 
 
 def tiled_weight(isa: Isa, shape: ByteLinearShape, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -110,7 +129,7 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
     of each row [rows, runs] where they are not alike, weight, shift [outputs in whole vectors]
     (int32) where there is one, scale and bias [outputs in whole vectors], start [prefix + rows,
     stride], or [prefix, stride] where nothing is added by row, if there is any; out [prefix + rows,
-    stride], begin, end. The shift is what the sums begin with.
+    stride], begin, end. The shift is added to the sums, `made_up` in it.
 
     Args:
         symbol: Name of the C function.
@@ -198,6 +217,8 @@ class _Body:
                 target = e.let(at + r * self.depth + run * shape.length)
                 for first, count in _pieces(shape.length):
                     value = e.load(self.x, source + first, count)
+                    if self.isa.dot_less:
+                        value = T.bitwise_xor(value, e.constant("uint8", self.isa.dot_less, count))
                     if self.held != "uint8":
                         value = e.cast(self.held, value, count)
                     e.store(held, target + first, value, count)
@@ -212,9 +233,14 @@ class _Body:
         lanes, columns = isa.float_lanes, range(0, width, isa.float_lanes)
         slots = [(r, column) for r in range(height) for column in columns]
         sums = e.local("int32", height * width)
+
+        def shift(column: int) -> Any:
+            if not self.shape.shifted:
+                return e.constant("int32", 0, lanes)
+            return e.load(self.shift, block * widths[0] + column, lanes)
+
         for r, c in slots:
-            none = e.constant("int32", 0, lanes)
-            begun = e.load(self.shift, block * widths[0] + c, lanes) if self.shape.shifted else none
+            begun = shift(c) if self.steps == 1 else e.constant("int32", 0, lanes)
             e.store(sums, r * width + c, begun, lanes)
         weights = self.steps * self.depth
         start = e.let(block * (weights * widths[0]))
@@ -223,7 +249,8 @@ class _Body:
                 for r, c in slots:
                     value = e.load(sums, r * width + c, lanes)
                     factor = e.constant("int32", 1 << _DIGIT_BITS, lanes)
-                    e.store(sums, r * width + c, value * factor, lanes)
+                    value = e.let(value * factor)
+                    e.store(sums, r * width + c, value + shift(c), lanes)
             self._sum(sums, held, at, start + step * self.depth * width, width)
         self._finish(sums, task, block * widths[0], width, slots)
 
@@ -235,29 +262,30 @@ class _Body:
         for r in range(self.height):
             e.store(bases, r, e.cast("int64", at + r * self.depth))
         bases = [e.let(bases[r]) for r in range(self.height)]
-        if self.group > 1:
-            with e.loop(0, self.depth // self.group) as k:
-                first = e.let(start + k * (width * self.group))
-                weights = [self._weights(first, c) for c in range(0, width, isa.float_lanes)]
-                for r, base in enumerate(bases):
-                    place = base + k * self.group
-                    four = T.reinterpret("int32", e.load(held, place, self.group))
-                    value = e.let(e.splat(e.let(four), isa.float_lanes))
-                    self._add(sums, r * width, value, weights)
-            return
-        loaded = isa.float_load
-        with e.loop(0, self.depth // loaded) as k:
-            values = [e.let(e.load(held, base + k * loaded, loaded)) for base in bases]
+        group, loaded = self.group, isa.float_load
+        together = group * loaded
+        with e.loop(0, self.depth // together) as k:
+            places = [base + k * together for base in bases]
+            if loaded > 1:
+                values = [e.let(self._numbers(held, place, together)) for place in places]
             for part in range(loaded):
-                first = e.let(start + (k * loaded + part) * width)
+                first = e.let(start + (k * loaded + part) * (width * group))
                 weights = [self._weights(first, c) for c in range(0, width, isa.float_lanes)]
-                for r, value in enumerate(values):
-                    one = value
+                for r, place in enumerate(places):
                     if loaded > 1:
-                        one = tirx.Shuffle([value], [T.int32(part)] * isa.float_lanes)
+                        one = tirx.Shuffle([values[r]], [T.int32(part)] * isa.float_lanes)
                     else:
-                        one = e.splat(value, isa.float_lanes)
+                        number = self._numbers(held, place, together)
+                        one = e.splat(e.let(number) if group > 1 else number, isa.float_lanes)
                     self._add(sums, r * width, e.let(one), weights)
+
+    def _numbers(self, held: Any, place: Any, count: int) -> Any:
+        """Gathered bytes as what is put into every lane: a group of them in 32 bits, or one."""
+        value = self.emitter.load(held, place, count)
+        if self.group == 1:
+            return value
+        groups = count // self.group
+        return T.reinterpret("int32" if groups == 1 else f"int32x{groups}", value)
 
     def _weights(self, first: Any, column: int) -> Any:
         """Weights of a vector of outputs."""
@@ -274,9 +302,9 @@ class _Body:
             before = e.load(sums, slot, lanes)
             if isa.dot_bytes:
                 bytes_ = T.reinterpret(f"uint8x{4 * lanes}", value)
-                after = T.call_llvm_pure_intrin(
-                    f"int32x{lanes}", isa.dot_bytes, before, bytes_, weight
-                )
+                # ARM takes a lane of the last operand.
+                operands = (weight, bytes_) if isa.dot_less else (bytes_, weight)
+                after = T.call_llvm_pure_intrin(f"int32x{lanes}", isa.dot_bytes, before, *operands)
             elif isa.dot_words:
                 words = T.reinterpret(f"int16x{2 * lanes}", value)
                 after = before + T.call_llvm_pure_intrin(

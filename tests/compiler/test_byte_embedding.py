@@ -75,7 +75,7 @@ def exported(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("target", [*HOST, *shared.EMULATED])
+@pytest.mark.parametrize("target", [*HOST, *shared.EMULATED, "rpi5"])
 @pytest.mark.parametrize(("embedding", "patch"), [("int15", 4), ("int8", 3)])
 def test_every_target_has_the_bits_of_pytorch_and_onnx_runtime(
     exported, run, request, tmp_path, embedding, patch, target

@@ -71,7 +71,7 @@ def test_every_backbone_is_compiled_and_checks(exported, tmp_path, preset):
     assert kernels.count("vitc_float_linear") == 1
 
 
-@pytest.mark.parametrize("target", [*HOST, *shared.EMULATED])
+@pytest.mark.parametrize("target", [*HOST, *shared.EMULATED, "rpi5"])
 def test_every_target_has_the_codes_of_onnx_runtime(exported, run, request, tmp_path, target):
     if target == "x86-amx":
         request.getfixturevalue("amx_artefacts")

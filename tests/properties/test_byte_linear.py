@@ -13,7 +13,12 @@ from tests.processors import HOST
 from tests.properties import conftest as shared
 from tests.properties import numbers
 from vitc.targets.isa import ISAS
-from vitc.targets.kernels.byte_linear import ByteLinearShape, byte_linear_kernel, tiled_weight
+from vitc.targets.kernels.byte_linear import (
+    ByteLinearShape,
+    byte_linear_kernel,
+    made_up,
+    tiled_weight,
+)
 from vitc.targets.kernels.float_linear import blocks_of
 from vitc.targets.packing import round_up
 from vitc.targets.table import TARGETS
@@ -45,9 +50,9 @@ def test_byte_linear(
     call, rng, target, rows, outputs, runs, length, digits, kind, added, alike, shifted
 ):
     isa, (prefix, by_row) = ISAS[target.isa], added
+    shifted = shifted or bool(isa.dot_less)
     runs = 1 if length > 100 else runs
     stride, depth = round_up(outputs, 32), runs * length
-    shifted = shifted and digits == 1
     shape = ByteLinearShape(
         rows, outputs, runs, length, digits, stride, prefix, by_row, shifted, alike
     )
@@ -81,6 +86,7 @@ def test_byte_linear(
     _, widths = blocks_of(isa, rows, outputs)
     tables = [corners, places] if alike else [places]
     operands = [x, *tables, tiled_weight(isa, shape, weight)]
+    shift += made_up(isa, weight)
     operands += [padded(shift, sum(widths)).astype(np.int32)] if shifted else []
     operands += [padded(scale, sum(widths)), padded(bias, sum(widths))]
     operands += [padded(start, stride)] if by_row or prefix else []

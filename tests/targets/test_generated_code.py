@@ -55,6 +55,7 @@ FORMS = {
     "neon-cnt": Form({"eor": 1, "cnt": 1}, 128, 5, 59),
     "neon32-vcnt": Form({"veor": 1, "vcnt.8": 1, "vadd.i8": 1}, 128, 4, 54),
 }
+FORMS["neon-dot"] = FORMS["neon-cnt"]
 
 COUNTS = ("vpopcntd", "vpshufb", "pshufb", "cnt", "vcnt.8")
 """What counts bits."""
@@ -69,6 +70,7 @@ ATTENTION = {
     "neon-cnt": (14, 3.8),
     "neon32-vcnt": (29, 7.1),
 }
+ATTENTION["neon-dot"] = ATTENTION["neon-cnt"]
 
 
 def products(isa: Isa) -> list[Kernel]:
@@ -164,6 +166,7 @@ MULTIPLIED = {
     "neon-cnt": (4, 90, "fmla"),
     "neon32-vcnt": (4, 40, "vfma"),
 }
+MULTIPLIED["neon-dot"] = MULTIPLIED["neon-cnt"]
 """fp32 products: floats of a register, most instructions in the hot loop, what multiplies."""
 
 
@@ -200,6 +203,7 @@ SCANNED = {
     "neon32-vcnt": (1024, {"veor": 8, "vcnt": 8, "vuzp": 3, "vpaddl": 2}, 54),
 }  # fmt: skip
 """Scans of single vectors of 256 bits: bits an iteration, what begins so, most instructions."""
+SCANNED["neon-dot"] = SCANNED["neon-cnt"]
 
 
 @pytest.mark.parametrize("target", [t for t in COUNTING if t != "x86-64-v2"])
@@ -237,3 +241,21 @@ def test_products_of_bytes_take_the_instruction_that_adds_several(target):
     assembly = emit_assembly([byte_linear_kernel("k", isa, shape)], machine)
     assert undeclared(assembly, machine) == set()
     assert re.search(rf"\s{MULTIPLIES_BYTES[isa.name]}\s", assembly)
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_dot_products_of_bytes_take_a_lane_each(digits):
+    machine = TARGETS["rpi5"]
+    isa = ISAS[machine.isa]
+    shape = ByteLinearShape(N, C, 48, 16, digits, C, shifted=True)
+    text = emit_assembly([byte_linear_kernel("k", isa, shape)], machine)
+    blocks = [block for block in text.split("LBB") if "sdot" in block]
+    height, widths = blocks_of(isa, N, C)
+    # 16 bytes of each row meet the weights of 16 bytes of each output.
+    dots = isa.float_load * height * widths[0] // isa.float_lanes
+    assert [block.count("sdot") for block in blocks] == [dots] * digits
+    for block in blocks:
+        assert block.count(".4b[") == dots, "a byte is put into all lanes by an instruction more"
+        assert block.count("\tldr\tq") + 2 * block.count("\tldp\tq") >= height + 8
+        assert "\tdup\t" not in block
+        assert "[sp" not in block, "a sum is spilled"

@@ -19,6 +19,7 @@ from vitc.targets.kernels.byte_linear import (
     LONGEST_ROW,
     ByteLinearShape,
     byte_linear_kernel,
+    made_up,
     tiled_weight,
 )
 from vitc.targets.kernels.float_linear import blocks_of
@@ -55,7 +56,7 @@ class ByteLinear(Rule):
         """One product."""
         use, weight = op.use(0), op.constant(1)
         runs, weight = _runs(op, use, weight)
-        corners, shift = runs.corners, -op.constant(5)
+        corners, shift = runs.corners, made_up(emission.isa, weight) - op.constant(5)
         rows, count = runs.places.shape
         assert isinstance(form.layout, Floats)  # noqa: S101 - it offers no other
         stride, prefix = form.layout.stride, form.layout.rows - rows
