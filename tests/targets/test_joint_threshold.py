@@ -147,8 +147,8 @@ class Joint:
         return np.concatenate(columns)
 
 
-def run(function, kernel, joint, pieces):
-    """Call a kernel for some ranges of tasks at once, on threads of their own."""
+def run(function, joint, stops):
+    """Call a kernel for the tasks between some, on threads of their own."""
     kept = []
     for operand in joint.operands():
         flat = np.ascontiguousarray(operand).reshape(-1).view(np.uint8)
@@ -157,7 +157,6 @@ def run(function, kernel, joint, pieces):
         kept.append(memory)
     outs = [aligned(size + GUARD, fill=0xA5) for size in joint.sizes()]
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in [*kept, *outs]]
-    stops = [kernel.tasks * i // pieces for i in range(pieces + 1)]
     threads = [
         threading.Thread(target=function, args=(*pointers, begin, end))
         for begin, end in pairwise(stops)
@@ -177,10 +176,22 @@ def test_bits_of_each_product_are_exact(function, isa, case, two_sided):
     kernel = joint.kernel()
     built = function(kernel)
     for pieces in (1, 3):
-        outs = run(built, kernel, joint, pieces)
+        outs = run(built, joint, [kernel.tasks * i // pieces for i in range(pieces + 1)])
         for problem, part, out in zip(joint.problems, joint.parts, outs, strict=True):
             found = joint.decoded(problem, part, out)
             assert np.array_equal(found, problem.expected(two_sided)), (part.output, pieces)
+
+
+def test_a_window_is_written_by_its_own_task(function, isa):
+    """No tile of popcounts that begins in it writes rows of the next, which another thread does."""
+    joint = Joint(isa, *CASES[3])
+    for part, out in zip(joint.parts, run(function(joint.kernel()), joint, [1, 2]), strict=True):
+        size = len(out) // joint.windows
+        if part.output == "rows":
+            size = joint.rows * part.outputs.padded // 8
+        others = np.delete(out, slice(size, 2 * size))
+        assert (others == 0xA5).all(), part.output
+        assert (out[size : 2 * size] != 0xA5).any()
 
 
 def test_products_are_joined_where_their_outputs_fill_more_of_a_vector():
