@@ -34,12 +34,11 @@ class Command:
         watchdog.cancel()
 
     def stop(self) -> None:
-        with_children = os.getpgid(self.process.pid)
         self.process.terminate()
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
-            os.killpg(with_children, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)  # its group: it began a session
             self.process.wait()
 
 
@@ -52,6 +51,8 @@ def start_rpc() -> Iterator[Callable[..., Command]]:
         return started[-1]
 
     yield run
+    for command in started:
+        command.process.terminate()  # all at once: each takes its time
     for command in started:
         command.stop()
 
@@ -79,12 +80,14 @@ def rpc_farm(start_rpc: Callable[..., Command]) -> str:
     return found[1]
 
 
-def wait_until_registered(port: int, key: str) -> None:
-    """Wait until a tracker knows a device."""
+def registered(port: int) -> list[str]:
+    """Kinds of the devices that a tracker knows, one a device."""
     from tvm import rpc  # slow to import, and this file is read for every test
 
-    def known() -> bool:
-        listed = rpc.connect_tracker("127.0.0.1", port).summary()["server_info"]
-        return f"server:{key}" in [entry["key"] for entry in listed]
+    listed = rpc.connect_tracker("127.0.0.1", port).summary()["server_info"]
+    return [entry["key"].removeprefix("server:") for entry in listed]
 
-    assert wait_for(known, HANG_S)
+
+def wait_until_registered(port: int, key: str, devices: int = 1) -> None:
+    """Wait until a tracker knows so many devices of a kind."""
+    assert wait_for(lambda: registered(port).count(key) >= devices, HANG_S)

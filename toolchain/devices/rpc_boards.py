@@ -15,7 +15,6 @@ __all__: list[str] = []
 
 def _main(host: str, port: int) -> int:
     choose_runtime()
-    sys.modules["torch"] = None  # type: ignore[assignment] # as in vitc.devices.rpc_client
     from tvm import rpc
 
     listed = rpc.connect_tracker(host, port).summary()["server_info"]

@@ -171,8 +171,6 @@ def _say(line: str) -> None:
 
 def _main(folder: Path) -> int:
     choose_runtime()
-    # TVM imports torch where it is installed, which takes three quarters of the start.
-    sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         request = json.loads((folder / REQUEST).read_text())
         session, place = _connect(request)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vitc.devices.tvm_runtime import choose_runtime
+from vitc.devices.tvm_runtime import runtime_alone
 from vitc.errors import VitcError
 from vitc.extras import need
 
@@ -102,22 +102,22 @@ def serve(options: ServeOptions, say: Callable[[str], None] = lambda _: None) ->
         VitcError: If the port is taken, or a package is missing.
     """
     need("Serving this machine", "farm")
-    choose_runtime()
-    from tvm import rpc
+    with runtime_alone():
+        from tvm import rpc
 
-    _start(
-        lambda: rpc.Server(
+        _start(
+            lambda: rpc.Server(
+                options.host,
+                options.port,
+                options.port + 1,
+                key=options.key,
+                tracker_addr=options.tracker_address,
+                server_init_callback=_survive_crashes,
+            ),
             options.host,
             options.port,
-            options.port + 1,
-            key=options.key,
-            tracker_addr=options.tracker_address,
-            server_init_callback=_survive_crashes,
-        ),
-        options.host,
-        options.port,
-        lambda: say(_how_to_reach(options)),
-    )
+            lambda: say(_how_to_reach(options)),
+        )
 
 
 def track(options: TrackerOptions, say: Callable[[str], None] = lambda _: None) -> None:
@@ -131,19 +131,20 @@ def track(options: TrackerOptions, say: Callable[[str], None] = lambda _: None) 
         VitcError: If the port is taken, or a package is missing.
     """
     need("A tracker", "farm")
-    choose_runtime()
-    from tvm.rpc.tracker import Tracker
+    reach = f"{options.host}:{options.port}"
+    with runtime_alone():
+        from tvm.rpc.tracker import Tracker
 
-    _start(
-        lambda: Tracker(options.host, port=options.port, port_end=options.port + 1),
-        options.host,
-        options.port,
-        lambda: say(
-            f"tracker at {options.host}:{options.port}; boards register with\n"
-            f"  vitc device serve --key KIND --tracker {options.host}:{options.port}\n"
-            f"  vitc bench DIR --device 'rpc://{options.host}:{options.port}?key=KIND&tracker=1'"
-        ),
-    )
+        _start(
+            lambda: Tracker(options.host, port=options.port, port_end=options.port + 1),
+            options.host,
+            options.port,
+            lambda: say(
+                f"tracker at {reach}; boards register with\n"
+                f"  vitc device serve --key KIND --tracker {reach}\n"
+                f"  vitc bench DIR --device 'rpc://{reach}?key=KIND&tracker=1'"
+            ),
+        )
 
 
 def _start(make: Callable[[], Any], host: str, port: int, ready: Callable[[], None]) -> None:
