@@ -1,4 +1,4 @@
-"""The scan of single vectors: one vector of a query against one of each document.
+"""The scan of single vectors: one of each query, which are few, against one of each document.
 
 Counting bits takes few instructions, so what makes scores of counts takes few, too. Machines that
 count or sum up words of 64 bits: the counts of half a tile are added 32 bits higher to those of the
@@ -35,10 +35,15 @@ _MOST_BYTES = 128
 _MOST_REGISTERS = 4
 """Registers of a document whose bytes are counted: more sums than that leave too few registers."""
 
+_MOST_TEXTS = 8
+"""Queries whose scores are put side by side in registers."""
+
 
 def fits_single(isa: Isa, shape: MaxSimShape) -> bool:
     """Whether the form is for a scan: one vector on each side, of what is summed up at once."""
-    if (shape.texts, shape.queries, shape.documents) != (1, 1, 1) or shape.bytes > _MOST_BYTES:
+    if max(shape.queries, shape.documents) > 1 or shape.bytes > _MOST_BYTES:
+        return False
+    if shape.texts > (1 if isa.sums_pairs else _MOST_TEXTS):
         return False
     whole = not shape.bytes % _WORD
     if isa.sums_pairs:
@@ -50,8 +55,8 @@ def fits_single(isa: Isa, shape: MaxSimShape) -> bool:
 def single_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
     """Build the scan of single vectors.
 
-    Arguments of the C function: queries uint8 [P], documents uint8 [.., P], scores int32 [..],
-    begin, end.
+    Arguments of the C function: queries uint8 [texts, P], documents uint8 [.., P], scores int32
+    [.., texts], begin, end.
 
     Returns:
         The kernel. Its tasks are documents, of which there are as many as a run says.
@@ -61,18 +66,28 @@ def single_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
         operands = e.pointers(queries="uint8", documents="uint8", scores="int32")
         build = _PairSums if isa.sums_pairs else _WordSums
         sums = build(e, isa, shape, tuple(operands))
-        tile = sums.tile
+        tile, texts = sums.tile, shape.texts
+        kept = None if texts == 1 else e.local("int32", texts * tile)
         count = e.let(e.end - e.begin)
         few = count < T.int32(tile)
         tiles = T.truncdiv(count + T.int32(tile - 1), T.int32(tile))
+        full = e.constant("int32", shape.full, tile)
         with e.loop(0, T.Select(few, T.int32(0), tiles)) as number:
             first = e.let(T.min(e.begin + number * tile, e.end - tile))
             start = e.let(first * shape.bytes)
             for line in range(0, tile * shape.bytes, CACHE_LINE):
                 e.fetch(operands[1], start + (AHEAD + line))
-            distances = sums.distances(start)
-            full = e.constant("int32", shape.full, tile)
-            e.store(operands[2], first, full - distances - distances, tile)
+            if kept is None:
+                distances = sums.distances(start, 0)
+                e.store(operands[2], first, full - distances - distances, tile)
+            else:
+                with e.loop(0, texts) as text:
+                    distances = sums.distances(start, text)
+                    e.store(kept, text * tile, full - distances - distances, tile)
+                with e.loop(0, texts) as text:
+                    for document in range(tile):
+                        place = (first + document) * texts + text
+                        e.store(operands[2], place, kept[text * tile + document])
         pairs = PairScan(e, isa, shape, tuple(operands))
         with e.loop(e.begin, T.Select(few, e.end, e.begin)) as document:
             pairs.documents(document, 1)
@@ -118,21 +133,39 @@ class _WordSums:
         even = self._row & -self._row
         # The last addition of two registers puts the documents in their order, too.
         self._levels = even.bit_length() - 1 - (even == self._row > 1)
-        self._queries = self._repeated()
+        self._period = row // math.gcd(row, self._words)
+        self._repeated = self._laid(row)
+        self._queries = [] if self.shape.texts > 1 else self._query(0)
 
-    def _repeated(self) -> list[Any]:
-        """The query as the registers of documents meet it, from another word on in each."""
+    def _laid(self, row: int) -> Any:
+        """Emit the copy of each query's words, and the first of them again behind them."""
+        e, length = self.emitter, row + self._words
+        words = e.local("uint64", self.shape.texts * length)
+
+        def lay(text: Any) -> None:
+            for word in range(length):
+                at = text * self.shape.bytes + word % row * _WORD
+                value = _reinterpreted("uint64", e.load(self.operands[0], at, _WORD))
+                e.store(words, text * length + word, value)
+
+        if self.shape.texts == 1:
+            lay(0)
+        else:
+            with e.loop(0, self.shape.texts) as text:
+                lay(text)
+        return words
+
+    def _query(self, text: Any) -> list[Any]:
+        """A query as the registers of documents meet it, from another word on in each."""
         e, row = self.emitter, self.shape.bytes // _WORD
-        words = e.local("uint64", row + self._words)
-        for word in range(row + self._words):
-            value = e.load(self.operands[0], word % row * _WORD, _WORD)
-            e.store(words, word, _reinterpreted("uint64", value))
-        period = row // math.gcd(row, self._words)
-        starts = [number * self._words % row for number in range(period)]
-        return [e.let(e.load(words, start, self._words)) for start in starts]
+        start = text * (row + self._words)
+        places = (number * self._words % row for number in range(self._period))
+        return [e.let(e.load(self._repeated, start + place, self._words)) for place in places]
 
-    def distances(self, start: Any) -> Any:
-        """Emit the distances of the documents from a byte on, int32 x tile."""
+    def distances(self, start: Any, text: Any) -> Any:
+        """Emit the distances of a text from the documents from a byte on, int32 x tile."""
+        if self.shape.texts > 1:
+            self._queries = self._query(text)
         pending: list[_Counts] = []
         for number in range(self._row):
             pending.append(self._pair(start, number))
@@ -228,7 +261,7 @@ class _PairSums:
             starts = range(0, row, size)
             self._queries = [e.let(e.load(self.operands[0], start, size)) for start in starts]
 
-    def distances(self, start: Any) -> Any:
+    def distances(self, start: Any, _: Any) -> Any:
         """Emit the distances of the documents from a byte on, int32 x tile."""
         parts = len(self._queries)
         registers = self.tile * self.shape.bytes // (parts * self.isa.piece_bytes)
