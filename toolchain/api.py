@@ -256,7 +256,7 @@ def compile(  # noqa: A001 - named like the command
     """
     need("Compiling", "compile")
     from vitc.compiler import compile_model
-    from vitc.compiler.self_test import TAPS, self_test_file, settle_self_test
+    from vitc.compiler.self_test import TAPS, prefix_of, self_test_file, settle_self_test
     from vitc.devices import LocalDevice, QemuDevice, RunRequest
     from vitc.verify.portable import check_against_onnx
     from vitc.verify.report import CheckFailedError
@@ -275,7 +275,7 @@ def compile(  # noqa: A001 - named like the command
         images, apart, entries = 0, 0.0, artefact.manifest.entries
         for entry in entries:
             part = artefact.at(entry.name)
-            prefix = entry.name if len(entries) > 1 else None
+            prefix = prefix_of(entry, entries)
 
             def outputs(inputs: Mapping[str, Any], part: Artefact = part) -> Mapping[str, Any]:
                 return device.run(part, inputs, RunRequest()).outputs

@@ -29,7 +29,7 @@ from vitc.compiler.link import (
 )
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import ALIGNMENT, Buffer, Plan, Port, Step, plan_workspace
-from vitc.compiler.self_test import write_self_test
+from vitc.compiler.self_test import prefix_of, write_self_test
 from vitc.compiler.symbol_prefix import check_prefix, prefix_symbols
 from vitc.compiler.tables import Weights, collect_weights, write_tables
 from vitc.dialect import DOMAIN
@@ -328,8 +328,8 @@ class _Making:
         """Write inputs and outputs that a device can verify the library with."""
         entries = self._entries()
         for entry in entries:
-            prefix = entry.name if len(entries) > 1 else None
-            write_self_test(self.built, self._read.entries[entry.name], entry, prefix)
+            model = self._read.entries[entry.name]
+            write_self_test(self.built, model, entry, prefix_of(entry, entries))
 
     def manifest(self) -> Manifest:
         """What was made, without the check."""

@@ -11,7 +11,7 @@ is made, one on which it agrees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ __all__ = [
     "TAPS",
     "TOLERANCE",
     "agrees",
+    "prefix_of",
     "self_test_file",
     "settle_self_test",
     "write_self_test",
@@ -156,12 +157,17 @@ def _disturbed(given: Arrays) -> Iterator[dict[str, Array]]:
         }
 
 
+def prefix_of(entry: EntryFacts, entries: Sequence[EntryFacts]) -> str | None:
+    """What stands before the files of an entry's test: its name, where there are several."""
+    return entry.name if len(entries) > 1 else None
+
+
 def self_test_file(name: str, prefix: str | None) -> str:
     """Name of a file of the test of an entry.
 
     Args:
         name: That of an artefact with one entry.
-        prefix: Name of the entry where there are several, else None.
+        prefix: See `prefix_of`.
     """
     return name if prefix is None else f"{prefix}.{name}"
 
