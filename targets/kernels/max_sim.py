@@ -30,6 +30,7 @@ __all__ = [
     "MOST_LANES",
     "MaxSimShape",
     "PairScan",
+    "in_tiles",
     "lay_lanes_kernel",
     "pairs_kernel",
     "tile_isa",
@@ -299,6 +300,26 @@ def pairs_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
         with e.loop(e.begin + groups * _TOGETHER, e.end) as document:
             scan.documents(document, 1)
     return emitter.kernel(0)
+
+
+def in_tiles(scan: PairScan, tile: int, documents: Callable[[Any], None]) -> None:
+    """Emit the scan of a range by tiles, and pair by pair where there is not one whole tile.
+
+    Documents that end the range are taken together with some before them, and scored twice.
+
+    Args:
+        scan: Of pairs.
+        tile: Documents of a tile.
+        documents: Emits the scores of the tile that begins at a document.
+    """
+    e = scan.emitter
+    count = e.let(e.end - e.begin)
+    few = count < T.int32(tile)
+    tiles = T.truncdiv(count + T.int32(tile - 1), T.int32(tile))
+    with e.loop(0, T.Select(few, T.int32(0), tiles)) as number:
+        documents(T.min(e.begin + number * tile, e.end - tile))
+    with e.loop(e.begin, T.Select(few, e.end, e.begin)) as document:
+        scan.documents(document, 1)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
-from vitc.targets.kernels.max_sim import MaxSimShape, PairScan
+from vitc.targets.kernels.max_sim import MaxSimShape, PairScan, in_tiles
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS, PopcountTile, nibble_table
 
 __all__ = ["across_kernel", "fits_across"]
@@ -56,15 +56,8 @@ def across_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
     emitter, lanes = Emitter(symbol), isa.lanes
     with emitter.open() as e:
         operands = e.pointers(queries="uint8", documents="uint8", scores="int32")
-        count = e.let(e.end - e.begin)
-        few = count < T.int32(lanes)
-        blocks = T.truncdiv(count + T.int32(lanes - 1), T.int32(lanes))
         scan = _AcrossScan(e, isa, shape, tuple(operands))
-        with e.loop(0, T.Select(few, T.int32(0), blocks)) as block:
-            scan.documents(T.min(e.begin + block * lanes, e.end - lanes))
-        pairs = PairScan(e, isa, shape, tuple(operands))
-        with e.loop(e.begin, T.Select(few, e.end, e.begin)) as document:
-            pairs.documents(document, 1)
+        in_tiles(PairScan(e, isa, shape, tuple(operands)), lanes, scan.documents)
     return emitter.kernel(0)
 
 

@@ -24,7 +24,7 @@ from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import CACHE_LINE, Emitter, Kernel
-from vitc.targets.kernels.max_sim import AHEAD, MaxSimShape, PairScan
+from vitc.targets.kernels.max_sim import AHEAD, MaxSimShape, PairScan, in_tiles
 
 __all__ = ["fits_single", "single_kernel"]
 
@@ -68,29 +68,26 @@ def single_kernel(symbol: str, isa: Isa, shape: MaxSimShape) -> Kernel:
         sums = build(e, isa, shape, tuple(operands))
         tile, texts = sums.tile, shape.texts
         kept = None if texts == 1 else e.local("int32", texts * tile)
-        count = e.let(e.end - e.begin)
-        few = count < T.int32(tile)
-        tiles = T.truncdiv(count + T.int32(tile - 1), T.int32(tile))
         full = e.constant("int32", shape.full, tile)
-        with e.loop(0, T.Select(few, T.int32(0), tiles)) as number:
-            first = e.let(T.min(e.begin + number * tile, e.end - tile))
+
+        def documents(place: Any) -> None:
+            first = e.let(place)
             start = e.let(first * shape.bytes)
             for line in range(0, tile * shape.bytes, CACHE_LINE):
                 e.fetch(operands[1], start + (AHEAD + line))
             if kept is None:
                 distances = sums.distances(start, 0)
                 e.store(operands[2], first, full - distances - distances, tile)
-            else:
-                with e.loop(0, texts) as text:
-                    distances = sums.distances(start, text)
-                    e.store(kept, text * tile, full - distances - distances, tile)
-                with e.loop(0, texts) as text:
-                    for document in range(tile):
-                        place = (first + document) * texts + text
-                        e.store(operands[2], place, kept[text * tile + document])
-        pairs = PairScan(e, isa, shape, tuple(operands))
-        with e.loop(e.begin, T.Select(few, e.end, e.begin)) as document:
-            pairs.documents(document, 1)
+                return
+            with e.loop(0, texts) as text:
+                distances = sums.distances(start, text)
+                e.store(kept, text * tile, full - distances - distances, tile)
+            with e.loop(0, texts) as text:
+                for document in range(tile):
+                    place = (first + document) * texts + text
+                    e.store(operands[2], place, kept[text * tile + document])
+
+        in_tiles(PairScan(e, isa, shape, tuple(operands)), tile, documents)
     return emitter.kernel(0)
 
 
