@@ -49,6 +49,7 @@ class SearchBenchOptions:
         batch: Queries that are answered together.
         top: How many images a query finds.
         repeats: Timed searches of each kind.
+        target: What vitc's library is compiled for: a key of `vitc.targets.TARGETS`, or ``native``.
         threads: Threads of a contender.
         seed: Of the random bits.
 
@@ -61,6 +62,7 @@ class SearchBenchOptions:
     batch: int = 32
     top: int = 10
     repeats: int = 7
+    target: str = "native"
     threads: int = 1
     seed: int = 0
 
@@ -209,7 +211,7 @@ def _compiled(options: SearchBenchOptions, folder: Path) -> Artefact:
         file = folder / f"{name}.onnx"
         onnx.save(to_proto(scan_graph(1, 1, options.width, texts=count)), file)
         files[name] = file
-    return api.compile(files, folder / "scan", api.CompileOptions(check=False))
+    return api.compile(files, folder / "scan", api.CompileOptions(options.target, check=False))
 
 
 @contextmanager

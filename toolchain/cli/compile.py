@@ -7,26 +7,13 @@ from typing import Annotated
 
 import typer
 
-from vitc.cli.options import AllowExternalData, Force, SkipCheck, existing
+from vitc.cli.options import AllowExternalData, Force, SkipCheck, TargetName, existing
 from vitc.cli.output import Output, megabytes
 from vitc.cli.tvm_alone import import_tvm_alone
 from vitc.errors import VitcError
 from vitc.outputs import check_folder, prepare_folder
 
 __all__ = ["compile_"]
-
-
-def _complete_target(start: str) -> list[str]:
-    from vitc.targets.table import TARGET_NAMES
-
-    return TARGET_NAMES.complete(start)
-
-
-def _known_target(name: str) -> str:
-    from vitc.targets import find
-
-    find(name)
-    return name
 
 
 def _source(files: list[str]) -> Path | dict[str, Path | None]:
@@ -75,16 +62,7 @@ def compile_(
             help="Folder to make; by default M-TARGET, of the name of the only file.",
         ),
     ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            "--target",
-            metavar="NAME",
-            help="See `vitc targets`.",
-            autocompletion=_complete_target,
-            callback=_known_target,
-        ),
-    ] = "native",
+    target: TargetName = "native",
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=64, help="Images the library takes at once.")
     ] = 1,

@@ -33,6 +33,7 @@ __all__ = [
     "Resume",
     "Seed",
     "SkipCheck",
+    "TargetName",
     "Threads",
     "TrainingThreads",
     "bits",
@@ -102,6 +103,19 @@ def bits(text: str) -> int:
     if text not in ("1", "32"):
         raise typer.BadParameter(f"Weights have 1 or 32 bits, found {text!r}.")
     return int(text)
+
+
+def _complete_target(start: str) -> list[str]:
+    from vitc.targets.table import TARGET_NAMES
+
+    return TARGET_NAMES.complete(start)
+
+
+def _known_target(name: str) -> str:
+    from vitc.targets import find
+
+    find(name)
+    return name
 
 
 def _known_device(text: str) -> str:
@@ -238,6 +252,16 @@ Seed: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int,
     typer.Option("--threads", min=1, help="Threads to use; never more than there are processors."),
+]
+TargetName: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="See `vitc targets`.",
+        autocompletion=_complete_target,
+        callback=_known_target,
+    ),
 ]
 Pin: TypeAlias = Annotated[
     bool, typer.Option("--pin", help="Bind each thread to a processor of its own.")

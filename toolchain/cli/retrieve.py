@@ -19,6 +19,7 @@ from vitc.cli.options import (
     MixedPrecision,
     Resume,
     Seed,
+    TargetName,
     Threads,
     TrainingThreads,
     existing,
@@ -298,6 +299,7 @@ def bench(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Queries at once.")] = 32,
     top: Annotated[int, typer.Option("--top", min=1, help="Images a query finds.")] = 10,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed searches.")] = 7,
+    target: TargetName = "native",
     threads: Threads = 1,
     json_to: JsonTo = None,
 ) -> None:
@@ -312,7 +314,13 @@ def bench(
     from vitc.devices.machine import machine
 
     options = SearchBenchOptions(
-        images=images, width=width, batch=batch, top=top, repeats=repeats, threads=threads
+        images=images,
+        width=width,
+        batch=batch,
+        top=top,
+        repeats=repeats,
+        target=target,
+        threads=threads,
     )
     with output.working("drawing vectors") as say:
         times = bench_searches(options, say)
@@ -325,8 +333,8 @@ def bench(
     facts = machine()
     load = "unknown" if facts.load is None else f"{facts.load:.1f}"
     output.show(
-        f"fastest / median of {repeats}; {images} x {width} bits, the best {top}; threads: "
-        f"{threads}; {facts.cpu}, {facts.cores} cores, load {load}"
+        f"fastest / median of {repeats}; {images} x {width} bits, the best {top}; target {target}; "
+        f"threads: {threads}; {facts.cpu}, {facts.cores} cores, load {load}"
     )
     output.result(
         {
@@ -335,6 +343,7 @@ def bench(
             "batch": batch,
             "top": top,
             "repeats": repeats,
+            "target": target,
             "threads": threads,
             "machine": asdict(facts),
             "times": [asdict(each) for each in times],
