@@ -6,10 +6,11 @@ Documents are a port of the extent of a run, and a task is a document.
 Instruction set: any. Four forms. *Pairs*: a document's vector is loaded along its length and
 compared with one vector of a query; for few query vectors. Tile: four documents. *Single*: the same
 of one vector on each side, many documents at once (max_sim_single). *Tile*: the vectors of all
-queries fill the lanes (vitc.targets.packing), a document's are broadcast, so the
-smallest distance is an elementwise minimum. Tile: Isa.row_tile x Isa.lane_tile. *Across*: where
-they would leave lanes empty, documents fill them (max_sim_across). Layouts: packed rows as they
-come, [.., P] bytes; `lanes` for the queries of the second form.
+queries fill the lanes (vitc.targets.packing), a document's are broadcast or look counts up in a
+table of the queries (count_table), so the smallest distance is an elementwise minimum. Tile:
+Isa.row_tile x Isa.lane_tile. *Across*: where they would leave lanes empty, documents fill them
+(max_sim_across). Layouts: packed rows as they come, [.., P] bytes; `lanes` for the queries of the
+third form.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
+from vitc.targets.kernels.count_table import CountTable, CountTile, fits_table
 from vitc.targets.kernels.emitter import CACHE_LINE, HALF, Emitter, Kernel
 from vitc.targets.kernels.popcount_tile import BYTE_STEPS, PopcountTile, nibble_table
 from vitc.targets.packing import WORD, round_up
@@ -179,6 +181,13 @@ class _TileScan:
         self._elements = 8 * self.shape.bytes // self.isa.element_bits
         wide = self.isa.element_bits == 8 and self._elements > BYTE_STEPS
         self._dtype = "uint16" if wide else self.isa.element
+        self._counts = None
+        if fits_table(self.isa, blocks, self.shape.bytes):
+            steps = round_up(self.shape.width, WORD) // self.isa.element_bits
+            lanes = self.operands[0]
+            self._counts = CountTable(
+                self.emitter, self.isa, blocks, self.shape.bytes, lanes, steps
+            )
 
     def documents(self, first: Any, count: int) -> None:
         """Emit the scores of `count` documents from `first` on."""
@@ -261,13 +270,18 @@ class _TileScan:
         e, lanes, elements = self.emitter, self.isa.lanes, self._elements
         queries, documents, _ = self.operands
         step = round_up(self.shape.width, WORD) // self.isa.element_bits * lanes
-        product = PopcountTile(e, self.isa, rows, self._tile, elements, self.table)
-        product.emit(
-            documents,
-            lambda row: (start + row) * elements,
-            queries,
-            lambda block: (tile * self._tile + block) * step,
-        )
+        product: CountTile | PopcountTile
+        if self._counts is not None:
+            product = CountTile(self._counts, rows, self._tile)
+            product.emit(documents, lambda row: (start + row) * elements, tile * self._tile * lanes)
+        else:
+            product = PopcountTile(e, self.isa, rows, self._tile, elements, self.table)
+            product.emit(
+                documents,
+                lambda row: (start + row) * elements,
+                queries,
+                lambda block: (tile * self._tile + block) * step,
+            )
         for row in range(rows):
             document = sum(1 for begin in begins if begin <= row) - 1 if len(begins) > 1 else 0
             for block in range(self._tile):

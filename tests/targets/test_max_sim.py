@@ -15,6 +15,7 @@ from tests.processors import HOST
 from vitc.dialect.packing import pack_bits
 from vitc.retrieval.scan import interactions
 from vitc.targets.isa import ISAS
+from vitc.targets.kernels.count_table import fits_table
 from vitc.targets.kernels.max_sim import (
     MaxSimShape,
     lay_lanes_kernel,
@@ -37,7 +38,8 @@ SHAPES = [
         (1, 17, 16, 256), (3, 5, 2, 72), (1, 4, 1, 24), (1, 1, 1, 128), (1, 1, 1, 192),
         (1, 1, 1, 250), (1, 1, 1, 320), (1, 1, 1, 384), (1, 1, 1, 512), (1, 1, 1, 768),
         (1, 1, 1, 960), (1, 1, 1, 1024), (1, 1, 1, 1088), (3, 1, 1, 384), (7, 1, 1, 1024),
-        (8, 1, 1, 64),
+        (8, 1, 1, 64), (64, 1, 1, 256), (64, 1, 1, 264), (33, 1, 1, 248), (96, 1, 2, 104),
+        (32, 1, 1, 1024),
     )
 ]  # fmt: skip
 COUNTS = (0, 1, 2, 3, 4, 5, 9, 15, 16, 17, 50, 133)
@@ -127,6 +129,14 @@ def test_scores_are_those_of_numpy_for_any_number_of_documents(built, number):
                 )
             assert np.array_equal(scores[:n], wanted), (form, n)
             assert (scores[n:] == -77).all(), "it wrote behind the scores"
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=lambda isa: isa.name)
+def test_a_table_of_counts_stays_small_and_is_for_shuffles(isa):
+    assert fits_table(isa, 1, 32) == bool(isa.shuffle)
+    # 3 blocks take as much as 4: an entry is a power of two.
+    assert not fits_table(isa, 3, 24)
+    assert not fits_table(isa, 1, 128)
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=lambda isa: isa.name)
