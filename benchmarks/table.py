@@ -27,9 +27,16 @@ from ratio_table import avx2_table, ratio_table
 from task_table import task_table
 from training_table import training_table
 
+from vitc.devices.machine import machine
+
 _RUNS = 60
 _QUICK_RUNS = 30
 _KERNEL_RUNS = 600
+_TIMED = (
+    *("ratios", "avx2", "tasks", "kernels", "layers", "layers-avx2"),
+    *("threads", "memory", "training"),
+)
+"""Tables whose machine is said below them; others say it themselves, or are not of one."""
 
 
 def say(text: str) -> None:
@@ -77,6 +84,8 @@ def main() -> None:
         for name in wanted or every:
             title, make = every[name]
             text = make()
+            if name in _TIMED:
+                text = f"{text}\n\nMade on {machine().cpu}."
             print(f"## {title}\n\n{text}\n", flush=True)
             if options.write is not None:
                 replace_section(options.write, name, text)
