@@ -24,6 +24,7 @@ from vitc.models.retrieval.network import Retrieval
 from vitc.training.epoch_order import Share
 from vitc.training.objectives.retrieval import Ranking, Shrinking
 from vitc.training.retrieval.judged import Judged, chance, recalls
+from vitc.training.retrieval.losses import ranking_loss, shrink_loss
 from vitc.training.retrieval.options import RetrievalOptions, ShrinkOptions
 from vitc.training.retrieval.run import shrink, train
 
@@ -92,7 +93,7 @@ def test_binarized_towers_keep_the_text_tower_and_the_words_of_their_twin(data, 
     objective.prepare(Accelerator())
     objective.share = Share.whole(8)
     first = objective.losses(objective.model, (pixels, words), torch.Generator().manual_seed(1))
-    assert set(first.parts) == set()
+    assert set(first.parts) == {"ranking", "contrast"}
     twin = objective.model.towers.eval()
     assert twin.config.packed
     assert not twin.config.binarized
@@ -126,6 +127,46 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, inflated, tmp_path, stop):
     train(options(data, out, resume=True))
     wanted, found = load(inflated).state_dict(), load(out).state_dict()
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_the_ranking_loss_can_stand_alone_and_places_begin_as_large_as_patches(data, tmp_path):
+    notes = list[str]()
+    alone = Ranking(options(data, tmp_path / "a.safetensors", contrast=0.0), notes.append)
+    both = Ranking(options(data, tmp_path / "b.safetensors"), notes.append)
+    scores = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
+    given = [each.loss(torch.empty(0), torch.empty(0), scores) for each in (alone, both)]
+    assert torch.equal(given[0].total, ranking_loss(scores, 0.6))
+    assert not given[0].parts
+    torch.testing.assert_close(given[1].total, sum(given[1].parts.values()))
+    # As if a teacher were sure of the pairs, at 16 times the mean of a text's 11 products.
+    sure = shrink_loss(100 * torch.eye(8), scores, teacher_scale=1, student_scale=16 / 11)
+    torch.testing.assert_close(given[1].parts["contrast"], sure)
+    equal = [float(each.loss(scores, scores, torch.ones(8, 8)).total) for each in (alone, both)]
+    assert [
+        f"the loss is {value:.0f} where all" in note
+        for value, note in zip(equal, [note for note in notes if "where all" in note], strict=True)
+    ] == [True, True]
+    image = both.model.towers.image
+    assert 0.2 < float(image.pos_embed.detach().std()) < 0.35
+
+
+@pytest.mark.parametrize(("to", "rows"), [("base", 17), ("fast", 17)])
+def test_a_student_begins_with_the_encoders_of_its_teacher(data, inflated, tmp_path, to, rows):
+    given = ShrinkOptions(out=tmp_path / "s.safetensors", teacher=inflated, to=to, data=data)
+    objective = Shrinking(dataclasses.replace(given, **{**SMALL, "float_epochs": 0}), ignore)
+    assert objective.stages == (2,)
+    teacher, student = load(inflated).state_dict(), objective.model.towers.state_dict()
+    for name in ("text.blocks.0.mlp.fc1.weight", "image.blocks.0.attn.qkv.weight"):
+        assert torch.equal(student[name], teacher[name])
+    # Of what belongs to rows, those that the student has: codes stand behind the tokens.
+    for name in ("image.blocks.0.norm1.running_mean", "image.norm.weight"):
+        assert len(teacher[name]) == rows + 3
+        assert torch.equal(student[name], teacher[name][:rows])
+    fresh = Shrinking(dataclasses.replace(given, **SMALL), ignore)
+    own = fresh.model.towers.state_dict()
+    assert torch.equal(own["text.word.weight"], teacher["text.word.weight"])
+    for name in ("text.blocks.0.mlp.fc1.weight", "image.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(own[name], teacher[name])
 
 
 @pytest.mark.parametrize(("to", "vectors"), [("base", (17, 8)), ("fast", (1, 1))])

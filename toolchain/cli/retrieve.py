@@ -88,6 +88,15 @@ _FloatEpochs: TypeAlias = Annotated[
         help="Of --epochs, those of the full-precision twin before it is binarized; half.",
     ),
 ]
+_FreshEpochs: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--float-epochs",
+        min=0,
+        help="Of --epochs, those of a full-precision twin with fresh encoders before it is "
+        "binarized; with none the student begins with the teacher's encoders.",
+    ),
+]
 _Rate: TypeAlias = Annotated[
     float, typer.Option("--learning-rate", min=0, help="Peak of the schedule.")
 ]
@@ -162,6 +171,14 @@ def train(
     text_layers: Annotated[
         int, typer.Option("--text-layers", min=1, help="Layers of the text tower.")
     ] = 2,
+    contrast: Annotated[
+        float,
+        typer.Option(
+            "--contrast",
+            min=0,
+            help="Scale of a cross entropy beside the ranking loss; 0 for the ranking loss alone.",
+        ),
+    ] = 16.0,
     start: _Start = None,
     epochs: _Epochs = 8,
     float_epochs: _FloatEpochs = None,
@@ -206,6 +223,7 @@ def train(
         vocabulary=vocabulary,
         text_width=text_width,
         text_layers=text_layers,
+        contrast=contrast,
         start=start,
         epochs=epochs,
         float_epochs=float_epochs,
@@ -243,7 +261,7 @@ def shrink(
     data: _Data = names.GLYPHS,
     start: _Start = None,
     epochs: _Epochs = 7,
-    float_epochs: _FloatEpochs = None,
+    float_epochs: _FreshEpochs = 0,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,
     packed_rate: _PackedRate = 5e-3,
@@ -259,7 +277,7 @@ def shrink(
 ) -> None:
     """Distil the scores of one pair of towers to another with fewer interactions.
 
-    The new encoders are fresh; words, positions and patches are the teacher's, and stay.
+    The new encoders begin with the teacher's; words, positions and patches are its own, and stay.
     """
     need("`vitc retrieve`", "train")
     from vitc.training.run_outputs import check_outputs, is_main

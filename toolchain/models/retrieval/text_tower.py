@@ -24,6 +24,8 @@ __all__ = ["TextTower"]
 _EXCLUDED: Final = -1e4
 _EPS: Final = 1e-6
 _STD: Final = 0.02
+_WORD_STD: Final = 0.2
+"""Of word pieces before the first step: about as large as what the first attention adds to them."""
 
 
 class _Masked(Attention):
@@ -94,8 +96,8 @@ class TextTower(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for table in (self.word.weight, self.positions):
-            nn.init.trunc_normal_(table, std=_STD)
+        for table, std in ((self.word.weight, _WORD_STD), (self.positions, _STD)):
+            nn.init.trunc_normal_(table, std=std)
 
     def forward(self, words: Tensor) -> Tensor:
         """Ids int [B, n] to rows [B, n + k, C], normalised: what the head takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -42,6 +43,7 @@ from vitc.training.retrieval.glyphs import Glyphs
 from vitc.training.retrieval.judged import Judged, all_scores, chance, mean_recall, recalls
 from vitc.training.retrieval.losses import (
     collapsed_value,
+    contrastive_loss,
     distillation_entropy,
     perfect_value,
     ranking_loss,
@@ -76,6 +78,11 @@ _FRONT_END: Final = (
     "image.stages.0.pos_embed",
 )
 """How parameters begin that make rows of words and of pixels: a student takes them as they are."""
+
+_PLACES: Final = "pos_embed"
+_PLACES_STD: Final = 0.3
+"""Of positions before the first step. Patches are about as large; beside them the usual 0.02 is so
+little that captions that name a place ("at the left") are learnt an epoch or two later."""
 
 _MOST_JUDGED: Final = 256
 """Validation pictures that an epoch is judged by."""
@@ -177,6 +184,9 @@ class _Towers(Scheduled[RetrievalResult]):
         model = build_network(config, self.shown)
         assert isinstance(model, Retrieval)  # noqa: S101 - of that architecture
         fresh_scales(model)
+        for name, parameter in model.image.named_parameters():
+            if name.endswith(_PLACES):
+                nn.init.trunc_normal_(parameter, std=_PLACES_STD)
         return model
 
     def stage_name(self, stage: int) -> str:
@@ -333,25 +343,35 @@ class Ranking(_Towers):
         config, shown = _configured(options, data)
         self._begin(config, shown, data, note)
         self.margin = MODES[config.mode].margin
+        self.scale = options.contrast / config.text_vectors
         batch = min(options.batch_size, len(self.examples))
+        equal = collapsed_value(batch, self.margin)
+        if self.scale:
+            equal += batch * math.log(batch)
         note(
             f"{len(self.examples)} pairs an epoch, vocabulary of {len(config.pieces)} word pieces, "
             f"{config.length} a text; {config.image_vectors} x {config.text_vectors} interactions; "
-            f"the loss is {collapsed_value(batch, self.margin):.0f} where all scores are equal and "
+            f"the loss is {equal:.0f} where all scores are equal and "
             f"{perfect_value(batch, self.margin):.0f} where none is wrong"
         )
 
     def loss(self, images: Tensor, words: Tensor, scores: Tensor) -> Losses:  # noqa: ARG002
-        """The ranking loss, the sum over the batch as in the paper."""
-        return Losses(ranking_loss(scores, self.margin))
+        """The ranking loss, the sum over the batch as in the paper, and the contrastive one."""
+        ranking = ranking_loss(scores, self.margin)
+        if not self.scale:
+            return Losses(ranking)
+        contrast = contrastive_loss(scores, self.scale)
+        return Losses(ranking + contrast, {"ranking": ranking, "contrast": contrast})
 
 
 class Shrinking(_Towers):
     """Towers with fewer interactions learn the scores of others.
 
-    The student's encoders are fresh (or begin with a twin); words, positions and patches are those
-    of the teacher, and stay (Inflate and Shrink, section 3.3). The teacher computes as it would be
-    used, so without dropout (ours).
+    Words, positions and patches are those of the teacher, and stay (Inflate and Shrink, section
+    3.3). The encoders begin with what the teacher's hold of their rows (ours: the paper's begin
+    with BERT, as their teacher did, and nothing here is pre-trained); with a `start`, or where a
+    twin learns first, they are fresh. The teacher computes as it would be used, so without dropout
+    (ours).
 
     Args:
         options: Of the run.
@@ -390,8 +410,10 @@ class Shrinking(_Towers):
         )
 
     def _made(self, config: RetrievalConfig) -> Retrieval:
-        """Fresh towers on the teacher's front end."""
+        """Towers on the teacher's front end, that begin with its encoders or fresh ones."""
         model = super()._made(config)
+        if self.twin is None and self.start is None:
+            _begin_with(self.teacher, model)
         _reuse_front_end(self.teacher, model)
         return model
 
@@ -469,6 +491,14 @@ def _own(config: RetrievalConfig) -> dict[str, Any]:
     names = {field.name for field in fields(config)}
     told = {field.name for field in fields(config.image)} | {"image", "arch"}
     return {name: getattr(config, name) for name in names - told}
+
+
+@torch.no_grad()
+def _begin_with(teacher: Retrieval, student: Retrieval) -> None:
+    """Copy what a student has of its teacher: rows that it lacks stand behind those that it has."""
+    given = teacher.state_dict()
+    for name, slot in student.state_dict().items():
+        slot.copy_(given[name][tuple(slice(size) for size in slot.shape)])
 
 
 @torch.no_grad()

@@ -67,6 +67,8 @@ class RetrievalOptions(_Learnt):
         vocabulary: The most word pieces.
         text_width: Channels of the text tower.
         text_layers: Its layers.
+        contrast: By what the mean product of a text's vectors with an image's is multiplied in a
+            cross entropy beside the ranking loss (ours); 0 for the ranking loss alone, the paper's.
 
     Raises:
         VitcError: If a value is out of range.
@@ -86,11 +88,13 @@ class RetrievalOptions(_Learnt):
     vocabulary: int = 2048
     text_width: int = 128
     text_layers: int = 2
+    contrast: float = 16.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         RETRIEVAL_MODES.check(self.mode)
         self._check_positive("width", "vocabulary", "text_width", "text_layers")
+        self._check_not_negative("contrast")
         if self.codes is not None:
             self._check_not_negative("codes")
             if self.codes and self.mode != "inflate":
@@ -114,12 +118,15 @@ class ShrinkOptions(_Learnt):
     Attributes:
         teacher: Checkpoint whose scores are learnt.
         to: ``base`` or ``fast``: the student's mode.
+        float_epochs: As of training, but with fresh encoders; by default there are none, and the
+            student begins with the teacher's encoders.
 
     Raises:
         VitcError: If a value is out of range.
     """
 
     epochs: int = 7
+    float_epochs: int | None = 0
     teacher: Path
     to: str
 
