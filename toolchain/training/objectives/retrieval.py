@@ -347,7 +347,7 @@ class Ranking(_Towers):
         batch = min(options.batch_size, len(self.examples))
         equal = collapsed_value(batch, self.margin)
         if self.scale:
-            equal += batch * math.log(batch)
+            equal += 2 * batch * math.log(batch)
         note(
             f"{len(self.examples)} pairs an epoch, vocabulary of {len(config.pieces)} word pieces, "
             f"{config.length} a text; {config.image_vectors} x {config.text_vectors} interactions; "

@@ -42,9 +42,9 @@ def _norm(excess: Tensor, axis: int) -> Tensor:
 
 
 def contrastive_loss(scores: Tensor, scale: float) -> Tensor:
-    """Cross entropy of each pair among all of the batch, half the sum of both directions (ours).
+    """Cross entropy of each pair among all of the batch, the sum of both directions (ours).
 
-    What `shrink_loss` is where the teacher is sure of the pairs. All negatives have a share in its
+    Twice `shrink_loss` where the teacher is sure of the pairs. All negatives have a share in its
     gradient, where that of `ranking_loss` is of the hardest ones, which are chance at first: from
     random parameters towers learn several times as fast.
 
@@ -55,7 +55,7 @@ def contrastive_loss(scores: Tensor, scale: float) -> Tensor:
     pairs = torch.arange(len(scores), device=scores.device)
     given = scale * scores
     rows, columns = (F.cross_entropy(each, pairs, reduction="sum") for each in (given, given.T))
-    return (rows + columns) / 2
+    return rows + columns
 
 
 def perfect_value(batch: int, margin: float) -> float:
