@@ -1,6 +1,6 @@
 """What inflating and shrinking give, and what a bit costs: recall, bytes and words a pair.
 
-    python benchmarks/retrieval.py --work runs --rows I I-B --epochs 9
+    python benchmarks/retrieval.py --work runs --rows I I-B --seeds 0
     python benchmarks/retrieval.py --data flickr8k.tar --work runs --write docs/evidence.md
 
 Each row is a training of `vitc retrieve`, judged by the test pictures. Every result is a file
@@ -49,12 +49,27 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+_TRAIN: Final = RetrievalOptions.epochs
+_SHRINK: Final = ShrinkOptions.epochs
+
 ROWS: Final[Mapping[str, Row]] = {
     "B": Row("base", "4, 6, 8", options={"mode": "base"}),
     "I": Row("inflated, 8 codes", "4, 8", options={"mode": "inflate"}),
     "I32": Row("inflated, 32 codes", "4", options={"mode": "inflate", "codes": 32}),
     "F": Row("fast, trained directly", "6", options={"mode": "fast"}),
+    "B+": Row(
+        "base, epochs of I and I-B", "6",
+        options={"mode": "base", "epochs": _TRAIN + _SHRINK},
+    ),
+    "F+": Row(
+        "fast, epochs of I, I-B and I-B-F", "6",
+        options={"mode": "fast", "epochs": _TRAIN + 2 * _SHRINK},
+    ),
     "I-B": Row("shrunken base", "6, 8", "I", {"to": "base"}),
+    "I-B0": Row(
+        "shrunken base, encoders anew", "6", "I",
+        {"to": "base", "epochs": _TRAIN, "float_epochs": -(-_TRAIN // 2)},
+    ),
     "I-B-F": Row("shrunken fast", "6, 8", "I-B", {"to": "fast"}),
     "I-F": Row("fast, not by way of base", "6", "I", {"to": "fast"}),
     "B64": Row("base, d 64", "11", options={"mode": "base", "width": 64}),
@@ -65,6 +80,9 @@ ROWS: Final[Mapping[str, Row]] = {
     "twin": Row(
         "base, full precision", "11",
         options={"mode": "base", "floats": True, "full_precision": True},
+    ),
+    "ranking": Row(
+        "base, ranking loss alone", "recipe", options={"mode": "base", "contrast": 0.0}
     ),
     "2e-3": Row("base, packed rate 2e-3", "recipe", options={"mode": "base", "packed_rate": 2e-3}),
     "1e-2": Row("base, packed rate 1e-2", "recipe", options={"mode": "base", "packed_rate": 1e-2}),
@@ -91,6 +109,7 @@ class Runs:
     def make(self, name: str, seed: int) -> dict[str, Any]:
         """The result of a row, trained if it is missing, its teacher before it."""
         row, out = ROWS[name], self.path(name, seed)
+        asked = {} if self.arguments.epochs is None else {"epochs": self.arguments.epochs}
         if row.teacher and not self._result(name, seed).is_file():
             teacher = self.path(row.teacher, seed)
             remake(teacher, self.arguments.results, f"{row.teacher}-{seed}")
@@ -101,11 +120,11 @@ class Runs:
             given: dict[str, Any] = {
                 "out": out,
                 "data": self.arguments.data,
-                "epochs": self.arguments.epochs,
                 "threads": self.arguments.threads,
                 "seed": seed,
                 "resume": resume,
                 "force": not resume,
+                **asked,
                 **row.options,
             }
             if row.teacher:
@@ -134,6 +153,7 @@ def _facts(result: RetrievalResult) -> dict[str, Any]:
         "chance": dict(result.chance),
         "images": result.test_images,
         "texts": result.test_texts,
+        "epochs": len(result.history),
         "seconds": result.seconds,
         "bytes": config.image_vectors * bits // 8,
         "words": config.image_vectors * config.text_vectors * -(-bits // 64),
@@ -159,6 +179,7 @@ def report(runs: Runs) -> str:
                 name,
                 row.said,
                 row.claim,
+                f"{first['epochs']}",
                 *recalls,
                 f"{first['bytes']:,}",
                 f"{first['words']:,}",
@@ -167,11 +188,11 @@ def report(runs: Runs) -> str:
         )
     ways = ((way, k) for way in ("by text", "by image") for k in (1, 5, 10))
     columns = (
-        "row", "model", "claim", *(f">{way} R@{k}" for way, k in ways),
+        "row", "model", "claim", ">epochs", *(f">{way} R@{k}" for way, k in ways),
         ">bytes an image", ">words a pair", ">minutes",
     )  # fmt: skip
     setting = (
-        f"{Path(arguments.data).name}, {arguments.epochs} epochs a row, seeds "
+        f"{Path(arguments.data).name}, seeds "
         f"{', '.join(map(str, arguments.seeds))}; {sizes}; {machine().cpu}. Recalls in percent: "
         "means, in brackets the least and the largest."
     )
@@ -185,7 +206,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=RESULTS / "retrieval")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS])
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, help="by default the commands' own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--report", action="store_true", help="train nothing")

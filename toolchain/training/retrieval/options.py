@@ -29,7 +29,7 @@ class _Learnt(RunOptions):
         weight_decay: AdamW's, on matrices only.
     """
 
-    epochs: int = 8
+    epochs: int = 12
     batch_size: int = 64
     clip_norm: float = 2.0
     data: str = GLYPHS
@@ -125,7 +125,7 @@ class ShrinkOptions(_Learnt):
         VitcError: If a value is out of range.
     """
 
-    epochs: int = 7
+    epochs: int = 5
     float_epochs: int | None = 0
     teacher: Path
     to: str
