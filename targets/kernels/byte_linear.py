@@ -3,7 +3,8 @@
 Instruction set: any with vectors. x86 with VNNI adds four products of uint8 and int8 in one step
     (`vpdpbusd`), of 15 bits in two; ARM with dot products likewise, of bytes less 128 (`sdot`),
     which the shift makes up for; other x86 two of int16 (`pmaddwd`), never the saturating one of
-    bytes; others multiply int16 by a lane. All are exact, so sums are the same everywhere.
+    bytes; others multiply int16 by a lane. With AMX there are tiles (byte_tiles), but for a few
+    rows. All are exact, so sums are the same everywhere.
 Tile: Isa.float_rows rows x Isa.float_tile vectors of Isa.float_lanes outputs.
 Layout: bytes in memory of any kind, of which a row is runs of equal length, at the same places from
     its corner or at any; weights [blocks of outputs][digits][K / group][outputs of a block][group];
@@ -15,7 +16,6 @@ block by block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,54 +24,24 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
+from vitc.targets.kernels.byte_operands import (
+    DIGIT_BITS,
+    LONGEST_ROW,
+    ByteLinearShape,
+    ByteOperands,
+)
+from vitc.targets.kernels.byte_tiles import byte_tiles_kernel, tiles_of_weight, uses_byte_tiles
 from vitc.targets.kernels.emitter import Emitter, Kernel
 from vitc.targets.kernels.float_linear import blocks_of
-from vitc.targets.kernels.row_tiles import RowTiles
 from vitc.targets.packing import round_up
 
 __all__ = ["LONGEST_ROW", "ByteLinearShape", "byte_linear_kernel", "made_up", "tiled_weight"]
 
-LONGEST_ROW: Final = 1 << 12
-"""Bytes of a row; a tile of them lies on the stack, of which a thread of the runner has 128 KB."""
-
 _ON_STACK: Final = 24 << 10
 """Bytes of gathered rows, if that is more than one tile."""
 
-_DIGIT_BITS: Final = 7
-"""Of one digit of an integer."""
-
 _COPIED: Final = 16
 """Most bytes of a run that are copied at once."""
-
-
-@dataclass(frozen=True)
-class ByteLinearShape:
-    """Geometry of a product.
-
-    Attributes:
-        rows: Rows.
-        outputs: Outputs of a row.
-        runs: Parts of a row that lie in one piece.
-        length: Bytes of a run.
-        digits: Of an integer: 1 for 8 bits, 2 for 15.
-        stride: Floats from one row of the result to the next.
-        prefix: Rows of the result in front of those of the product.
-        by_row: Whether something is added to each row of the result.
-        shifted: Whether integers are added to the sums; they are where bytes are less than they
-            are (`Isa.dot_less`).
-        alike: Whether the runs of all rows are at the same places from their corners.
-    """
-
-    rows: int
-    outputs: int
-    runs: int
-    length: int
-    digits: int
-    stride: int
-    prefix: int = 0
-    by_row: bool = False
-    shifted: bool = False
-    alike: bool = True
 
 
 def _group(isa: Isa) -> int:
@@ -96,7 +66,7 @@ def made_up(isa: Isa, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     whole = np.zeros(weight.shape[1:], np.int32)
     for digit in weight:
-        whole = (whole << _DIGIT_BITS) + digit
+        whole = (whole << DIGIT_BITS) + digit
     lacking: npt.NDArray[Any] = isa.dot_less * whole.sum(axis=-1)
     return lacking.astype(np.int32)
 
@@ -109,10 +79,12 @@ def tiled_weight(isa: Isa, shape: ByteLinearShape, weight: npt.NDArray[Any]) -> 
         shape: Geometry.
         weight: int8 [digits, outputs, bytes of a row].
     """
+    if uses_byte_tiles(isa, shape):
+        return tiles_of_weight(shape, weight)
     _, widths = blocks_of(isa, shape.rows, shape.outputs)
     group, depth = _group(isa), _depth(isa, shape)
     if not isa.dot_bytes and shape.digits > 1:
-        weight = (weight[:1].astype(np.int16) << _DIGIT_BITS) + weight[1:]
+        weight = (weight[:1].astype(np.int16) << DIGIT_BITS) + weight[1:]
     padded = np.zeros((len(weight), sum(widths), depth), weight.dtype)
     padded[:, : shape.outputs, : weight.shape[2]] = weight
     blocks = [
@@ -140,6 +112,8 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
         The kernel. Its tasks are tiles of rows; the last one overlaps the one before rather than
         run over.
     """
+    if uses_byte_tiles(isa, shape):
+        return byte_tiles_kernel(symbol, isa, shape)
     emitter = Emitter(symbol)
     height, widths = blocks_of(isa, shape.rows, shape.outputs)
     tiles = -(-shape.rows // height)
@@ -163,66 +137,27 @@ def byte_linear_kernel(symbol: str, isa: Isa, shape: ByteLinearShape) -> Kernel:
     return emitter.kernel(tiles)
 
 
-class _Body:
-    """Emits tiles.
+class _Body(ByteOperands):
+    """Emits tiles of vectors.
 
     Attributes:
-        tiles: What they have in common with those of other products.
-        held: Type of gathered bytes.
         tile_size: Gathered bytes of a tile.
         together: Tiles that are gathered at once.
     """
 
     def __init__(self, emitter: Emitter, isa: Isa, shape: ByteLinearShape, height: int) -> None:
-        self.emitter, self.isa, self.shape, self.height = emitter, isa, shape, height
-        self.group, self.depth = _group(isa), _depth(isa, shape)
-        self.held = "uint8" if isa.dot_bytes else "int16"
+        super().__init__(emitter, isa, shape, height, _depth(isa, shape))
+        self.group = _group(isa)
         self.steps = shape.digits if isa.dot_bytes else 1
-        wide = shape.digits > 1 and not isa.dot_bytes
         self.tile_size = height * self.depth
         self.together = max(1, _ON_STACK // (self.tile_size * np.dtype(self.held).itemsize))
-        corners = {"corners": "int32"} if shape.alike else {}
-        shift = {"shift": "int32"} if shape.shifted else {}
-        start = {"start": "float32"} if shape.by_row or shape.prefix else {}
-        types = {
-            "x": "uint8",
-            **corners,
-            "places": "int32",
-            "weight": "int16" if wide else "int8",
-            **shift,
-            "scale": "float32",
-            "bias": "float32",
-            **start,
-            "out": "float32",
-        }
-        given = dict(zip(types, emitter.pointers(**types), strict=True))
-        self.x, self.places, self.weight = given["x"], given["places"], given["weight"]
-        self.scale, self.bias, self.out = given["scale"], given["bias"], given["out"]
-        self.corners: Any = given.get("corners")
-        self.shift: Any = given.get("shift")
-        self.start: Any = given.get("start")
-        self.tiles = RowTiles(emitter, shape, height, isa.float_lanes, self.out)
 
     def gather(self, held: Any, task: Any, at: Any) -> None:
         """Lay the bytes of a tile row by row."""
         e, shape = self.emitter, self.shape
-        filled = shape.runs * shape.length
         for r, row in enumerate(self.tiles.rows(task)):
-            first_run = e.let(self.corners[row] if shape.alike else row * shape.runs)
-            with e.loop(0, shape.runs) as run:
-                if shape.alike:
-                    source = e.let(first_run + self.places[run])
-                else:
-                    source = e.let(self.places[first_run + run])
-                target = e.let(at + r * self.depth + run * shape.length)
-                for first, count in _pieces(shape.length):
-                    value = e.load(self.x, source + first, count)
-                    if self.isa.dot_less:
-                        value = T.bitwise_xor(value, e.constant("uint8", self.isa.dot_less, count))
-                    if self.held != "uint8":
-                        value = e.cast(self.held, value, count)
-                    e.store(held, target + first, value, count)
-            for k in range(filled, self.depth):
+            self.gather_row(held, row, at + r * self.depth, _COPIED)
+            for k in range(shape.runs * shape.length, self.depth):
                 e.store(held, at + r * self.depth + k, e.constant(self.held, 0))
 
     def tile(
@@ -248,7 +183,7 @@ class _Body:
             if step:
                 for r, c in slots:
                     value = e.load(sums, r * width + c, lanes)
-                    factor = e.constant("int32", 1 << _DIGIT_BITS, lanes)
+                    factor = e.constant("int32", 1 << DIGIT_BITS, lanes)
                     value = e.let(value * factor)
                     e.store(sums, r * width + c, value + shift(c), lanes)
             self._sum(sums, held, at, start + step * self.depth * width, width)
@@ -317,32 +252,11 @@ class _Body:
     def _finish(
         self, sums: Any, task: Any, column: Any, width: int, slots: list[tuple[int, int]]
     ) -> None:
-        """Scale, bias and what is added by row, each rounded."""
-        e, shape, lanes = self.emitter, self.shape, self.isa.float_lanes
+        e, lanes = self.emitter, self.isa.float_lanes
         rows = self.tiles.rows(task)
         columns = range(0, width, lanes)
         scales = [e.let(e.load(self.scale, column + c, lanes)) for c in columns]
         biases = [e.let(e.load(self.bias, column + c, lanes)) for c in columns]
         for r, c in slots:
-            place = (rows[r] + shape.prefix) * shape.stride + column + c
-            value = (
-                e.cast("float32", e.load(sums, r * width + c, lanes), lanes) * scales[c // lanes]
-            )
-            # Without it LLVM would multiply and add in one step, which rounds once.
-            value = T.call_llvm_pure_intrin(
-                f"float32x{lanes}", "llvm.arithmetic.fence", e.let(value)
-            )
-            value = e.let(value) + biases[c // lanes]
-            if shape.by_row:
-                value = e.let(value) + e.load(self.start, place, lanes)
-            e.store(self.out, place, value, lanes)
-
-
-def _pieces(length: int) -> list[tuple[int, int]]:
-    """A run in vectors: where each begins, and its bytes."""
-    found, first = [], 0
-    while first < length:
-        count = min(_COPIED, 1 << ((length - first).bit_length() - 1))
-        found.append((first, count))
-        first += count
-    return found
+            ends = scales[c // lanes], biases[c // lanes]
+            self.finish(e.load(sums, r * width + c, lanes), rows[r], column + c, ends)

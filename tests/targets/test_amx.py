@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from vitc.compiler.assembly import hot_loops
 from vitc.compiler.codegen import emit_assembly
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.binary_linear import LinearShape, residual_kernel, threshold_kernel
+from vitc.targets.kernels.byte_linear import ByteLinearShape, byte_linear_kernel
+from vitc.targets.kernels.byte_tiles import uses_byte_tiles
 from vitc.targets.kernels.signs import signs_kernel
 from vitc.targets.layouts import Signs
 from vitc.targets.packing import Axis, round_up, to_lanes, to_rows
@@ -125,6 +128,34 @@ def test_hot_loops_keep_their_form():
         assert not spilled, where
         # Three instructions of epilogue for each cycle of the tile unit would take longer than it.
         assert len(loop.instructions) < 3 * 16 * 4 * depth, where
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_products_of_bytes_load_a_tile_for_each_product(digits):
+    isa, shapes = ISAS["avx512-amx"], {}
+    for number, (rows, runs, length) in enumerate([(N - 1, 16, 48), (49, 1, 1536), (16, 3, 64)]):
+        shape = ByteLinearShape(rows, C, runs, length, digits, C, shifted=True)
+        shapes[f"k{number}"] = shape
+    kernels = [byte_linear_kernel(name, isa, shape) for name, shape in shapes.items()]
+    found = hot_loops(emit_assembly(kernels, TARGETS["x86-amx"]), "int8")
+    for name, shape in shapes.items():
+        (loop,) = found[name]
+        row_tiles = 2 if shape.rows >= 32 else 1
+        # LLVM may unroll the steps.
+        steps = loop.count("tdpbusd") // (2 * row_tiles)
+        assert steps > 0, loop.text
+        assert loop.count("tdpbusd") == steps * 2 * row_tiles, loop.text
+        assert loop.count("tileloadd") == steps * (2 + row_tiles), loop.text
+        assert not any(i.on_stack and "zmm" in i.operands for i in loop.instructions), loop.text
+
+
+def test_products_of_bytes_take_tiles_where_a_row_is_more_than_a_step():
+    isa = ISAS["avx512-amx"]
+    long, short = (ByteLinearShape(N, C, 1, length, 1, C) for length in (65, 64))
+    assert uses_byte_tiles(isa, long)
+    assert not uses_byte_tiles(isa, short)
+    assert not uses_byte_tiles(isa, replace(long, rows=15))
+    assert not uses_byte_tiles(ISAS["avx512-vpopcntdq"], long)
 
 
 def test_a_panel_is_expanded_by_one_permutation_for_each_row_of_a_tile():

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from vitc import names
 from vitc.bench.macs import StepMacs, step_macs
-from vitc.compiler.assembly import HotLoop, Unit, hot_loops
+from vitc.compiler.assembly import TILE_PRODUCTS, HotLoop, Unit, hot_loops
 from vitc.errors import VitcError
 from vitc.extras import need
 
@@ -335,7 +335,8 @@ def loop_cycles(loop: HotLoop, tool: str, processor: Processor, target: Target) 
     try:
         summary = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
         cycles = float(summary["TotalCycles"]) / float(summary["Iterations"])
-        return max(cycles, loop.count("tdpbssd") * _CYCLES_OF_TILE_PRODUCT)
+        products = sum(map(loop.count, TILE_PRODUCTS))
+        return max(cycles, products * _CYCLES_OF_TILE_PRODUCT)
     except (ValueError, KeyError, IndexError) as error:
         said = [line for line in done.stderr.splitlines() if "error" in line] or ["no result"]
         raise VitcError(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["TILE_MACS", "HotLoop", "Instruction", "Unit", "hot_loops"]
+__all__ = ["TILE_MACS", "TILE_PRODUCTS", "HotLoop", "Instruction", "Unit", "hot_loops"]
 
 Unit = Literal["popcount", "fma", "int8", "slices", "signs", "compare"]
 
@@ -29,6 +29,7 @@ _X86_STORE: Final = re.compile(r",\s*[-\w.]*\([^)]*\)$")
 _ARM_STORE: Final = re.compile(r"^(st[rpu1-4]|vst|vstm|push|stm)")
 
 TILE_MACS: Final = 16 * 16 * 64
+TILE_PRODUCTS: Final = ("tdpbssd", "tdpbusd")
 """MACs of an AMX product of int8."""
 
 _WIDTHS: Final = {"x": 128, "y": 256, "z": 512}
@@ -193,7 +194,7 @@ def _x86_width(operands: str) -> int:
 
 
 def _products(instruction: Instruction) -> int:
-    return TILE_MACS if instruction.mnemonic == "tdpbssd" else 0
+    return TILE_MACS if instruction.mnemonic in TILE_PRODUCTS else 0
 
 
 def _adders(instruction: Instruction) -> int:
