@@ -113,6 +113,14 @@ class Emitter:
         place = T.address_of(buffer[index])
         self.perform("llvm.prefetch.p0", place, read, first_level, data)
 
+    def distance(self, start: Any, end: Any) -> Any:
+        """How far one buffer of fp32 lies from another, counted in floats, in 64 bits."""
+        near, far = (
+            T.call_intrin("int64", "tirx.reinterpret", T.address_of(buffer[0]))
+            for buffer in (start, end)
+        )
+        return self.let(T.truncdiv(far - near, T.int64(4)))
+
     def let(self, value: Any) -> Any:
         """Name a value, so that it is computed once."""
         return T.bind(value)

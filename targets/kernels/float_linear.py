@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import CACHE_LINE, Emitter, Kernel
+from vitc.targets.kernels.float_tile import add_products
 from vitc.targets.kernels.row_tiles import RowTiles
 from vitc.targets.packing import round_up
 
@@ -169,12 +169,8 @@ class _Body:
         )
         self.tiles = RowTiles(emitter, shape, height, isa.float_lanes, self.out)
         if shape.reads == "padded":
-            far, near = (
-                T.call_intrin("int64", "tirx.reinterpret", T.address_of(array[0]))
-                for array in (self.tables[1], self.x)
-            )
             # Where the zeros are, counted in floats from x.
-            self.zeros = emitter.let(T.truncdiv(far - near, T.int64(4)))
+            self.zeros = emitter.distance(self.x, self.tables[1])
         # A part is some runs, or some floats of the only run.
         count = shape.runs if shape.runs > 1 else shape.length
         step = isa.float_part // (shape.length if shape.runs > 1 else 1)
@@ -351,21 +347,9 @@ class _Body:
         place: Any,
     ) -> None:
         """Products of some floats of every row, `loaded` at once."""
-        e, lanes = self.emitter, self.isa.float_lanes
         behind = k if place is None else place + k
-        values = []
-        if loaded > 1:
-            values = [e.let(e.load(self.x, base + behind, loaded)) for base in bases]
-        for part in range(loaded):
-            at = e.let(start + (k + part) * width)
-            weights = [
-                e.let(e.load(self.weight, at + column, lanes)) for column in range(0, width, lanes)
-            ]
-            for r, base in enumerate(bases):
-                if loaded > 1:
-                    value = e.let(tirx.Shuffle([values[r]], [T.int32(part)] * lanes))
-                else:
-                    value = e.let(e.splat(self.x[base + behind], lanes))
-                for column, weight in zip(range(0, width, lanes), weights, strict=True):
-                    slot = r * width + column
-                    e.store(sums, slot, e.load(sums, slot, lanes) + value * weight, lanes)
+        places = [base + behind for base in bases]
+        at = start + k * width
+        add_products(
+            self.emitter, self.isa, sums, self.x, places, self.weight, at, width, loaded
+        )

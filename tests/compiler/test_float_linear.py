@@ -76,7 +76,7 @@ CASES: dict[str, Case] = {
     "convolution": (
         [1, 24, 9, 7],
         [("Conv", ["x", "e"], "h", {}), ("Conv", ["h", "w", "b"], "y", {"pads": [1] * 4})],
-        {"e": normal(36, 24, 1, 1), "w": normal(20, 36, 3, 3), "b": normal(20)},
+        {"e": normal(34, 24, 1, 1), "w": normal(20, 34, 3, 3), "b": normal(20)},
     ),
     "convolution with strides": (
         [1, 3, 11, 9],

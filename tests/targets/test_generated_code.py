@@ -22,6 +22,7 @@ from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
 from vitc.targets.kernels.max_sim import MaxSimShape
 from vitc.targets.kernels.max_sim_single import single_kernel
+from vitc.targets.kernels.winograd import WinogradShape, WinogradTiles, winograd_kernel
 from vitc.targets.packing import Axis
 from vitc.targets.table import TARGETS
 
@@ -189,6 +190,23 @@ def test_hot_loops_of_fp32_products_keep_their_form(target, reads):
         assert multiplying, where
         assert len(loop.instructions) <= most, where
         assert not any(i.calls or i.stores for i in loop.instructions), where
+
+
+@pytest.mark.parametrize("target", COUNTING)
+def test_the_hot_loop_of_a_filtered_convolution_is_that_of_an_fp32_product(target):
+    machine = TARGETS[target]
+    isa = ISAS[machine.isa]
+    lanes, most, name = MULTIPLIED[isa.name]
+    tiles = WinogradTiles(isa, WinogradShape(28, 28, 192, 384, 384))
+    assembly = emit_assembly([winograd_kernel("k", tiles)], machine)
+    assert undeclared(assembly, machine) == set()
+    (loop,) = hot_loops(assembly, "fma")["k"]
+    multiplying = [i for i in loop.instructions if i.mnemonic.startswith(name)]
+    sums = tiles.height * tiles.width // lanes
+    assert len(multiplying) % sums == 0, loop.text
+    assert multiplying, loop.text
+    assert len(loop.instructions) <= most, loop.text
+    assert not any(i.calls or i.stores or i.on_stack for i in loop.instructions), loop.text
 
 
 SCANNED = {

@@ -170,7 +170,7 @@ def _transposed_convolution(call: Plainer) -> Sequence[ir.Value] | None:
     pads = [*(axis.before for axis in axes), *(axis.after for axis in axes)]
     made = call.add(
         "Conv", *operands, group=groups, kernel_shape=[rows.width, columns.width],
-        strides=[1, 1], dilations=[1, 1], pads=pads,
+        strides=[1, 1], dilations=[1, 1], pads=pads, remainders=1,
     )  # fmt: skip
     counts = [axis.count for axis in axes]
     made = call.turn(call.reshape(made, (*split, *counts)), order)

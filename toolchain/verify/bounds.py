@@ -44,6 +44,7 @@ import vitc.models.ops  # noqa: F401  (registers the operators of the dialect)
 from vitc.errors import VitcError
 from vitc.exporter.leaves import leaves
 from vitc.verify.decomposed import lies_alike, parts_of, without_change
+from vitc.verify.winograd import may_be_filtered, winograd_rounding
 
 __all__ = ["LAMBDA", "Origin", "RoundingErrors"]
 
@@ -490,7 +491,18 @@ def _convolution(
     transposed = bool(rest[3])
     terms = weight[0].numel() if not transposed else weight.numel() // weight.shape[1]
     wide = None if bias is None else bias.reshape(-1, *[1] * (y.dim() - 2))
-    return _sum_of_products(errors, y, x, weight, contract, terms, wide)
+    summed = _sum_of_products(errors, y, x, weight, contract, terms, wide)
+    if not may_be_filtered(weight, *rest):
+        return summed
+    own, other = errors.rms(x), errors.rms(weight)
+    filtered = _hypot(
+        None if own is None else torch.sqrt(contract(own**2, weight**2)),
+        None if other is None else torch.sqrt(contract(x**2, other**2)),
+        winograd_rounding(x, weight, rest[1]),
+        _rounding(y),
+    )
+    # Whichever form an engine takes.
+    return torch.maximum(summed, filtered)
 
 
 def _batch_norm(

@@ -10,6 +10,7 @@ from vitc.compiler.form import Form, floats_of
 from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.plan import Buffer, Cost, Operand
 from vitc.compiler.rules.rule import Rule
+from vitc.compiler.rules.winograd import build_winograd, winograd_tiles
 from vitc.compiler.runs import Runs, places_of, windows_of
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.float_linear import FloatLinearShape, blocks_of, float_linear_kernel
@@ -58,6 +59,9 @@ class FloatLinear(Rule):
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
         x, read = emission.floats(op, op.use(0))
+        tiles = winograd_tiles(op, read, form, emission.isa)
+        if tiles is not None:
+            return build_winograd(op, form, emission, x, read, tiles)
         runs, weight = _read(op, read)
         runs = runs.cut(_LONGEST)
         outputs, depth = weight.shape
