@@ -180,7 +180,7 @@ def train(
         ),
     ] = 16.0,
     start: _Start = None,
-    epochs: _Epochs = 12,
+    epochs: _Epochs = 16,
     float_epochs: _FloatEpochs = None,
     batch_size: BatchSize = 64,
     learning_rate: _Rate = 2e-3,

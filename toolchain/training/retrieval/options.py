@@ -29,7 +29,7 @@ class _Learnt(RunOptions):
         weight_decay: AdamW's, on matrices only.
     """
 
-    epochs: int = 12
+    epochs: int = 16
     batch_size: int = 64
     clip_norm: float = 2.0
     data: str = GLYPHS
