@@ -47,6 +47,9 @@ class Isa:
             so, or sums bytes in one step.
         slice_bytes: Bytes of a vector of lanes of one bit, on which products of many outputs run by
             bit slices; 0 where popcounts are faster.
+        slice_vectors: Such vectors side by side, for which one index into the table serves.
+        select: Instruction that puts bits of a second vector where a mask has them into the first,
+            as LLVM writes it in place; empty where LLVM finds as good a one for a formula.
         slice_fill: Lanes of such a vector above which it pays, of products of any length.
         slice_cost: Lanes beyond those, times the contracted length, for making numbers of slices.
         dot_bytes: LLVM intrinsic that adds four products of uint8 and int8 to each of `float_lanes`
@@ -79,6 +82,8 @@ class Isa:
     piece_bytes: int = 32
     sums_words: bool = True
     slice_bytes: int = 0
+    slice_vectors: int = 1
+    select: str = ""
     slice_fill: int = 0
     slice_cost: int = 0
     ternary: str = ""
@@ -104,6 +109,8 @@ class Isa:
 
 _NEON = Isa(
     "neon-cnt", 8, 32, 2, 3, 4, 8, 2, float_load=4, piece_bytes=16, sums_words=False,
+    slice_bytes=16, slice_vectors=3, select="bit $0.16b, $2.16b, $3.16b",
+    slice_fill=98, slice_cost=1_000,
     sums_pairs="llvm.aarch64.neon.uaddlp",
 )  # fmt: skip
 

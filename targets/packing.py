@@ -131,7 +131,7 @@ def from_lanes(data: Bits, rows: int, axis: Axis, lanes: int, element_bits: int)
     return from_rows(np.ascontiguousarray(elements).reshape(-1), rows, axis)
 
 
-def slice_places(lanes: int) -> npt.NDArray[np.int64]:
+def slice_places(lanes: int, vector: int = 0) -> npt.NDArray[np.int64]:
     """The bit of each lane of a block of slices.
 
     Slices are transposed to sums 8 x 8 bits at a time, which gives eight vectors of bytes; of each,
@@ -139,15 +139,28 @@ def slice_places(lanes: int) -> npt.NDArray[np.int64]:
 
     Args:
         lanes: Lanes of the block, a multiple of 16.
+        vector: Lanes that are transposed by themselves, whose bytes follow one another all; 0 where
+            the block is one vector.
     """
+    if vector:
+        number, lane = np.divmod(np.arange(lanes), vector)
+        filled = np.minimum(vector, lanes - number * vector)
+        plane, byte = np.divmod(lane, filled // 8)
+        return 8 * (number * (vector // 8) + byte) + plane
     plane, inside = np.divmod(np.arange(lanes), lanes // 8)
     odd, pair = np.divmod(inside, lanes // 16)
     places: npt.NDArray[np.int64] = 8 * (2 * pair + odd) + plane
     return places
 
 
-def to_slices(bits: Bits, blocks: int, lanes: int) -> Bits:
+def to_slices(bits: Bits, blocks: int, lanes: int, vector: int = 0) -> Bits:
     """Pack bits `[R, K]` into the slices layout; R is padded with zero rows to whole blocks.
+
+    Args:
+        bits: Zeros and ones.
+        blocks: Blocks.
+        lanes: Lanes of each, a multiple of 16.
+        vector: As for `slice_places`.
 
     Returns:
         Bytes, flat: `[blocks, K, lanes / 8]`.
@@ -155,5 +168,5 @@ def to_slices(bits: Bits, blocks: int, lanes: int) -> Bits:
     full = np.zeros((blocks * lanes, bits.shape[1]), np.uint8)
     full[: len(bits)] = bits
     placed = np.empty((blocks, bits.shape[1], lanes), np.uint8)
-    placed[..., slice_places(lanes)] = full.reshape(blocks, lanes, -1).transpose(0, 2, 1)
+    placed[..., slice_places(lanes, vector)] = full.reshape(blocks, lanes, -1).transpose(0, 2, 1)
     return np.packbits(placed, axis=-1, bitorder="little").reshape(-1)

@@ -22,12 +22,19 @@ __all__ = ["along_columns_kernel", "along_rows_kernel"]
 
 
 def along_rows_kernel(
-    symbol: str, rows: int, columns: int, stride: int, *, ordered: bool = False
+    symbol: str,
+    rows: int,
+    columns: int,
+    stride: int,
+    *,
+    ordered: bool = False,
+    by_column: bool = False,
 ) -> Kernel:
-    """Binarize `x [rows, columns]` against a threshold a row; bits run along a row.
+    """Binarize `x [rows, columns]` against a threshold a row, or a column; bits run along a row.
 
     Arguments of the C function: x, [order [rows] (int32),] threshold [rows], flip [rows] (uint16, 0
-    or 0xFFFF), out (rows layout), begin, end.
+    or 0xFFFF), out (rows layout), begin, end. By column: threshold [columns], flip [columns / 16]
+    (uint16, a bit a column), both padded to words of bits.
 
     Args:
         symbol: Name of the C function.
@@ -35,6 +42,7 @@ def along_rows_kernel(
         columns: Columns (channels).
         stride: Floats from one row of x to the next.
         ordered: Whether `order` holds the number of the row of x that each row is made of.
+        by_column: Whether columns have thresholds, instead of rows.
 
     Returns:
         The kernel. Its tasks are rows.
@@ -47,8 +55,8 @@ def along_rows_kernel(
             x="float32", **tables, threshold="float32", flip="uint16", out="uint16"
         )
         with e.loop(e.begin, e.end) as row:
-            limit = e.let(e.splat(threshold[row], HALF))
-            invert = e.let(flip[row])
+            limit = None if by_column else e.let(e.splat(threshold[row], HALF))
+            invert = None if by_column else e.let(flip[row])
             full = columns // HALF
             start = e.let(order[0][row] * stride) if ordered else row * stride
 
@@ -60,6 +68,8 @@ def along_rows_kernel(
                 limit: Any = limit,
                 invert: Any = invert,
             ) -> None:
+                if by_column:
+                    limit, invert = e.load(threshold, half * HALF, HALF), flip[half]
                 bits = mask_bits(e.load(x, start + half * HALF, HALF) >= limit)
                 value = T.bitwise_xor(bits, invert)
                 if valid < HALF:

@@ -25,9 +25,19 @@ from vitc.targets.kernels.amx_tile import (
     product_work,
 )
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
-from vitc.targets.kernels.epilogue import Columns, Constants, Keys, Lanes, Residual, Rows, Scaled
+from vitc.targets.kernels.epilogue import (
+    Columns,
+    Constants,
+    Keys,
+    Lanes,
+    Residual,
+    Rows,
+    Scaled,
+    finish_all,
+)
 from vitc.targets.kernels.popcount_tile import PopcountTile, nibble_table
-from vitc.targets.kernels.slices_tile import SlicesProduct, slice_adders
+from vitc.targets.kernels.slices import slice_work
+from vitc.targets.kernels.slices_across import slices_product
 from vitc.targets.layouts.signs import TILE_ROWS
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
@@ -248,8 +258,8 @@ def float_kernel(symbol: str, isa: Isa, shape: LinearShape, *, stride: int) -> K
 
 
 def _work(isa: Isa, shape: LinearShape) -> dict[str, int]:
-    if shape.depth and isa.ternary:
-        return {"slices": slice_adders(isa, shape.rows, shape.lanes, shape.depth)}
+    if shape.depth:
+        return slice_work(isa, shape.rows, shape.lanes, shape.depth)
     tiles = uses_tiles(isa, shape.elements)
     return product_work(shape.rows, shape.lanes, shape.elements) if tiles else {}
 
@@ -334,13 +344,13 @@ def _slices(e: Emitter, isa: Isa, shape: LinearShape, epilogue: _Epilogue) -> in
     """Emit a product by bit slices; returns the number of tasks, which are `ROW_PADDING` rows."""
     constants = epilogue.constants
     words = shape.elements * isa.element_bits // WORD
-    product = SlicesProduct(e, isa, shape.lanes, shape.depth, words)
+    turned = constants.transposed
+    product = slices_product(e, isa, shape.lanes, shape.depth, words, turned=turned)
     first = e.let(e.begin * ROW_PADDING)
     last = e.let(T.min(e.end * ROW_PADDING, shape.rows))
 
-    def finish(row: Any, lane: Any, sums: Any) -> None:
-        value = e.cast("float32", sums, HALF) - e.constant("float32", shape.k / 2, HALF)
-        epilogue.finish(row, constants.lanes(lane), value)
+    def finish(row: Any, lane: Any, sums: Sequence[Any]) -> None:
+        finish_all(epilogue, row, lane, [product.centred(each, shape.k) for each in sums])
 
     rows, lanes = constants.buffers["rows_in"], constants.buffers["lanes_in"]
     product.emit(rows, lanes, (first, last), [(shape.lanes, finish)])

@@ -23,6 +23,9 @@ HALF = 16
 
 CACHE_LINE = 64
 
+_SELECT = "vitc_select"
+"""Symbol of what is one instruction where it is called."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -102,6 +105,33 @@ class Emitter:
         kind = T.handle(dtype, "local").ty
         start = T.call_llvm_pure_intrin(kind, "llvm.ptrmask.p0.i64", behind, T.int64(-CACHE_LINE))
         return T.decl_buffer((count,), dtype, data=T.bind(start), scope="local")
+
+    @contextmanager
+    def selecting(self, instruction: str) -> Iterator[None]:
+        """Let `select` be an instruction of the machine: `Isa.select`, or empty for a formula."""
+        if not instruction:
+            yield
+            return
+        kind = "<16 x i8>"
+        operands = f"({kind} %no, {kind} %yes, {kind} %mask)"
+        text = f"""define weak_odr hidden {kind} @{_SELECT}{operands} alwaysinline #0 {{
+  %found = call {kind} asm "{instruction}", "=w,0,w,w"{operands} #0
+  ret {kind} %found
+}}
+attributes #0 = {{ nounwind memory(none) }}
+"""
+        with T.attr(T.int32(0), "pragma_import_llvm", text):
+            self._state[_SELECT] = True
+            yield
+
+    def select(self, mask: Any, yes: Any, no: Any) -> Any:
+        """Bits of one vector of 16 bytes where a mask has them, else of another."""
+        if _SELECT in self._state:
+            # What TVM binds it puts in wherever it is used.
+            held = self.local("uint8", 16)
+            self.store(held, 0, T.call_pure_extern("uint8x16", _SELECT, no, yes, mask), 16)
+            return self.load(held, 0, 16)
+        return T.bitwise_xor(no, T.bitwise_and(mask, T.bitwise_xor(yes, no)))
 
     def perform(self, intrinsic: str, *arguments: Any) -> None:
         """Call an LLVM intrinsic that returns nothing."""

@@ -15,8 +15,9 @@ is transposed here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
@@ -33,7 +34,24 @@ __all__ = [
     "Rows",
     "RowsOfColumns",
     "Scaled",
+    "finish_all",
 ]
+
+
+class _Epilogue(Protocol):
+    @property
+    def constants(self) -> Constants: ...
+
+    def finish(self, row: Any, lanes: Lanes, value: Any) -> None: ...
+
+
+def finish_all(epilogue: _Epilogue, row: Any, first: Any, values: Sequence[Any]) -> None:
+    """Emit the epilogue of some times 16 lanes of one row, from one on."""
+    if isinstance(epilogue, Rows) and len(values) == 4:
+        epilogue.finish_four(row, first, values)
+        return
+    for number, value in enumerate(values):
+        epilogue.finish(row, epilogue.constants.lanes(first + number * HALF), value)
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,30 @@ class Rows:
         bits = e.let(mask_bits(self.constants.decide(row, lanes, value)))
         index = row * self.halves + T.floordiv(lanes.first, HALF)
         e.store(self.constants.buffers["out"], index, bits)
+
+    def finish_four(self, row: Any, first: Any, values: Sequence[Any]) -> None:
+        """Emit the epilogue of 64 lanes, whose bits are made by adding neighbours."""
+        constants, e = self.constants, self.constants.emitter
+        bits = []
+        for number, value in enumerate(values):
+            decided = constants.decide(row, constants.lanes(first + number * HALF), value)
+            power = T.shift_left(
+                e.constant("uint8", 1, HALF),
+                T.bitwise_and(T.Ramp(T.uint8(0), T.uint8(1), HALF), e.constant("uint8", 7, HALF)),
+            )
+            # Negative ones, or LLVM would know that none has a bit of another: it would not add.
+            zero = e.constant("uint8", 0, HALF)
+            bits.append(e.let(T.Select(decided, zero - power, zero)))
+
+        def added(a: Any, b: Any) -> Any:
+            pairs = [T.Shuffle([a, b], [*range(odd, 2 * HALF, 2)]) for odd in (0, 1)]
+            return e.let(pairs[0] + pairs[1])
+
+        quarters = added(added(bits[0], bits[1]), added(bits[2], bits[3]))
+        words = T.call_intrin("uint16x8", "tirx.reinterpret", zero - added(quarters, quarters))
+        low = T.Shuffle([words], [*range(4)])
+        index = row * self.halves + T.floordiv(first, HALF)
+        e.store(constants.buffers["out"], index, low, 4)
 
 
 @dataclass(frozen=True)

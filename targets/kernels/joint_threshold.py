@@ -20,8 +20,9 @@ from tvm.script.ir_builder import tirx as T
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binary_linear import LinearShape, counted_rows
 from vitc.targets.kernels.emitter import HALF, Emitter, Kernel
-from vitc.targets.kernels.epilogue import Constants, Keys, Rows, RowsOfColumns
-from vitc.targets.kernels.slices_tile import Finish, SlicesProduct, slice_adders
+from vitc.targets.kernels.epilogue import Constants, Keys, Rows, RowsOfColumns, finish_all
+from vitc.targets.kernels.slices import Finish, SliceSums, slice_work
+from vitc.targets.kernels.slices_across import slices_product
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up
 
 __all__ = ["JointPart", "joint_threshold_kernel"]
@@ -111,11 +112,11 @@ def joint_threshold_kernel(
             if isinstance(end, RowsOfColumns):
                 end.clear(e.begin, e.end, tasks)
         words = shape.elements * isa.element_bits // WORD
-        product = SlicesProduct(e, isa, sliced, shape.depth, words)
+        product = slices_product(e, isa, sliced, shape.depth, words)
         sizes = [part.outputs.padded for part in parts]
         starts = [0, *accumulate(sizes)]
         spans = [
-            (size, _finish(end, start, shape.k))
+            (size, _finish(product, end, start, shape.k))
             for size, end, start in zip(sizes, ends, starts, strict=False)
         ]
         product.emit(given["rows_in"], given["slices_in"], (first, last), spans)
@@ -124,10 +125,8 @@ def joint_threshold_kernel(
             left = LinearShape(shape.rows, rest, shape.k, shape.elements)
             operands = (given["rows_again"], given["lanes_in"])
             _count(e, counting, left, operands, (first, last), ends[-1], sizes[-1] - rest)
-    if not isa.ternary:
-        return emitter.kernel(tasks)
-    work = {"slices": slice_adders(isa, shape.rows, sliced, shape.depth)}
-    if rest:
+    work = slice_work(isa, shape.rows, sliced, shape.depth)
+    if work and rest:
         work["popcount"] = shape.rows * rest * shape.elements * isa.element_bits
     return emitter.kernel(tasks, **work)
 
@@ -154,13 +153,14 @@ def _epilogue(
     return RowsOfColumns(constants, isa, rows, blocks, windows)
 
 
-def _finish(end: Rows | Keys | RowsOfColumns, start: int, k: int) -> Finish:
+def _finish(
+    product: SliceSums, end: Rows | Keys | RowsOfColumns, start: int, k: int
+) -> Finish:
     """What becomes of the lanes of a part, which begins at a lane."""
     e = end.constants.emitter
 
-    def finish(row: Any, lane: Any, sums: Any) -> None:
-        value = e.cast("float32", sums, HALF) - e.constant("float32", k / 2, HALF)
-        end.finish(row, end.constants.lanes(e.let(lane - start)), value)
+    def finish(row: Any, lane: Any, sums: Sequence[Any]) -> None:
+        finish_all(end, row, e.let(lane - start), [product.centred(each, k) for each in sums])
 
     return finish
 

@@ -20,163 +20,55 @@ All sums are exact for any length: there are as many slices as a sum of all ones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from vitc.targets.isa import Isa
-from vitc.targets.kernels.emitter import HALF, Emitter
-from vitc.targets.packing import WORD, round_up
+from vitc.targets.kernels.emitter import HALF
+from vitc.targets.kernels.slices import (
+    BITS,
+    PATTERNS,
+    STEPS,
+    Finish,
+    SliceSums,
+    slice_blocks,
+    steps_of,
+)
+from vitc.targets.packing import WORD
 
-__all__ = ["Finish", "SlicesProduct", "joint_lanes", "slice_adders", "slice_blocks", "uses_slices"]
-
-Finish = Callable[[Any, Any, Any], None]
-"""Emits what becomes of 16 lanes, of the row, the first lane and the sums (int32)."""
-
-LEAST_ROWS = 32
-"""Fewest rows for which tables are worth making."""
-
-LONGEST = 4095
-"""Most bits of one contraction, whose sums have 12 slices."""
-
-_JOINT = 0.95
-"""Of the time that products take alone, what they may take together to be worth a kernel."""
+__all__ = ["SlicesProduct"]
 
 _SPAN = 96
 """Most rows that go through the parts of a table together: their slices lie on the stack, and with
 the table they take 84 KiB at most, as threads of musl have 128."""
 
-_BITS = 64
-"""Bits of a row that are taken at once, and of a part of the table."""
-_STEPS = _BITS // 2
-_PATTERNS = 8
 _SUM, _CARRY, _SELECT = 0x96, 0xD4, 0xCA
 _MAJORITY = {0: 0xE8, 7: 0x8E, 6: 0xB2, 4: 0xD4}
 """Truth tables of the carry of (a, x, y) where a row turns nothing, a, x or y round, by the three
 parities of the row that say so. All three turned round (the parities XOR 5) complement it."""
 
 
-def slice_blocks(isa: Isa, lanes: int) -> tuple[int, int]:
-    """Blocks of lanes, and lanes of each, a multiple of 16: as few blocks as hold them, alike."""
-    groups = -(-lanes // HALF)
-    blocks = -(-groups * HALF // (8 * isa.slice_bytes))
-    return blocks, -(-groups // blocks) * HALF
-
-
-def uses_slices(isa: Isa, rows: int, lanes: int, length: int) -> bool:
-    """Whether an instruction set runs a product of such rows, lanes and length by bit slices.
-
-    A row takes as long for a block of few lanes as for a full one, and making its numbers takes as
-    long for a short length as for a long one. What that is worth in popcounts was measured.
-    """
-    if not isa.slice_bytes or rows < LEAST_ROWS or length > LONGEST:
-        return False
-    width = slice_blocks(isa, lanes)[1]
-    return (width - isa.slice_fill) * length >= isa.slice_cost
-
-
-def joint_lanes(isa: Isa, rows: int, products: Sequence[tuple[int, bool]], length: int) -> int:
-    """Lanes that go by bit slices where products of the same rows are one; 0 if that is no faster.
-
-    They fill vectors; what is left of the last product is counted, where that is faster than a
-    vector of few lanes.
-
-    Args:
-        isa: Vectors.
-        rows: Rows.
-        products: Lanes of each product, a multiple of 16, and whether it has its rows finished one
-            by one, so that it may go by slices alone.
-        length: Contracted length.
-    """
-    if not isa.slice_bytes or rows < LEAST_ROWS or length > LONGEST or len(products) < 2:
-        return 0
-    # Lanes that are counted in the time of a vector.
-    counted = isa.slice_fill + isa.slice_cost / length
-    vector, total = 8 * isa.slice_bytes, sum(lanes for lanes, _ in products)
-    alone = 0.0
-    for lanes, by_rows in products:
-        vectors = lanes / counted
-        alone += min(vectors, slice_blocks(isa, lanes)[0]) if by_rows else vectors
-    full, rest = divmod(total, vector)
-    if not full:
-        return 0
-    counts_rest = rest < counted and rest <= products[-1][0]
-    if full + (rest / counted if counts_rest else 1) > _JOINT * alone:
-        return 0
-    return full * vector if counts_rest else total
-
-
-def slice_adders(isa: Isa, rows: int, lanes: int, depth: int) -> int:
-    """Full adders of vectors in a product by ternary logic."""
-    words, left = divmod(depth, _BITS)
-    runs = [1 << level for level in range(2, _STEPS.bit_length()) if _steps(left) & 1 << level]
-    each = words * (_STEPS - 1) + sum(run - 1 for run in runs)
-    return rows * slice_blocks(isa, lanes)[0] * each
-
-
 @dataclass
-class SlicesProduct:
-    """Emits sums of all blocks of lanes, row by row.
-
-    Attributes:
-        emitter: Where the code goes.
-        isa: Vectors.
-        lanes: Lanes, the last group of 16 padded.
-        depth: Bits of a row, without the padding behind them.
-        words: 32-bit words of a packed row.
-    """
-
-    emitter: Emitter
-    isa: Isa
-    lanes: int
-    depth: int
-    words: int
+class SlicesProduct(SliceSums):
+    """Emits sums of whole vectors, with ternary logic or without."""
 
     def __post_init__(self) -> None:
         e = self.emitter
         self._blocks, self._width = slice_blocks(self.isa, self.lanes)
         self._vector = self.isa.slice_bytes // 8
         self._levels = self.depth.bit_length()
-        self._parts = -(-self.depth // _BITS) - 1
+        self._parts = -(-self.depth // BITS) - 1
         """Parts of the table before the last."""
-        self._parity = _STEPS * _PATTERNS * self._vector
+        self._parity = STEPS * PATTERNS * self._vector
         self._table = e.scratch("uint64", self._parity + 2 * self._vector)
         # All lanes, and a vector that is stored whole behind the last.
-        self._values = e.scratch("uint16", (_BITS + 4) * self._vector)
+        self._values = e.scratch("uint16", (BITS + 4) * self._vector)
         kept = _SPAN * ((self._levels - 1) * self._vector + 1)
         self._kept: Any = e.scratch("uint64", kept) if self._parts else None
-
-    def emit(
-        self,
-        rows: Any,
-        lanes: Any,
-        span: tuple[Any, Any],
-        parts: Sequence[tuple[int, Finish]],
-    ) -> None:
-        """Emit the sums of a span of rows.
-
-        Args:
-            rows: Packed rows, a buffer of uint32.
-            lanes: The other operand in the layout of slices, a buffer of uint16.
-            span: First row, and the one behind the last.
-            parts: Lanes of each part of them, a multiple of 16 but for the last, and what becomes
-                of them.
-        """
-        e = self.emitter
-        first, last = span
-        whole = self._fixed(last - first, "int32")
-        count = self._fixed(T.truncdiv(whole + T.int32(_SPAN - 1), T.int32(_SPAN)), "int32")
-        # Spans of rows as equal as they can be: a last one of a few would want a table for itself.
-        equal = T.truncdiv(whole + count - T.int32(1), T.max(count, T.int32(1)))
-        size = self._fixed(equal, "int32")
-        with e.loop(0, count) as number, e.loop(0, self._blocks) as block:
-            begin = e.let(first + number * size)
-            end = e.let(T.min(begin + size, last))
-            lane = e.let(block * self._width)
-            self._block(rows, lanes, lane, (begin, end), parts)
+        self._span = _SPAN
 
     def _block(
         self,
@@ -194,29 +86,23 @@ class SlicesProduct:
         if self._parts:
             self._clear(e.let(last - first))
             with e.loop(0, self._parts) as word:
-                self._make(lanes, at, word, _BITS)
+                self._make(lanes, at, word, BITS)
                 with e.loop(first, last) as row:
                     self._resume(row - first)
-                    self._count(rows, row, word, _STEPS)
+                    self._count(rows, row, word, STEPS)
                     self._suspend(row - first)
-        left = self.depth - self._parts * _BITS
+        left = self.depth - self._parts * BITS
         self._make(lanes, at, self._parts, left)
         behind = list(accumulate(count for count, _ in parts))
         stops = [0, *(self._groups(stop, lane, several=len(parts) > 1) for stop in behind)]
         with e.loop(first, last) as row:
             self._resume(row - first)
-            self._count(rows, row, self._parts, _steps(left))
+            self._count(rows, row, self._parts, steps_of(left))
             self._transpose()
             for (begin, end), (_, finish) in zip(pairwise(stops), parts, strict=True):
                 with e.loop(begin, end) as group:
                     sums = e.cast("int32", e.load(self._values, group * HALF, HALF), HALF)
-                    finish(row, e.let(lane + group * HALF), sums)
-
-    def _groups(self, stop: int, lane: Any, *, several: bool) -> Any:
-        """Groups of 16 lanes of the block that begins at a lane, in front of another lane."""
-        groups = T.truncdiv(T.int32(stop + HALF - 1) - lane, T.int32(HALF))
-        groups = T.min(groups, T.int32(self._width // HALF))
-        return self._fixed(T.max(groups, T.int32(0)) if several else groups, "int32")
+                    finish(row, e.let(lane + group * HALF), [sums])
 
     # The slices of a row, the parity of its bits so far, and where they are kept between parts.
 
@@ -266,12 +152,12 @@ class SlicesProduct:
         stride = self._width // HALF
 
         def lane(bit: Any) -> Any:
-            loaded = e.load(lanes, block + (word * _BITS + bit) * stride, 4 * vector)
+            loaded = e.load(lanes, block + (word * BITS + bit) * stride, 4 * vector)
             return e.let(self._as("uint64", loaded))
 
         def step(number: Any, x: Any, y: Any) -> None:
             a = e.let(e.load(self._table, self._parity, vector))
-            at = number * (_PATTERNS * vector)
+            at = number * (PATTERNS * vector)
             for pattern, truth in _MAJORITY.items():
                 carry = e.let(self._logic(a, x, y, truth))
                 e.store(self._table, at + pattern * vector, carry, vector)
@@ -281,7 +167,7 @@ class SlicesProduct:
         with e.loop(0, bits // 2) as number:
             step(number, lane(2 * number), lane(2 * number + 1))
         zero = e.constant("uint64", 0, vector)
-        for number in range(bits // 2, _steps(bits)):
+        for number in range(bits // 2, steps_of(bits)):
             step(number, lane(2 * number) if 2 * number < bits else zero, zero)
         parity = e.load(self._table, self._parity, vector)
         e.store(self._table, self._parity + vector, T.bitwise_not(parity), vector)
@@ -308,8 +194,8 @@ class SlicesProduct:
             else:
                 one = T.bitwise_and(before, T.uint64(1))
                 three = T.bitwise_or(T.shift_left(q, T.uint64(1)), one)
-            pattern = e.cast("int64", T.bitwise_and(three, T.uint64(_PATTERNS - 1)))
-            index = pattern * vector + T.int64(step * _PATTERNS * vector)
+            pattern = e.cast("int64", T.bitwise_and(three, T.uint64(PATTERNS - 1)))
+            index = pattern * vector + T.int64(step * PATTERNS * vector)
             return e.let(e.load(self._table, index, vector))
 
         def count(step: int, level: int) -> Any:
@@ -320,7 +206,7 @@ class SlicesProduct:
             return self._add(level, x, y)
 
         done = 0
-        for level in range(_STEPS.bit_length() - 1, 1, -1):
+        for level in range(STEPS.bit_length() - 1, 1, -1):
             if steps & 1 << level:
                 carry = count(done, level)
                 done += 1 << level
@@ -393,12 +279,6 @@ class SlicesProduct:
             e.store(self._values, at, even, wide)
             e.store(self._values, at + self._width // HALF, odd, wide)
 
-    def _fixed(self, value: Any, dtype: str = "uint64") -> Any:
-        """A number that TVM computes here and once: what is bound it puts in where it is used."""
-        held = self.emitter.local(dtype, 1)
-        self.emitter.store(held, 0, value)
-        return self.emitter.let(held[0])
-
     # Vectors.
 
     def _as(self, dtype: str, value: Any) -> Any:
@@ -426,8 +306,3 @@ class SlicesProduct:
         x, y, z = turned[truth]
         both = T.bitwise_xor(x, y)
         return T.bitwise_xor(x, T.bitwise_and(both, T.bitwise_xor(z, x)))
-
-
-def _steps(bits: int) -> int:
-    """Steps of two bits each, a multiple of 4."""
-    return round_up(-(-bits // 2), 4)

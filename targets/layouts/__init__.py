@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vitc.targets.layouts.across import Across
 from vitc.targets.layouts.codes import Codes
 from vitc.targets.layouts.columns import Columns
 from vitc.targets.layouts.floats import Floats
@@ -18,6 +19,7 @@ from vitc.targets.layouts.signs import Signs
 
 __all__ = [
     "LAYOUTS",
+    "Across",
     "Codes",
     "Columns",
     "Floats",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.kind: layout for layout in (Rows, Lanes, Columns, Signs, Codes, Floats, Plain)
+    layout.kind: layout for layout in (Rows, Lanes, Columns, Across, Signs, Codes, Floats, Plain)
 }
 
 

@@ -6,7 +6,7 @@ in the reference export too, so that no comparison of parameters can see it; the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from vitc.errors import VitcError
 from vitc.exporter import build, capture, trace
 from vitc.models import ModelConfig
 from vitc.models.initialise import random_model
+from vitc.targets.isa import ISAS
 from vitc.verify import CheckOptions, check
 
 KERNELS = "vitc.targets.kernels"
@@ -199,6 +200,42 @@ def test_a_fault_in_amx_kernels_is_named(world, inject, amx_artefacts, tmp_path,
     if fault:
         inject(fault.module, fault.old, fault.new)
     compile_model(world.file, "x86-amx", tmp_path / "out")
+    report = world.judge(tmp_path / "out")
+    assert report.equal == (fault is None)
+    if fault:
+        assert str(report.first_difference).endswith(fault.place), report.first_difference
+
+
+ACROSS = f"{KERNELS}.slices_across"
+SLICES = [
+    Fault("a carry of the other bit", ACROSS,
+          "carry = e.select(both, old, x[v])", "carry = e.select(both, x[v], old)",
+          "blocks.0.attn.query"),
+    Fault("a turned bit that is forgotten", ACROSS,
+          "differ = {0: None, 7: both,", "differ = {0: None, 7: ax,", "blocks.0.attn.query"),
+    Fault("counted from zero", ACROSS,
+          "0xFF if -self.centre >> level & 1 else 0", "0", "blocks.0.attn.query"),
+    Fault("the parity of a row that is forgotten", ACROSS,
+          "turned = self._as(\"uint8\", e.splat(odd, 2))",
+          "turned = self._as(\"uint8\", e.splat(0 * odd, 2))", "blocks.0.attn.query"),
+    Fault("planes in the wrong order", "vitc.targets.packing",
+          "return 8 * (number * (vector // 8) + byte) + plane",
+          "return 8 * (number * (vector // 8) + byte) + 7 - plane", "blocks.0.attn.query"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("export_once")
+@pytest.mark.parametrize("fault", [None, *SLICES], ids=lambda f: f.name if f else "sound")
+def test_a_fault_in_slices_side_by_side_is_named(world, inject, monkeypatch, tmp_path, fault):
+    # Short vectors, as NEON has them, of any processor, for however few rows and outputs.
+    plain = ISAS["ssse3-pshufb"]
+    short = replace(plain, slice_bytes=16, slice_vectors=3, slice_fill=1)
+    monkeypatch.setitem(ISAS, plain.name, short)
+    monkeypatch.setattr("vitc.targets.kernels.slices.LEAST_ROWS", 1)
+    if fault:
+        inject(fault.module, fault.old, fault.new)
+    artefact = compile_model(world.file, "x86-64-v2", tmp_path / "out")
+    assert any("slices" in step.kernel for step in artefact.manifest.steps)
     report = world.judge(tmp_path / "out")
     assert report.equal == (fault is None)
     if fault:

@@ -48,6 +48,22 @@ def test_binarize_along_rows_compares_and_flips_exactly(call, size):
     assert not padded[:, columns:].any()
 
 
+@pytest.mark.parametrize("size", [(197, 384), (5, 40), (3, 20)])
+def test_binarize_along_rows_compares_with_a_threshold_a_column(call, size):
+    rows, columns = size
+    stride = round_up(columns, 32)
+    x = stream(rows, columns, stride)
+    rng = np.random.default_rng(8)
+    threshold = x[rng.integers(0, rows, stride), np.arange(stride)]
+    flip = rng.integers(0, 2, (1, columns), dtype=np.uint8)
+    kernel = along_rows_kernel("k", rows, columns, stride, by_column=True)
+    axis = Axis(columns)
+    out = call(kernel, [x, threshold, to_rows(flip, axis)], rows * axis.padded // 8)
+    padded = from_rows(out, rows, Axis(axis.padded))
+    assert np.array_equal(padded[:, :columns], (x >= threshold)[:, :columns] ^ flip.astype(bool))
+    assert not padded[:, columns:].any()
+
+
 @pytest.mark.parametrize("size", [(197, 384), (17, 64), (40, 32), (64, 96)])
 def test_binarize_along_columns_packs_tokens_of_each_channel(call, isa, size):
     rows, columns = size

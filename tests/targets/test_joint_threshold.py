@@ -17,7 +17,7 @@ from vitc.compiler.codegen import emit_assembly, emit_object, lower
 from vitc.compiler.link import run_zig
 from vitc.targets.isa import ISAS
 from vitc.targets.kernels.joint_threshold import JointPart, joint_threshold_kernel
-from vitc.targets.kernels.slices_tile import joint_lanes
+from vitc.targets.kernels.slices import joint_lanes
 from vitc.targets.packing import (
     ROW_PADDING,
     Axis,
@@ -41,9 +41,11 @@ CASES = [
 OUTPUTS = ("rows", "keys", "columns")
 
 
-@pytest.fixture
-def isa(target):
+@pytest.fixture(params=["whole", "side by side"])
+def isa(request, target):
     found = replace(ISAS[target.isa], amx=False)
+    if request.param == "side by side":
+        return replace(found, slice_bytes=16, slice_vectors=3)
     return found if found.slice_bytes else replace(found, slice_bytes=32)
 
 
@@ -207,7 +209,12 @@ def test_products_are_joined_where_their_outputs_fill_more_of_a_vector():
     assert not joint_lanes(wide, 197, [(96, True), (96, True), (96, False)], 96)
     assert not joint_lanes(wide, 197, attention[:1], 384)
     assert not joint_lanes(ISAS["avx512-amx"], 197, attention, 384)
-    assert not joint_lanes(ISAS["neon-cnt"], 197, attention, 384)
+    assert not joint_lanes(ISAS["neon32-vcnt"], 197, attention, 384)
+    # Nine short vectors, and values that alone are counted; four and a half.
+    short = ISAS["neon-cnt"]
+    assert joint_lanes(short, 197, attention, 384) == 1152
+    assert joint_lanes(short, 197, [(192, True), (192, True), (192, False)], 192) == 512
+    assert not joint_lanes(short, 197, [(384, True), (384, True), (384, True)], 384)
 
 
 @pytest.mark.parametrize("target", ["x86", "x86-avx512bw", "x86-avx512"])

@@ -9,6 +9,7 @@ import pytest
 
 from vitc.targets.layouts import (
     LAYOUTS,
+    Across,
     Codes,
     Columns,
     Floats,
@@ -29,6 +30,7 @@ EXAMPLES = [
     Lanes(65, 64, lanes=16, element_bits=32),
     Columns(Axis(20, 3), 17, lanes=32, element_bits=8),
     Columns(Axis(37), 49, lanes=16, element_bits=32, groups=4),
+    Across(70, 17),
     Signs(35, Axis(20, 3)),
     Signs(16, Axis(197)),
     Codes(17, 42),

@@ -1,11 +1,12 @@
 """Products by bit slices: the same bits and floats as by popcounts, on every instruction set.
 
 Every target runs them here, also those whose own products are popcounts: with plain logic, in
-vectors of 32 bytes.
+vectors of 32 bytes; and in short vectors side by side, as NEON has them.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,8 @@ from vitc.targets.kernels.binary_linear import (
     residual_kernel,
     threshold_kernel,
 )
-from vitc.targets.kernels.slices_tile import slice_blocks, uses_slices
+from vitc.targets.kernels.slices import slice_blocks, slice_vector, uses_slices
+from vitc.targets.layouts import Across
 from vitc.targets.packing import (
     ROW_PADDING,
     Axis,
@@ -37,11 +39,16 @@ from vitc.targets.table import TARGETS
 # Rows, outputs, contracted length: one part and several, tails of 1 to 63 bits, lengths beyond 8
 # and 9 bits of a sum, blocks that are full, narrow and several, more rows than a span.
 CASES = [(5, 16, 1), (9, 96, 40), (130, 48, 65), (33, 608, 197), (97, 272, 300), (8, 32, 2049)]
+# Of short vectors: parts of one word and of several, the last full or not, numbers of a byte and
+# of two, two vectors and three, of which the last is not full; a lower half that is rounded.
+CASES += [(3, 256, 127), (107, 384, 384), (5, 128, 385), (201, 720, 255), (2, 176, 511)]
 
 
-@pytest.fixture
-def isa(target):
+@pytest.fixture(params=["whole", "side by side"])
+def isa(request, target):
     found = replace(ISAS[target.isa], amx=False)
+    if request.param == "side by side":
+        return replace(found, slice_bytes=16, slice_vectors=3)
     return found if found.slice_bytes else replace(found, slice_bytes=32)
 
 
@@ -52,7 +59,7 @@ def shape_of(isa, rows, outputs, axis, depth=0):
 
 
 def lanes_of(isa, weights):
-    packed = to_slices(weights, *slice_blocks(isa, len(weights)))
+    packed = to_slices(weights, *slice_blocks(isa, len(weights)), slice_vector(isa))
     return np.pad(packed, (0, isa.slice_bytes))
 
 
@@ -156,9 +163,35 @@ def test_residual_is_added_to_the_row_that_is_named(call, isa, ordered):
     assert np.array_equal(out, wanted.astype(np.float32))
 
 
-@pytest.mark.parametrize("lanes", [16, 48, 192, 512])
-def test_every_lane_of_a_block_has_a_bit_of_its_own(lanes):
-    assert sorted(slice_places(lanes)) == list(range(lanes))
+@pytest.mark.parametrize("case", [(128, 40, 70), (384, 33, 300), (512, 17, 64)])
+def test_lanes_that_lie_across_are_numbered_as_they_lie(call, isa, case):
+    positions, outputs, k = case
+    if isa.slice_vectors == 1:
+        return
+    problem = Problem(isa, positions, outputs, k, 1)
+    shape = shape_of(isa, outputs, positions, problem.axis)
+    kernel = threshold_kernel("k", isa, shape, output="rows", transposed=True, two_sided=True)
+    across = Across(positions, k)
+    padded = np.zeros(round_up(outputs, ROW_PADDING), np.float32)
+    scale, offset = padded.copy(), padded.copy()
+    scale[:outputs], offset[:outputs] = -2 * problem.scale, problem.offset
+    operands = [
+        rows_of(problem.w, problem.axis),
+        across.encode(problem.x[None]),
+        scale,
+        offset,
+        problem.upper[0],
+        problem.lower[0],
+    ]
+    written = Across(positions, outputs)
+    out = call(kernel, operands, written.size)
+    assert np.array_equal(written.decode(out)[0], problem.expected(two_sided=True))
+
+
+@pytest.mark.parametrize("vector", [0, 128])
+@pytest.mark.parametrize("lanes", [16, 48, 192, 384])
+def test_every_lane_of_a_block_has_a_bit_of_its_own(lanes, vector):
+    assert sorted(slice_places(lanes, vector)) == list(range(lanes))
 
 
 def test_slices_are_for_many_rows_of_blocks_that_are_full():
@@ -170,6 +203,38 @@ def test_slices_are_for_many_rows_of_blocks_that_are_full():
     assert not uses_slices(isa, 197, 384, 4096)
     assert not uses_slices(isa, 3136, 96, 96)
     assert not uses_slices(ISAS["ssse3-pshufb"], 197, 384, 384)
+    short = ISAS["neon-cnt"]
+    assert slice_blocks(short, 1152) == (3, 384)
+    assert uses_slices(short, 197, 384, 64)
+    assert uses_slices(short, 197, 128, 384)
+    assert not uses_slices(short, 197, 192, 192)
+    assert not uses_slices(ISAS["neon32-vcnt"], 197, 384, 384)
+
+
+@pytest.mark.parametrize("target", ["arm", "rpi4", "rpi5"])
+def test_adders_of_three_vectors_are_three_instructions_each(target):
+    """Of 128 bits: 63 full adders and two half ones for each vector, and what finds entries."""
+    machine = TARGETS[target]
+    isa, axis = ISAS[machine.isa], Axis(128)
+    lanes = 8 * isa.slice_bytes * isa.slice_vectors
+    kernel = threshold_kernel("k", isa, shape_of(isa, 197, lanes, axis), output="rows")
+    text = emit_assembly([kernel], machine)
+    assert kernel.work == {"slices": 197 * 3 * 2 * 62}
+    (loop,) = hot_loops(text, "slices")["k"]
+    where = loop.text
+    vectors = [i for i in loop.instructions if ".16b" in i.operands or i.operands.startswith("q")]
+    # Carries; in each transposition, two for each of 12 pairs of planes.
+    assert loop.count("bit") == 3 * (63 + 24), where
+    assert loop.count("bsl", "bif") == 0, where
+    # An offset of two steps is one AND, and two additions to where the table lies.
+    shifted = [i for i in loop.instructions if re.match(r"and\tx\d+, .*, ls[lr] #", i.text.strip())]
+    assert len(shifted) >= 2 * 15, where
+    copies = sum(i.mnemonic == "mov" for i in vectors)
+    spilled = sum(i.on_stack and i.mnemonic in {"ldr", "ldp", "str", "stp"} for i in vectors)
+    assert copies + spilled <= 64, where
+    assert len(loop.instructions) <= 1060, where
+    assert not any(i.calls for i in loop.instructions), where
+    assert "cnt" not in where
 
 
 @pytest.mark.parametrize("target", ["x86", "x86-avx512bw", "x86-avx512"])

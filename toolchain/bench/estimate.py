@@ -23,7 +23,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -55,7 +55,7 @@ _NEWEST: Final = 25
 _OLDEST: Final = 14
 _ATTENTION: Final = "vitc_attention"
 _CYCLES_OF_TILE_PRODUCT: Final = 16
-_BINARY: Final = frozenset({"popcount", "int8"})
+_BINARY: Final = frozenset({"popcount", "int8", "slices"})
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class KernelEstimate:
         unit: What the loop works at (`vitc.compiler.assembly`).
         cycles: Of one iteration of the loop.
         instructions: Of one iteration.
-        macs: Work of one iteration.
+        macs: Work of one iteration; MACs that come of it, for bit slices.
         steps: Steps that call it.
         iterations: Of the loop for one image.
     """
@@ -249,15 +249,18 @@ def estimate(artefact: Artefact, processor: str, executed: int | None = None) ->
     found = []
     for symbol, kernel in kernels.items():
         mine = [m for step, m in zip(steps, macs, strict=True) if step.kernel == symbol]
-        work = _work(mine) if chosen.counted else _padded_work(kernel, mine)
+        counted = chosen.counted and "slices" not in kernel.work
+        work = _work(mine) if counted else _padded_work(kernel, mine)
         for unit, amount in work.items():
             if unit not in loops:
                 loops[unit] = hot_loops(assembly, unit)
             if symbol not in loops[unit]:
                 raise VitcError(f"No hot loop was found in {symbol}.", "Report this as a defect.")
-            found.append(
-                _kernel(loops[unit][symbol], unit, amount, len(mine), tool, chosen, target)
-            )
+            one = _kernel(loops[unit][symbol], unit, amount, len(mine), tool, chosen, target)
+            if unit == "slices":
+                macs_of = sum(m.binary for m in mine) - work.get("popcount", 0)
+                one = replace(one, macs=macs_of / one.iterations)
+            found.append(one)
     return Estimate(chosen, tool, tuple(found), executed)
 
 

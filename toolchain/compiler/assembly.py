@@ -1,8 +1,8 @@
 """Finds the hot loops in the assembly of kernels, and how much work an iteration does.
 
 Work is MACs where a loop keeps an arithmetic unit busy: popcounts, fp32 multiply-adds, AMX products
-of int8. Else it is full adders of bit slices, bytes of signs that are made for AMX, or values of 32
-bits that are compared.
+of int8. Else it is full adders of bit slices (on AArch64 their XORs, two of each), bytes of signs
+that are made for AMX, or values of 32 bits that are compared.
 
 Reads what LLVM prints for x86 (AT&T syntax), AArch64 and ARM; nothing else.
 """
@@ -198,6 +198,8 @@ def _products(instruction: Instruction) -> int:
 
 
 def _adders(instruction: Instruction) -> int:
+    if instruction.mnemonic == "eor":
+        return int(".16b" in instruction.operands)
     # The carry of a full adder, by its truth table.
     carries = instruction.mnemonic == "vpternlogq" and instruction.operands.startswith("$212,")
     return int(carries)

@@ -13,8 +13,8 @@ from vitc.compiler.plan import Buffer, Cost
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binarize import along_columns_kernel, along_rows_kernel
-from vitc.targets.layouts import Columns, Floats, Rows
-from vitc.targets.packing import Axis
+from vitc.targets.layouts import Across, Columns, Floats, Rows
+from vitc.targets.packing import Axis, to_rows
 
 if TYPE_CHECKING:
     from vitc.compiler.emit import Emission
@@ -42,7 +42,9 @@ class Binarize(Rule):
             columns = Columns(
                 Axis(channels), order.count, isa.lanes, isa.element_bits, order.windows
             )
-            return order.together == 1 and form.layout == columns
+            across = Across(channels, order.count)
+            whole = order.windows == 1 and form.layout == across
+            return order.together == 1 and (form.layout == columns or whole)
         axis = Axis(channels, order.together)
         return form.layout == Rows(order.count, axis, order.windows)
 
@@ -87,6 +89,20 @@ class Binarize(Rule):
                 key if in_place else (*key, "ordered"),
                 lambda symbol, _: along_rows_kernel(
                     symbol, len(order), columns, stride, ordered=not in_place
+                ),
+                tuned=False,
+            )
+        elif isinstance(form.layout, Across):
+            _need_constant_along(op, (limits, flips), 0)
+            threshold = np.zeros(stride, np.float32)
+            threshold[:columns] = limits[0]
+            flip = to_rows(flips[:1].astype(np.uint8), Axis(columns)).view(np.uint16)
+            key = (len(order), columns, stride, "by column", not in_place)
+            kernel = emission.kernel(
+                "binarize_across",
+                key,
+                lambda symbol, _: along_rows_kernel(
+                    symbol, len(order), columns, stride, ordered=not in_place, by_column=True
                 ),
                 tuned=False,
             )

@@ -22,7 +22,7 @@ from vitc.compiler.rules.linear_threshold import Threshold
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binary_linear import LinearShape
 from vitc.targets.kernels.joint_threshold import JointPart, joint_threshold_kernel
-from vitc.targets.kernels.slices_tile import joint_lanes
+from vitc.targets.kernels.slices import joint_lanes
 
 if TYPE_CHECKING:
     from vitc.compiler.emit import Emission

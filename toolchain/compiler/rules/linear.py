@@ -17,8 +17,8 @@ from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.plan import Constant, Cost, Operand, Unit
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binary_linear import LinearShape, scale_factor, uses_tiles
-from vitc.targets.kernels.slices_tile import slice_blocks, uses_slices
-from vitc.targets.layouts import Columns, Rows
+from vitc.targets.kernels.slices import slice_blocks, slice_vector, uses_slices
+from vitc.targets.layouts import Across, Columns, Rows
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows, to_slices
 
 if TYPE_CHECKING:
@@ -30,8 +30,14 @@ MAX_LENGTH = 65535
 """Most bits of one contraction: popcounts are summed in 16 bits."""
 
 
-def ask(op: Op, isa: Isa, *, transposed: bool) -> tuple[Use, Form]:
+def ask(op: Op, isa: Isa, *, transposed: bool, across: bool = True) -> tuple[Use, Form]:
     """The form in which a product reads its bits.
+
+    Args:
+        op: The operator.
+        isa: Instruction set.
+        transposed: Whether positions fill the lanes.
+        across: Whether these may be lanes of one bit.
 
     Raises:
         VitcError: If it reads them in an order that no layout has, or too many at once.
@@ -42,11 +48,21 @@ def ask(op: Op, isa: Isa, *, transposed: bool) -> tuple[Use, Form]:
         raise refused(op, f"{length} bits are contracted, and sums are exact up to {MAX_LENGTH}")
     if order is None or order.heads != 1:
         raise refused(op, "it reads bits in an order that no layout has")
+    if transposed and across and _fills_vectors(op, isa, order.windows):
+        return use, Form(order, Across(positions, length))
     if transposed:
         columns = Columns(Axis(positions), length, isa.lanes, isa.element_bits, order.windows)
         return use, Form(order, columns)
     axis = Axis(length // order.together, order.together)
     return use, Form(order, Rows(positions, axis, order.windows))
+
+
+def _fills_vectors(op: Op, isa: Isa, windows: int) -> bool:
+    """Whether bit slices are faster for positions, whose bits a row of bits is a vector of."""
+    positions, length = _matrix(op.use(0))
+    outputs = len(op.constant(2))
+    whole = windows == 1 and isa.slice_vectors > 1 and not positions % (8 * isa.slice_bytes)
+    return whole and uses_slices(isa, outputs, positions, length)
 
 
 def _matrix(use: Use) -> tuple[int, int]:
@@ -75,7 +91,7 @@ class Product:
     @property
     def transposed(self) -> bool:
         """Whether positions fill the lanes, and weights are broadcast."""
-        return isinstance(self.form.layout, Columns)
+        return isinstance(self.form.layout, Columns | Across)
 
     @property
     def axis(self) -> Axis:
@@ -117,7 +133,8 @@ class Product:
             lanes = round_up(self.positions, WORD)
             if self.windows > 1:
                 lanes = self.windows * self._lanes_of_window
-            return LinearShape(self.outputs.length, lanes, axis.length, elements)
+            depth = axis.length if self.on_slices else 0
+            return LinearShape(self.outputs.length, lanes, axis.length, elements, depth)
         depth = self.depth if self.on_slices else 0
         return LinearShape(self.positions, self.outputs.padded, axis.length, elements, depth)
 
@@ -138,7 +155,9 @@ class Product:
 
     @property
     def on_slices(self) -> bool:
-        """Whether bit slices add: of rows that are finished one by one, outputs in the lanes."""
+        """Whether bit slices add: of rows that are finished one by one."""
+        if isinstance(self.form.layout, Across):
+            return True
         if self.transposed or not self.by_rows or self.on_tiles:
             return False
         return uses_slices(self.isa, self.positions, self.outputs.padded, self.axis.length)
@@ -203,7 +222,8 @@ class Product:
     def slices(self, weights: npt.NDArray[np.uint8], emission: Emission) -> Constant:
         """Weights of any outputs as bit slices."""
         full = self.axis.pad(weights, 1).astype(np.uint8)[:, : self.depth]
-        slices = to_slices(full, *slice_blocks(self.isa, len(weights)))
+        blocks = slice_blocks(self.isa, len(weights))
+        slices = to_slices(full, *blocks, slice_vector(self.isa))
         # The last vector is loaded whole.
         return emission.constant(np.pad(slices, (0, self.isa.slice_bytes)))
 

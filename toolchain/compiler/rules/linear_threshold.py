@@ -15,7 +15,7 @@ from vitc.compiler.rules.linear import Product, ask
 from vitc.compiler.rules.rule import Rule
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.binary_linear import threshold_kernel
-from vitc.targets.layouts import Columns, Lanes, Layout, Rows
+from vitc.targets.layouts import Across, Columns, Lanes, Layout, Rows
 from vitc.targets.packing import Axis
 
 if TYPE_CHECKING:
@@ -53,11 +53,13 @@ class LinearThreshold(Rule):
             ]
         if order.along == "channels" and order.heads == 1 and _same_windows(op, order):
             offered.append(Columns(Axis(order.count), channels, *lanes, windows))
+            if windows == 1:
+                offered.append(Across(order.count, channels))
         return form.layout in offered
 
     def asks(self, op: Op, form: Form, isa: Isa) -> list[tuple[Use, Form]]:
         """Columns for columns of the positions, rows for all else."""
-        return [ask(op, isa, transposed=_transposed(form))]
+        return [_ask(op, form, isa)]
 
     def build(self, op: Op, form: Form, emission: Emission) -> Buffer:
         """One product."""
@@ -120,7 +122,7 @@ class Threshold:
     @property
     def read(self) -> Form:
         """The form in which it reads its bits."""
-        return ask(self.op, self.whole, transposed=_transposed(self.form))[1]
+        return _ask(self.op, self.form, self.whole)[1]
 
     @property
     def product(self) -> Product:
@@ -163,6 +165,12 @@ class Threshold:
         return operands
 
 
+def _ask(op: Op, form: Form, isa: Isa) -> tuple[Use, Form]:
+    """What it reads; rows of a bit of every position only where it writes such rows, too."""
+    across = isinstance(form.layout, Across)
+    return ask(op, isa, transposed=_transposed(form), across=across)
+
+
 def _isa_of(form: Form, isa: Isa) -> Isa:
     """The instruction set whose blocks a form has."""
     layout = form.layout
@@ -177,7 +185,8 @@ def _same_windows(op: Op, order: Order) -> bool:
 
 def _transposed(form: Form) -> bool:
     """Whether positions fill the lanes: bits run along the outputs, and lie side by side."""
-    return isinstance(form.layout, Columns) and form.order.along == "channels"
+    turned = isinstance(form.layout, Columns | Across)
+    return turned and form.order.along == "channels"
 
 
 def _outputs(form: Form, channels: int) -> tuple[Axis, Output]:
@@ -185,6 +194,8 @@ def _outputs(form: Form, channels: int) -> tuple[Axis, Output]:
     layout = form.layout
     if isinstance(layout, Rows):
         return layout.axis, "rows"
+    if isinstance(layout, Across):
+        return Axis(channels), "rows"
     if isinstance(layout, Lanes):
         return Axis(layout.length, channels // layout.length), "keys"
     if isinstance(layout, Columns) and not _transposed(form):
