@@ -59,7 +59,9 @@ class Set:
     floats: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PHOTOS: Final = {"image_size": (96, 128)}
+# Photos are few, 205 and 367 where an epoch has 768 scenes, so batches are small.
+_PHOTOS: Final = {"image_size": (96, 128), "batch_size": 8, "learning_rate": 2e-3}
+_PHOTOS_SLOWER: Final = {"learning_rate": 1e-3}
 
 # The head reads digits, and does not see as far as their marks; every block of `micro` does.
 # At half the rate bits stay behind (mAP@0.5 0.77 in place of 0.88).
@@ -75,8 +77,14 @@ SETS: Final[Mapping[str, Set]] = {
     "marked-segmentation": Set(
         "segmentation", "digits-marked", epochs=60, options=_MARKED, floats=_SLOWER
     ),
-    "bccd": Set("detection", archive="bccd", epochs=30, options=_PHOTOS),
-    "camvid": Set("segmentation", archive="camvid", epochs=30, options={**_PHOTOS, "void": 11}),
+    "bccd": Set("detection", archive="bccd", options=_PHOTOS, floats=_PHOTOS_SLOWER),
+    "camvid": Set(
+        "segmentation",
+        archive="camvid",
+        epochs=20,
+        options={**_PHOTOS, "void": 11},
+        floats=_PHOTOS_SLOWER,
+    ),
 }
 
 
