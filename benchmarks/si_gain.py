@@ -2,6 +2,7 @@
 
     python benchmarks/si_gain.py --data cifar10.tar.xz --images 500 --work runs
     python benchmarks/si_gain.py ... --write docs/evidence.md
+    python benchmarks/si_gain.py ... --epochs 36 --results si36 --write .. --section si-long
 
 Of each pair and seed, three networks are trained for the same number of epochs, by the same
 teacher (the pair's full-precision twin, trained for as many): without SI, with SI at once, and with
@@ -23,7 +24,6 @@ from markdown import replace_section, table
 
 from vitc.devices.machine import machine
 
-_SECTION: Final = "si"
 _SCHEMES: Final = ("bibert", "recu", "bit")
 _PLAIN: Final = "none"
 _PRESETS: Final = ("micro", "micro-swin", "micro-pvt", "micro-nest")
@@ -150,8 +150,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--write", type=Path, help="document whose section is replaced")
+    parser.add_argument("--section", default="si", help="the section's name")
     arguments = parser.parse_args()
-    begin(arguments, ("write", "seeds", "presets", "schemes", "report", "threads"))
+    begin(arguments, ("write", "section", "seeds", "presets", "schemes", "report", "threads"))
     data = taken(arguments.data, arguments.work / "data", arguments.images, arguments.test_images)
     runs = Runs(arguments, data)
     runs.make()
@@ -159,7 +160,7 @@ def main() -> None:
     if arguments.write is None:
         print(text)
     else:
-        replace_section(arguments.write, _SECTION, text)
+        replace_section(arguments.write, arguments.section, text)
 
 
 if __name__ == "__main__":
