@@ -36,6 +36,8 @@ class Isa:
         float_part: Floats of a row that are multiplied before the next tile of rows is: with them,
             the weights of a block of outputs stay in the first-level cache. 0 for whole rows, where
             one loop more leaves LLVM too few registers for the sums.
+        float_ahead: Whether weights are fetched with each step of a product, into the second-level
+            cache, where those of a block do not fit the first anyway; else at the start of a tile.
         shuffle: LLVM intrinsic of a byte shuffle within 16 bytes, where looking popcounts up in
             registers is the fastest; empty where the machine counts the bits of a vector.
         amx: Whether there are AMX tiles, on which binary linear layers run as int8 products.
@@ -77,6 +79,7 @@ class Isa:
     shuffle: str = ""
     float_load: int = 1
     float_part: int = 256
+    float_ahead: bool = False
     amx: bool = False
     narrow: str = ""
     piece_bytes: int = 32
@@ -118,16 +121,17 @@ ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
         Isa(
-            "avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4,
+            "avx512-vpopcntdq", 32, 16, 4, 4, 16, 6, 4, float_ahead=True,
             slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY, dot_bytes=_VNNI,
             adds_words=_IFMA,
         ),
         Isa(
-            "avx512-amx", 32, 16, 4, 4, 16, 6, 4, amx=True, dot_bytes=_VNNI, adds_words=_IFMA,
+            "avx512-amx", 32, 16, 4, 4, 16, 6, 4, float_ahead=True, amx=True, dot_bytes=_VNNI,
+            adds_words=_IFMA,
         ),
         Isa(
             "avx512-pshufb", 8, 64, 8, 3, 16, 6, 4, "llvm.x86.avx512.pshuf.b.512",
-            narrow="avx2-pshufb",
+            float_ahead=True, narrow="avx2-pshufb",
             slice_bytes=64, slice_fill=192, slice_cost=12_000, ternary=_TERNARY,
             dot_words="llvm.x86.avx512.pmaddw.d.512",
         ),

@@ -139,9 +139,16 @@ attributes #0 = {{ nounwind memory(none) }}
 
     def fetch(self, buffer: Any, index: Any) -> None:
         """Ask for the cache line of an element, in the first-level cache; any index may be."""
-        read, first_level, data = T.int32(0), T.int32(3), T.int32(1)
+        self._fetch(buffer, index, 3)
+
+    def fetch_far(self, buffer: Any, index: Any) -> None:
+        """The same, in the second-level cache."""
+        self._fetch(buffer, index, 2)
+
+    def _fetch(self, buffer: Any, index: Any, locality: int) -> None:
+        read, data = T.int32(0), T.int32(1)
         place = T.address_of(buffer[index])
-        self.perform("llvm.prefetch.p0", place, read, first_level, data)
+        self.perform("llvm.prefetch.p0", place, read, T.int32(locality), data)
 
     def distance(self, start: Any, end: Any) -> Any:
         """How far one buffer of fp32 lies from another, counted in floats, in 64 bits."""

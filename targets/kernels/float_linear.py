@@ -36,6 +36,21 @@ _UNROLLED: Final = 8
 
 
 @dataclass(frozen=True)
+class _Ahead:
+    """Weights that are fetched while others are multiplied, some with each step of a product.
+
+    All at once would hold up the loads of the product: a core waits for few lines at a time.
+
+    Attributes:
+        begin: Place of the first.
+        step: Floats from what is fetched with one step to that of the next.
+    """
+
+    begin: Any
+    step: int
+
+
+@dataclass(frozen=True)
 class FloatLinearShape:
     """Geometry of a product.
 
@@ -138,8 +153,13 @@ def _by_rows(e: Emitter, body: _Body, widths: list[int]) -> None:
                 body.start(body.rows(task))
         with body.each_part() as part:
             with e.loop(0, full) as block, e.loop(first, last) as task:
-                body.fetch(block + 1, task - first, min(group, tiles), part, widths[0])
-                body.tile(task, block, widths[0], widths[0], part=part, clears=False)
+                given = (task - first, min(group, tiles), part, widths[0])
+                ahead = None
+                if body.isa.float_ahead:
+                    ahead = body.ahead(block, full, *given)
+                else:
+                    body.fetch(block + 1, *given)
+                body.tile(task, block, widths[0], widths[0], part=part, ahead=ahead, clears=False)
             if full < len(widths):
                 with e.loop(first, last) as task:
                     body.tile(task, T.int32(full), widths[0], widths[-1], part=part, clears=False)
@@ -180,6 +200,7 @@ class _Body:
         if shape.runs == 1:
             self.step = round_up(self.step, isa.float_load)
         self.part = self.step * (shape.length if shape.runs > 1 else 1)
+        self.loaded = isa.float_load if shape.length >= isa.float_load else 1
 
     def fetch(self, block: Any, number: Any, tiles: int, part: Any, widest: int) -> None:
         """Have a share of the weights of the next block brought into the cache, by each tile."""
@@ -193,8 +214,32 @@ class _Body:
             begin = begin + part * (self.part * widest)
         begin = e.let(begin + number * (share * CACHE_LINE // 4))
         with e.loop(0, share) as line:
-            place = T.address_of(self.weight[begin + line * (CACHE_LINE // 4)])
-            e.perform("llvm.prefetch.p0", place, T.int32(0), T.int32(3), T.int32(1))
+            e.fetch(self.weight, begin + line * (CACHE_LINE // 4))
+
+    def ahead(
+        self, block: Any, full: int, number: Any, tiles: int, part: Any, widest: int
+    ) -> _Ahead | None:
+        """The share of the weights that are multiplied next, which a tile has fetched.
+
+        Args:
+            block: That is multiplied now; one of the `full` blocks that are as wide as any.
+            full: Number of those.
+            number: Of the tile.
+            tiles: That share.
+            part: That is multiplied now.
+            widest: Outputs of a block.
+        """
+        shape = self.shape
+        whole, slab = shape.runs * shape.length * widest, self.part * widest
+        if shape.runs * shape.length * shape.outputs * 4 <= _IN_CACHE:
+            return None
+        begin = (block + 1) * whole
+        if part is not None:
+            begin, again = begin + part * slab, (part + 1) * slab
+            begin = again if full == 1 else T.Select(block + 1 < full, begin, again)
+        share = -(-slab // tiles)
+        step = -(-share // (self.part // self.loaded))
+        return _Ahead(self.emitter.let(begin + number * share), step)
 
     @contextmanager
     def each_part(self) -> Iterator[Any]:
@@ -231,7 +276,15 @@ class _Body:
                 e.store(self.out, at, bias, lanes)
 
     def tile(
-        self, task: Any, block: Any, widest: int, width: int, part: Any = None, *, clears: bool
+        self,
+        task: Any,
+        block: Any,
+        widest: int,
+        width: int,
+        part: Any = None,
+        ahead: _Ahead | None = None,
+        *,
+        clears: bool,
     ) -> None:
         """One part of the sums of a tile, or all of them."""
         e, shape, lanes, height = self.emitter, self.shape, self.isa.float_lanes, self.height
@@ -246,7 +299,7 @@ class _Body:
         for r, c in slots:
             e.store(sums, r * width + c, e.constant("float32", 0, lanes), lanes)
         start = e.let(block * (shape.runs * shape.length * widest))
-        self._sum(sums, rows, start, width, part)
+        self._sum(sums, rows, start, width, part, ahead)
         if shape.relu:
             least = T.float32(0)
             if part is not None:
@@ -270,12 +323,20 @@ class _Body:
         if clears:
             self.tiles.clear(rows)
 
-    def _sum(self, sums: Any, rows: list[Any], start: Any, width: int, part: Any) -> None:
+    def _sum(
+        self,
+        sums: Any,
+        rows: list[Any],
+        start: Any,
+        width: int,
+        part: Any,
+        ahead: _Ahead | None,
+    ) -> None:
         """Add the products of a part of a tile."""
         e, shape = self.emitter, self.shape
         if shape.reads == "rows":
             bases = [e.let(row * shape.distance) for row in rows]
-            self._run(sums, bases, start, width, part)
+            self._run(sums, bases, start, width, part, ahead=ahead)
             return
         if shape.reads == "corners":
             corners = self._places([self.tables[0][row] for row in rows])
@@ -285,12 +346,16 @@ class _Body:
             end = self._least(begin + self.step, shape.runs)
         with e.loop(begin, end) as run:
             at = e.let(start + run * (shape.length * width))
+            here = None
+            if ahead is not None:
+                steps = (run - begin) * (shape.length // self.loaded)
+                here = _Ahead(e.let(ahead.begin + steps * ahead.step), ahead.step)
             if shape.reads == "corners":
                 (place,) = self._places([self.tables[1][run]])
-                self._run(sums, corners, at, width, None, place)
+                self._run(sums, corners, at, width, None, place, ahead=here)
             else:
                 places = self._places([self.tables[0][run * shape.rows + row] for row in rows])
-                self._run(sums, places, at, width, None)
+                self._run(sums, places, at, width, None, ahead=here)
 
     def _places(self, places: list[Any]) -> list[Any]:
         """Numbers of a table, in 64 bits: LLVM then adds to pointers, not to 32-bit numbers."""
@@ -312,10 +377,11 @@ class _Body:
         width: int,
         part: Any,
         place: Any = None,
+        ahead: _Ahead | None = None,
     ) -> None:
         """Products of a run of every row, or of a part of it, `place` floats behind its base."""
         e, length = self.emitter, self.shape.length
-        loaded = self.isa.float_load if length >= self.isa.float_load else 1
+        loaded = self.loaded
         whole = length // loaded
         begin, end, steps = T.int32(0), T.int32(whole), self.step // loaded
         if part is not None:
@@ -326,6 +392,8 @@ class _Body:
                 self._products(sums, bases, start, T.int32(step * loaded), loaded, width, place)
         else:
             with e.loop(begin, end) as step:
+                if ahead is not None:
+                    e.fetch_far(self.weight, ahead.begin + (step - begin) * ahead.step)
                 self._products(sums, bases, start, step * loaded, loaded, width, place)
         rest = range(whole * loaded, length)
         if rest and part is not None:
