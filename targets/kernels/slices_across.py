@@ -127,7 +127,7 @@ class SlicesAcross(SliceSums):
                     [self._count(rows, row, begin + word, word, BITS) for word in range(words)]
                 )
                 if left:
-                    self._count(rows, row, begin + words, words, left)
+                    self._ripple(self._count(rows, row, begin + words, words, left))
                 end(row)
 
         def finish(row: Any) -> None:
@@ -274,7 +274,7 @@ class SlicesAcross(SliceSums):
     # Counting.
 
     def _count(self, rows: Any, row: Any, word: Any, in_part: Any, bits: int) -> list[Any]:
-        """Add up to 64 bits of a row; of all 64, return the carries, of weight 64."""
+        """Add up to 64 bits of a row; return the carries of weight 64 that all 32 steps have."""
         e = self.emitter
         at = e.let(row * self.words + word * 2)
         if bits > WORD:
@@ -340,8 +340,8 @@ class SlicesAcross(SliceSums):
         return []
 
     def _ripple(self, carry: list[Any], level: int = STEPS.bit_length()) -> None:
-        """Add vectors to a slice, and what is carried to those above."""
-        for above in range(level, self._levels):
+        """Add vectors to a slice, and what is carried to those above; there may be none."""
+        for above in range(level, self._levels if carry else 0):
             carry = self._add(above, carry)
 
     def _ripple_all(self, carries: list[list[Any]]) -> None:
