@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import HALF, Emitter
-from vitc.targets.packing import round_up
+from vitc.targets.packing import WORD, round_up
 
 __all__ = [
     "BITS",
@@ -209,11 +210,28 @@ class SliceSums(ABC):
     ) -> None:
         """Emit the sums of a block of lanes."""
 
-    def _groups(self, stop: int, lane: Any, *, several: bool) -> Any:
-        """Groups of 16 lanes of the block that begins at a lane, in front of another lane."""
-        groups = T.truncdiv(T.int32(stop + HALF - 1) - lane, T.int32(HALF))
-        groups = T.min(groups, T.int32(self._width // HALF))
-        return self._fixed(T.max(groups, T.int32(0)) if several else groups, "int32")
+    def _stops(self, lane: Any, parts: Sequence[tuple[int, Finish]]) -> list[Any]:
+        """Where parts begin and end in the block that begins at a lane, in groups of 16 lanes."""
+        several = len(parts) > 1
+        stops: list[Any] = [0]
+        for stop in accumulate(count for count, _ in parts):
+            groups = T.truncdiv(T.int32(stop + HALF - 1) - lane, T.int32(HALF))
+            groups = T.min(groups, T.int32(self._width // HALF))
+            stops.append(self._fixed(T.max(groups, T.int32(0)) if several else groups, "int32"))
+        return stops
+
+    def _parities(self, rows: Any, row: Any, word: Any, bits: int) -> Any:
+        """Parities of the bits of a row in a word of 64, from its first to each; uint64."""
+        e = self.emitter
+        at = e.let(row * self.words + word * 2)
+        if bits > WORD:
+            loaded = T.call_intrin("uint64", "tirx.reinterpret", e.load(rows, at, 2))
+        else:
+            loaded = e.cast("uint64", rows[at])
+        q = self._fixed(loaded)
+        for shift in (1, 2, 4, 8, 16, 32):
+            q = self._fixed(T.bitwise_xor(q, T.shift_left(q, T.uint64(shift))))
+        return q
 
     def _fixed(self, value: Any, dtype: str = "uint64") -> Any:
         """A number that TVM computes here and once: what is bound it puts in where it is used."""

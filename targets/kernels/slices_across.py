@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -112,8 +112,7 @@ class SlicesAcross(SliceSums):
         self._parity = e.local("uint8", self._vectors * _BYTES)
         for v in range(self._vectors):
             e.store(self._parity, v * _BYTES, self._first(0), _BYTES)
-        behind = list(accumulate(count for count, _ in parts))
-        stops = [0, *(self._groups(stop, lane, several=len(parts) > 1) for stop in behind)]
+        stops = self._stops(lane, parts)
         regular = self._parts
         if self._left or self._full % self._words:
             regular -= 1
@@ -276,14 +275,7 @@ class SlicesAcross(SliceSums):
     def _count(self, rows: Any, row: Any, word: Any, in_part: Any, bits: int) -> list[Any]:
         """Add up to 64 bits of a row; return the carries of weight 64 that all 32 steps have."""
         e = self.emitter
-        at = e.let(row * self.words + word * 2)
-        if bits > WORD:
-            loaded = T.call_intrin("uint64", "tirx.reinterpret", e.load(rows, at, 2))
-        else:
-            loaded = e.cast("uint64", rows[at])
-        q = self._fixed(loaded)
-        for shift in (1, 2, 4, 8, 16, 32):
-            q = self._fixed(T.bitwise_xor(q, T.shift_left(q, T.uint64(shift))))
+        q = self._parities(rows, row, word, bits)
         before = self._fixed(self._before[0])
         sign = T.shift_right(e.cast("int64", before), T.int64(63))
         q = self._fixed(T.bitwise_xor(q, e.cast("uint64", sign)))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -37,7 +37,6 @@ from vitc.targets.kernels.slices import (
     slice_blocks,
     steps_of,
 )
-from vitc.targets.packing import WORD
 
 __all__ = ["SlicesProduct"]
 
@@ -93,8 +92,7 @@ class SlicesProduct(SliceSums):
                     self._suspend(row - first)
         left = self.depth - self._parts * BITS
         self._make(lanes, at, self._parts, left)
-        behind = list(accumulate(count for count, _ in parts))
-        stops = [0, *(self._groups(stop, lane, several=len(parts) > 1) for stop in behind)]
+        stops = self._stops(lane, parts)
         with e.loop(first, last) as row:
             self._resume(row - first)
             self._count(rows, row, self._parts, steps_of(left))
@@ -177,14 +175,7 @@ class SlicesProduct(SliceSums):
     def _count(self, rows: Any, row: Any, word: Any, steps: int) -> None:
         """Add up to 64 bits of a row."""
         e, vector = self.emitter, self._vector
-        at = e.let(row * self.words + word * 2)
-        if steps * 2 > WORD:
-            bits = T.call_intrin("uint64", "tirx.reinterpret", e.load(rows, at, 2))
-        else:
-            bits = e.cast("uint64", rows[at])
-        q = self._fixed(bits)
-        for shift in (1, 2, 4, 8, 16, 32):
-            q = self._fixed(T.bitwise_xor(q, T.shift_left(q, T.uint64(shift))))
+        q = self._parities(rows, row, word, 2 * steps)
         before = self._fixed(self._before[0])
         q = self._fixed(T.bitwise_xor(q, before))
 

@@ -37,13 +37,20 @@ from vitc.targets.isa import Isa
 from vitc.targets.kernels.emitter import CACHE_LINE, Emitter, Kernel
 from vitc.targets.kernels.float_tile import add_products
 
-__all__ = ["WinogradShape", "WinogradTiles", "winograd_kernel", "winograd_weights_kernel"]
+__all__ = [
+    "READ",
+    "SIDE",
+    "WinogradShape",
+    "WinogradTiles",
+    "winograd_kernel",
+    "winograd_weights_kernel",
+]
 
 SIDE: Final = 2
 """Outputs of a tile along a side."""
-_READ: Final = 4
+READ: Final = 4
 """Pixels that it reads along a side."""
-PLACES: Final = _READ**2
+PLACES: Final = READ**2
 _WINDOW: Final = 3
 
 _ON_STACK: Final = 96 << 10
@@ -202,9 +209,9 @@ def winograd_weights_kernel(symbol: str, tiles: WinogradTiles) -> Kernel:
                     for tap in range(taps)
                 ]
                 down = [line(*(g[_WINDOW * i + j] for i in range(_WINDOW))) for j in range(_WINDOW)]
-                for i in range(_READ):
+                for i in range(READ):
                     for j, value in enumerate(line(*(column_[i] for column_ in down))):
-                        at = written + (_READ * i + j) * tiles.slab + vector * lanes
+                        at = written + (READ * i + j) * tiles.slab + vector * lanes
                         e.store(out, at, value, lanes)
     return emitter.kernel(tiles.columns)
 
@@ -289,10 +296,10 @@ class _Body:
                 def line(a: Any, b: Any, c: Any, d: Any) -> list[Any]:
                     return [e.let(a - c), e.let(b + c), e.let(c - b), e.let(b - d)]
 
-                down = [line(*d[j::_READ]) for j in range(_READ)]
-                for i in range(_READ):
+                down = [line(*d[j::READ]) for j in range(READ)]
+                for i in range(READ):
                     for j, value in enumerate(line(*(column[i] for column in down))):
-                        row = (_READ * i + j) * tiles.height + t
+                        row = (READ * i + j) * tiles.height + t
                         e.store(self.turned, row * tiles.part + vector * lanes, value, lanes)
 
     def products(self, place: Any, tile: Any, column: Any, part: Any) -> None:
@@ -368,7 +375,7 @@ class _Body:
                 column = e.let(first + vector * lanes)
                 rows = [(p * tiles.height + t) * self.row for p in range(PLACES)]
                 m = [e.let(e.load(self.sums, row + vector * lanes, lanes)) for row in rows]
-                down = [line(*m[j::_READ]) for j in range(_READ)]
+                down = [line(*m[j::READ]) for j in range(READ)]
                 bias = e.let(e.load(self.bias, column, lanes))
                 for p in range(SIDE):
                     for q, value in enumerate(line(*(each[p] for each in down))):

@@ -12,6 +12,8 @@ from vitc.compiler.plan import Buffer, Cost, Operand
 from vitc.compiler.runs import PADDING, places_of
 from vitc.targets.isa import Isa
 from vitc.targets.kernels.winograd import (
+    READ,
+    SIDE,
     WinogradShape,
     WinogradTiles,
     winograd_kernel,
@@ -26,8 +28,6 @@ __all__ = ["build_winograd", "winograd_tiles"]
 
 _STEM: Final = "winograd"
 _SIDES: Final = (3, 3)
-_READ: Final = 4
-_STEP: Final = 2
 
 
 def winograd_tiles(op: Op, read: Form, form: Form, isa: Isa) -> WinogradTiles | None:
@@ -102,9 +102,9 @@ def _table(op: Op, layout: Floats) -> Array:
     before, counts = op.attributes.get("pads", (0,) * 4), op.attributes["places"]
     lines = []
     for axis in range(2):
-        tiles = np.arange(-(-counts[axis] // _STEP))[:, None]
-        line = tiles * _STEP - before[axis] + np.arange(_READ)
+        tiles = np.arange(-(-counts[axis] // SIDE))[:, None]
+        line = tiles * SIDE - before[axis] + np.arange(READ)
         lines.append(np.where((line >= 0) & (line < first.shape[axis]), line, PADDING))
     y, x = lines[0][:, None, :, None], lines[1][None, :, None, :]
     table = np.where((y == PADDING) | (x == PADDING), PADDING, first[y, x])
-    return table.reshape(-1, _READ, _READ).astype(np.int32)
+    return table.reshape(-1, READ, READ).astype(np.int32)
