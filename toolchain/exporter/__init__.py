@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitc.exporter.onnx_export import ExportResult, Traced, build, export, trace
+    from vitc.exporter.onnx_export import ExportResult, Traced, build, export, trace, trace_frozen
 
-__all__ = ["ExportResult", "Traced", "build", "export", "trace"]
+__all__ = ["ExportResult", "Traced", "build", "export", "trace", "trace_frozen"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ from vitc.onnx_files.limits import LARGEST_FILE
 from vitc.outputs import claim_file, explained, prepare_folder
 from vitc.passes import LOWERINGS, PHASES, PassReport, run_phases
 
-__all__ = ["ExportResult", "Traced", "build", "export", "trace"]
+__all__ = ["ExportResult", "Traced", "build", "export", "trace", "trace_frozen"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,20 @@ def trace(model: nn.Module, example: Example | None = None) -> Traced:
         VitcError: The model cannot be traced, two layers have one name, a tap's first axis is not
             the image, the example does not fit, or there is none and the model says no shape.
     """
-    frozen = freeze(model, keep=wide_layers(model))
+    return trace_frozen(model, freeze(model, keep=wide_layers(model)), example)
+
+
+def trace_frozen(model: nn.Module, frozen: nn.Module, example: Example | None = None) -> Traced:
+    """Trace a model whose inference form is at hand.
+
+    Args:
+        model: As in `trace`.
+        frozen: Its inference form, which is read and not changed.
+        example: As in `trace`.
+
+    Raises:
+        VitcError: As in `trace`.
+    """
     captured = capture(frozen, inputs_of(model, example))
     return Traced(model, frozen, ir.to_proto(captured))
 

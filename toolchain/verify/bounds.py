@@ -53,6 +53,8 @@ LAMBDA: Final = 6.0
 
 _UNIT: Final = 2.0**-24
 _LARGEST_EXACT: Final = 2**24
+_NARROW: Final = (torch.bool, torch.uint8, torch.int8, torch.int16)
+"""Types of integers that a float holds whatever they are."""
 _TINY: Final = 2.0**-126
 """What a result that is flushed to zero loses."""
 
@@ -420,19 +422,22 @@ def _summation(terms: int, absolute: Tensor, result: Tensor) -> Tensor:
 def _plus(sign: int) -> Rule:
     def rule(errors: RoundingErrors, y: Tensor, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
         # An engine that adds constants up beforehand rounds the largest of three, not the sum.
-        largest = torch.maximum(_largest(a, b, alpha, y), y.abs())
+        rounded = _largest(a, b, alpha, y).mul_(_UNIT).add_(_TINY)
         own, other = _of(errors, a), _times(_of(errors, b), alpha)
         if a is b and own is not None:
-            return _hypot(own * abs(1 + sign * alpha), _rounding(largest))
-        return _hypot(own, other, _rounding(largest))
+            return _hypot(own * abs(1 + sign * alpha), rounded)
+        return _hypot(own, other, rounded)
 
     return rule
 
 
-def _largest(a: Any, b: Any, alpha: float, like: Tensor) -> Tensor:
-    own = torch.as_tensor(_absolute(a), dtype=torch.float64)
-    other = torch.as_tensor(_absolute(b), dtype=torch.float64) * abs(alpha)
-    return torch.maximum(own, other).expand(like.shape)
+def _largest(a: Any, b: Any, alpha: float, y: Tensor) -> Tensor:
+    """The largest absolute value of a, alpha b and y, in a tensor of its own in y's shape."""
+    largest = y.double().abs()
+    for part, factor in ((a, 1), (b, abs(alpha))):
+        size = torch.as_tensor(_absolute(part), dtype=torch.float64)
+        torch.maximum(largest, size if factor == 1 else size * factor, out=largest)
+    return largest
 
 
 def _mul(errors: RoundingErrors, y: Tensor, a: Any, b: Any) -> Tensor:
@@ -789,7 +794,10 @@ def _power(errors: RoundingErrors, y: Tensor, x: Tensor, exponent: float) -> Ten
 
 def _beyond_fp32(integers: Tensor) -> bool:
     """Whether some integers have more bits than a float."""
-    return bool((integers.long().abs() > _LARGEST_EXACT).any())
+    if integers.dtype in _NARROW or not integers.numel():
+        return False
+    least, most = integers.aminmax()
+    return max(-int(least), int(most)) > _LARGEST_EXACT
 
 
 def _cast(errors: RoundingErrors, y: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:

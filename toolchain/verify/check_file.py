@@ -13,7 +13,7 @@ from onnx_ir import tensor_adapters
 
 from vitc.devices.source import Description
 from vitc.errors import VitcError
-from vitc.exporter import Traced, build
+from vitc.exporter import Traced, build, trace_frozen
 from vitc.exporter.example import Example
 from vitc.models.network import Network
 from vitc.onnx_files import compare_graphs, is_inlined
@@ -57,10 +57,11 @@ def check_file(
         example = _example(loaded)
     say("comparing every parameter")
     candidate = OnnxCandidate(path, loaded)
+    if not isinstance(source, Traced):
+        source = trace_frozen(model, reference.frozen, example)
     again, _ = build(
         source,
         form=facts.form,
-        example=example,
         allow_float=tuple(facts.float_layers),
         inline=is_inlined(loaded, facts.form),
     )

@@ -13,6 +13,7 @@ each float tap of the candidate, its outputs among them, must be within its own 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -82,12 +83,14 @@ class Reference:
     Attributes:
         source: The same.
         model: The model.
+        frozen: The model in inference form, in fp32.
     """
 
     def __init__(self, source: nn.Module | Traced) -> None:
         self.source = source
         self.model = source.model if isinstance(source, Traced) else source
-        self._double = freeze(self.model, keep=wide_layers(self.model)).double()
+        self.frozen = freeze(self.model, keep=wide_layers(self.model))
+        self._double = copy.deepcopy(self.frozen).double()
         self._given: OrderedDict[bytes, dict[str, Expected]] = OrderedDict()
         self._followed: _Followed | None = None
 
@@ -478,8 +481,9 @@ class TapComparison:
             theirs = _as_bits(theirs) if event.kind == "bits" else theirs
             origin = errors.origin(own)
             self._bits(event, theirs, origin, tally)
-            if drift is not None and not self._differs:
-                self._drifted(event, own != theirs, drift.flips.get(event.name, {}), tally)
+            flips = {} if drift is None else drift.flips.get(event.name, {})
+            if flips and not self._differs:
+                self._drifted(event, own != theirs, flips, tally)
         elif event.kind == "int":
             error = (theirs.double() - own.double()).abs()
             tally.max_error = max(tally.max_error, float(error.max()))
@@ -495,7 +499,7 @@ class TapComparison:
     def _bits(self, event: TapEvent, theirs: Tensor, origin: Origin | None, tally: _Tally) -> None:
         if origin is not None and event.kind == "bits":
             tally.zeros += int((origin.pre == 0).sum())
-        differs = theirs.long() != event.value.long()
+        differs = theirs != event.value  # of two types, compared as one that holds both
         if not differs.any():
             return
         gap = (theirs.long() - event.value.long()).abs()
