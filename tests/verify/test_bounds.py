@@ -128,6 +128,21 @@ def test_a_layer_with_more_ties_than_chance_makes_is_at_fault():
     assert LayerReport("x", "bits", 30, 0, 1, 1.0).equal
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@torch.no_grad()
+def test_integers_are_rounded_beyond_24_bits(sign, dtype):
+    with RoundingErrors() as errors:
+        exact = torch.tensor([sign * 2**24, 0], dtype=dtype).double()
+        rounded = torch.tensor([sign * (2**24 + 1), 0], dtype=dtype).double()
+        none = torch.zeros(0, dtype=dtype).double()
+    assert errors.bound(exact) is None
+    assert errors.bound(none) is None
+    found = errors.bound(rounded)
+    assert found[0] >= 1
+    assert found[1] == 0
+
+
 def test_masks_and_integers_have_no_bound_so_any_difference_is_a_fault():
     model, images = random_model(CONFIG, 4), images_of(4)
     trace: dict[str, np.ndarray] = {}
