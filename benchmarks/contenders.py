@@ -29,6 +29,7 @@ from vitc.bench.measure import Latency
 from vitc.bench.twin import twin_model
 from vitc.devices import LocalDevice, RunRequest
 from vitc.devices.machine import usable_cores
+from vitc.errors import VitcError
 from vitc.runtime.arrays import as_bytes
 from vitc.runtime.artefact import Artefact
 
@@ -178,9 +179,12 @@ def openvino(network: Network, threads: int) -> dict[str, Contender]:
     if find_spec("openvino") is None:
         return {}
     model = twin_model(network.config)
-    plain = _OpenVino(model.SerializeToString(), threads)
+    try:
+        plain = _OpenVino(model.SerializeToString(), threads)
+        int8 = _OpenVino(static_int8(model), threads)
+    except RuntimeError as error:
+        raise VitcError(f"OpenVINO fails: {error}", "Uninstall it to leave it out.") from error
     precision = plain.precision.replace("'", "").split(" ")[-1].rstrip(">")
-    int8 = _OpenVino(static_int8(model), threads)
     return {f"OpenVINO {precision}": plain, "OpenVINO int8 QDQ": int8}
 
 

@@ -1,11 +1,11 @@
-"""Table: the tiny backbones beside their fp32 twins in ONNX Runtime, and where their time goes."""
+"""Table: the tiny backbones beside their twins in other runtimes, and where their time goes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from contenders import Contender, OwnLibrary, noise, pinned, race, static_int8
+from contenders import Contender, OwnLibrary, noise, openvino, pinned, race, static_int8
 from markdown import table
 from networks import TINY, Network, Workshop
 
@@ -30,6 +30,7 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
     features = host_features()
     targets = [t for t in _TARGETS if features.issuperset(TARGETS[t].features)] or ["native"]
     rows = []
+    rivals: list[str] = []
     with pinned(1):
         for preset in TINY:
             forms = [Network(preset, None, si=True, rounded=rounded) for rounded in (False, True)]
@@ -41,21 +42,23 @@ def family_table(workshop: Workshop, runs: int, say: Say) -> str:
             }
             twin = twin_model(forms[0].config)
             image = [noise((1, *next(iter(artefacts.values())).image_shape))]
-            contenders: dict[Any, Contender] = {
-                **{key: OwnLibrary(artefact) for key, artefact in artefacts.items()},
+            against: dict[Any, Contender] = {
                 "fp32": BaselineSession(twin.SerializeToString(), image, 1),
                 "int8 QDQ": BaselineSession(static_int8(twin), image, 1),
+                **openvino(forms[0], 1),
             }
-            found = race(contenders, runs)
-            others = [found.pop("fp32"), found.pop("int8 QDQ")]
-            for key, own in found.items():
+            own: dict[Any, Contender] = {k: OwnLibrary(made) for k, made in artefacts.items()}
+            found = race({**own, **against}, runs)
+            rivals = list(against)
+            others = [found.pop(name) for name in rivals]
+            for key, taken in found.items():
                 shares = profile(artefacts[key], LocalDevice(), 1, say, pin=True)
-                own_time = f"{own.median:.2f} ms ({own.min:.2f})"
-                beside = [_beside(own, other) for other in others]
+                own_time = f"{taken.median:.2f} ms ({taken.min:.2f})"
+                beside = [_beside(taken, other) for other in others]
                 name = artefacts[key].target.name
                 rows.append((key[0], name, own_time, *beside, *_shares(shares)))
     columns = (
-        "network", "target", ">vitc", ">fp32", ">int8 QDQ",
+        "network", "target", ">vitc", *(f">{name}" for name in rivals),
         ">binary products", ">fp32 products", ">other",
     )  # fmt: skip
     return (
