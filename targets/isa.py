@@ -126,7 +126,8 @@ ISAS: dict[str, Isa] = {
             adds_words=_IFMA,
         ),
         Isa(
-            "avx512-amx", 32, 16, 4, 4, 16, 6, 4, float_ahead=True, amx=True, dot_bytes=_VNNI,
+            "avx512-amx", 32, 16, 4, 4, 16, 6, 4, float_ahead=True, amx=True,
+            slice_bytes=64, slice_fill=320, slice_cost=30_000, ternary=_TERNARY, dot_bytes=_VNNI,
             adds_words=_IFMA,
         ),
         Isa(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
@@ -48,8 +48,13 @@ __all__ = [
     "residual_kernel",
     "scale_factor",
     "threshold_kernel",
+    "tiles_pay",
     "uses_tiles",
 ]
+
+_LEAST: Final = 128
+"""Bits of a row, and lanes, with fewer of which AMX tiles take longer than vectors: for a short row
+they multiply padding, and few lanes pay for making it signs."""
 
 _BLOCK_ROWS = BLOCK * TILE_ROWS
 _BLOCK_LANES = BLOCK * HALF
@@ -102,6 +107,11 @@ def uses_tiles(isa: Isa, elements: int) -> bool:
     Their broadcast operand is then the signs of the rows (vitc.targets.layouts.signs).
     """
     return isa.amx and fits_panel(elements)
+
+
+def tiles_pay(lanes: int, length: int) -> bool:
+    """Whether AMX tiles multiply so many lanes, of rows of a length, in less time than vectors."""
+    return min(lanes, length) >= _LEAST
 
 
 def scale_factor(isa: Isa, elements: int) -> int:
@@ -193,7 +203,8 @@ def residual_kernel(
     """Build product + scale + bias + residual: `out = residual + gain * (scale * I + bias)`, fp32.
 
     Arguments of the C function: broadcast operand, lanes operand, scale times `scale_factor`, bias,
-    [gain,] [order (int32),] residual, output, begin, end.
+    [gain,] [order (int32),] residual, output, begin, end. The output may lie over the residual: an
+    element of it is read once, right before it is written.
 
     Args:
         symbol: Name of the C function.

@@ -16,10 +16,10 @@ from vitc.runtime.artefact import Artefact
 CONFIG = ModelConfig(
     image_size=12,
     patch_size=4,
-    width=64,
+    width=128,
     depth=2,
     heads=2,
-    hidden=96,
+    hidden=160,
     classes=5,
     si=True,
     si_hidden=10,

@@ -68,10 +68,10 @@ def test_a_step_counts_with_its_fastest_round_and_the_highest_peak(
     assert {step.milliseconds for step in found.steps} == {0.5}
     steps = {step.name: step for step in found.steps}
     key = steps["blocks.1.attn.key"]
-    assert (key.macs.binary, key.unit) == (10 * 64 * 64, "popcount")
-    assert key.peak == pytest.approx(10 * 64 * 64 / 0.5e-3 / 200e9 / 2)
+    assert (key.macs.binary, key.unit) == (10 * 128 * 128, "popcount")
+    assert key.peak == pytest.approx(10 * 128 * 128 / 0.5e-3 / 200e9 / 2)
     assert steps["embedding"].unit == "fma"
-    assert steps["embedding"].peak == pytest.approx(9 * 64 * 48 / 0.5e-3 / 10e9 / 2)
+    assert steps["embedding"].peak == pytest.approx(9 * 128 * 48 / 0.5e-3 / 10e9 / 2)
     assert steps["blocks.0.mlp.input"].peak is None
 
 
@@ -157,9 +157,9 @@ def test_tiles_have_a_peak_of_their_own(
     steps = {step.name: step for step in found.steps}
     key, context = steps["blocks.1.attn.key"], steps["blocks.1.attn.context"]
     assert (key.unit, context.unit, found.binary().unit) == ("int8", "popcount", "int8+popcount")
-    assert key.peak == pytest.approx(10 * 64 * 64 / 0.5e-3 / 1000e9)
+    assert key.peak == pytest.approx(10 * 128 * 128 / 0.5e-3 / 1000e9)
     assert context.peak == pytest.approx(context.macs.binary / 0.5e-3 / 200e9)
-    assert steps["blocks.0.si.hidden.weight.signs"].unit is None
+    assert steps["blocks.0.attn.input.signs"].unit is None
 
 
 def test_the_peak_of_tiles_is_measured(amx: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from tests.processors import HAS_AMX, HOST, NO_AVX512
 from vitc.compiler import compile_model
 from vitc.compiler.pipeline import make_plan
 from vitc.compiler.plan import Constant, plan_workspace
+from vitc.compiler.rules import linear
 from vitc.errors import VitcError
 from vitc.models import PRESETS
 from vitc.onnx_files import load_onnx, run_with_taps, tap_names
 from vitc.targets import find
+from vitc.targets.kernels.binary_linear import tiles_pay
 from vitc.targets.layouts import Signs
 from vitc.targets.table import TARGETS, host_features
 
@@ -91,6 +93,21 @@ def test_a_contraction_too_long_for_a_panel_is_counted_instead(compiled, run):
         else:
             # Sums of up to 1600 products in another order, of values of a few units.
             np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@needs_avx512
+def test_tiles_and_vectors_share_a_network(compiled, run, monkeypatch, tmp_path):
+    cfg = shared.config(width=128, hidden=96, depth=1)
+    _, path, on_tiles = compiled(cfg, "x86-amx")
+    monkeypatch.setattr(linear, "tiles_pay", tiles_pay)
+    mixed = compile_model(path, "x86-amx", tmp_path / "mixed")
+    units = {step.tap: step.unit for step in mixed.manifest.steps if step.unit}
+    assert units["blocks.0.attn.query"] == units["blocks.0.attn.output"] == "int8"
+    assert units["blocks.0.mlp.hidden"] == units["blocks.0.mlp.output"] == "popcount"
+    images = shared.images_for(cfg, 2)
+    (one, taps), (other, again) = run(on_tiles, images), run(mixed, images)
+    assert np.array_equal(one, other)
+    assert all(np.array_equal(taps[name], again[name]) for name in taps)
 
 
 def plan_of(build, target: str):

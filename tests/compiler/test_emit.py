@@ -75,9 +75,9 @@ def test_equal_constants_are_one():
 
 def test_signs_are_made_once_for_all_readers_before_the_first():
     t = Typed()
-    x = t.embedding("x", 12, 4, 40)
+    x = t.embedding("x", 12, 4, 136)
     bits = t.binarize("bits", x)
-    first, second = (t.threshold(name, bits, 24) for name in ("one", "two"))
+    first, second = (t.threshold(name, bits, 128) for name in ("one", "two"))
     end = t.residual("y", second, t.residual("z", first, x))
     plan = planned(t, end, ISAS["avx512-amx"])
     taps = [step.tap for step in plan.steps]
@@ -91,13 +91,23 @@ def test_signs_are_made_once_for_all_readers_before_the_first():
 @pytest.mark.parametrize(("isa", "unit"), [("avx2-pshufb", "popcount"), ("avx512-amx", "int8")])
 def test_steps_know_what_they_cost(isa, unit):
     t = Typed()
-    plan = planned(t, branch(t, "a", t.embedding("x", 12, 4, 40), 24), ISAS[isa])
+    plan = planned(t, branch(t, "a", t.embedding("x", 12, 4, 136), 160), ISAS[isa])
     costs = {step.tap: step.cost for step in plan.steps if step.cost != Cost()}
     assert costs == {
-        "x": Cost(fp=9 * 40 * 3 * 4 * 4),
-        "a.hidden": Cost(binary=9 * 40 * 24, unit=unit),
-        "a.output": Cost(binary=9 * 24 * 40, unit=unit),
+        "x": Cost(fp=9 * 136 * 3 * 4 * 4),
+        "a.hidden": Cost(binary=9 * 136 * 160, unit=unit),
+        "a.output": Cost(binary=9 * 160 * 136, unit=unit),
     }
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(96, 384), (384, 96)])
+def test_short_rows_and_few_lanes_are_counted_on_a_machine_with_tiles(width, hidden):
+    t = Typed()
+    end = branch(t, "a", t.embedding("x", 12, 4, width), hidden)
+    plan = planned(t, end, ISAS["avx512-amx"])
+    units = {step.cost.unit for step in plan.steps} - {None}
+    assert units == {"popcount"}
+    assert not any(isinstance(step.output.layout, Signs) for step in plan.steps)
 
 
 def test_register_tiles_go_to_the_kernel_that_they_are_for():

@@ -18,6 +18,7 @@ from vitc.compiler.plan import (
     Step,
     describe,
     plan_workspace,
+    readers_first,
 )
 from vitc.targets.kernels.emitter import Kernel
 from vitc.targets.layouts import Plain
@@ -29,10 +30,10 @@ def buffer(name: str, count: int = 100) -> Buffer:
     return Buffer(name, Plain(count, count), ((name, ()),))
 
 
-def step(reads, writes, over: Port | None = None) -> Step:
+def step(reads, writes, over: Port | None = None, adds_to: Buffer | None = None) -> Step:
     kernel = Kernel(f"kernel_{len(reads)}_{len(writes)}", None, 4)
     name = writes[0].name
-    return Step(kernel, tuple(reads), tuple(writes), "layer", name, Cost(), over)
+    return Step(kernel, tuple(reads), tuple(writes), "layer", name, Cost(), over, adds_to)
 
 
 def plan(steps: list[Step], *given: Buffer) -> Plan:
@@ -83,6 +84,67 @@ def test_an_output_that_is_written_first_is_whole_at_the_end():
     made = plan(steps, chain[0], chain[-1])
     plan_workspace(made)
     need_no_overlap(made)
+
+
+def stream(*more: Step, given: bool = False) -> tuple[Plan, Buffer, Buffer]:
+    """A sum that is added to a stream, and the steps behind it; the stream is given out or not."""
+    x, branch, total = buffer("x"), buffer("branch"), buffer("total")
+    steps = [step([IMAGE], [x]), step([x], [branch])]
+    steps += [step([branch, x], [total], adds_to=x), step([total], [last := buffer("last")])]
+    steps += [step([last], [end := buffer("end")])]
+    made = plan([*steps, *more], *([end, x] if given else [end]))
+    plan_workspace(made)
+    return made, x, total
+
+
+def test_a_sum_lies_over_what_it_is_added_to():
+    made, x, total = stream()
+    assert made.offsets[total.name] == made.offsets[x.name]
+    # What is free then is used again.
+    assert made.offsets["last"] == made.offsets["branch"]
+
+
+@pytest.mark.parametrize("later", ["step", "output"])
+def test_a_sum_lies_elsewhere_if_what_it_is_added_to_is_read_later(later):
+    x = buffer("x")
+    more = [step([x], [buffer("late")])] if later == "step" else []
+    made, x, total = stream(*more, given=later == "output")
+    assert made.offsets[total.name] != made.offsets[x.name]
+    need_no_overlap(made)
+
+
+def test_a_sum_lies_elsewhere_if_it_is_larger_or_added_to_an_input():
+    x, total, other = buffer("x", 100), buffer("total", 200), buffer("other", 200)
+    steps = [step([IMAGE], [x]), step([x], [total], adds_to=x), step([total, IMAGE], [other])]
+    made = plan([*steps, step([IMAGE], [last := buffer("last")], adds_to=IMAGE)], last, other)
+    plan_workspace(made)
+    need_no_overlap(made)
+
+
+def beside(bits: Buffer) -> tuple[list[Step], Step]:
+    """A branch beside another: what reads the stream after something was added to it."""
+    x, first, total = buffer("x"), buffer("first"), buffer("total")
+    adds = step([first, x], [total], adds_to=x)
+    steps = [step([IMAGE], [x]), step([x], [first]), adds]
+    return [*steps, step([x], [bits]), step([bits, total], [buffer("y")])], adds
+
+
+def test_signs_of_a_stream_are_taken_before_it_is_added_to():
+    steps, adds = beside(buffer("bits", 20))
+    ordered = readers_first(steps)
+    assert [each.tap for each in ordered] == ["x", "first", "bits", "total", "y"]
+    made = plan(ordered, ordered[-1].output)
+    plan_workspace(made)
+    assert made.offsets["total"] == made.offsets["x"]
+    assert adds in ordered
+
+
+def test_what_is_as_large_as_the_stream_or_needs_what_comes_later_stays():
+    assert readers_first(steps := beside(buffer("bits", 100))[0]) == steps
+    steps, adds = beside(bits := buffer("bits", 20))
+    late = step([*adds.buffers], [gate := buffer("gate")])
+    steps[3:4] = [late, step([*steps[0].buffers, gate], [bits])]
+    assert readers_first(steps) == steps
 
 
 def test_what_a_step_over_n_reads_stays_until_then_and_nothing_of_n_lies_in_the_workspace():

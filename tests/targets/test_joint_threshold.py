@@ -208,7 +208,6 @@ def test_products_are_joined_where_their_outputs_fill_more_of_a_vector():
     assert not joint_lanes(wide, 1, attention, 384)
     assert not joint_lanes(wide, 197, [(96, True), (96, True), (96, False)], 96)
     assert not joint_lanes(wide, 197, attention[:1], 384)
-    assert not joint_lanes(ISAS["avx512-amx"], 197, attention, 384)
     assert not joint_lanes(ISAS["neon32-vcnt"], 197, attention, 384)
     # Nine short vectors, and values that alone are counted; four and a half.
     short = ISAS["neon-cnt"]

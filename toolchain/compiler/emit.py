@@ -12,7 +12,17 @@ from vitc.compiler.codegen import Dump
 from vitc.compiler.floats import FloatOp, Item, Lowering
 from vitc.compiler.form import Form, codes_of, floats_of
 from vitc.compiler.graph import Array, Graph, Kind, Op, Use, Value, refused
-from vitc.compiler.plan import Buffer, Constant, Cost, Operand, Output, Plan, Port, Step
+from vitc.compiler.plan import (
+    Buffer,
+    Constant,
+    Cost,
+    Operand,
+    Output,
+    Plan,
+    Port,
+    Step,
+    readers_first,
+)
 from vitc.compiler.rules.joint_threshold import joined
 from vitc.dialect.metadata import layer_of_tap
 from vitc.errors import VitcError
@@ -72,7 +82,8 @@ def emit(
         emission.given(name, use) for name, use in graph.outputs.items() if not use.value.port
     )
     ports = tuple(emission.port(value) for value in graph.inputs)
-    return Plan(emission.steps(outputs, dump), ports, outputs, emission.identities)
+    steps = readers_first(emission.steps(outputs, dump))
+    return Plan(steps, ports, outputs, emission.identities)
 
 
 _DTYPES: Mapping[Kind, str] = {
@@ -263,10 +274,16 @@ class Emission:
         return buffer
 
     def step(
-        self, op: Op, form: Form, kernel: Kernel, operands: Sequence[Operand], cost: Cost
+        self,
+        op: Op,
+        form: Form,
+        kernel: Kernel,
+        operands: Sequence[Operand],
+        cost: Cost,
+        adds_to: Operand | None = None,
     ) -> Buffer:
         """Append the step that writes an operator's value, and return its buffer."""
-        return self._append(kernel, operands, self._buffer(op, form), cost)
+        return self._append(kernel, operands, self._buffer(op, form), cost, adds_to)
 
     def step_of_several(
         self,
@@ -327,10 +344,18 @@ class Emission:
         return f"{len(self._items)}:{tap}"
 
     def _append(
-        self, kernel: Kernel, operands: Sequence[Operand], buffer: Buffer, cost: Cost
+        self,
+        kernel: Kernel,
+        operands: Sequence[Operand],
+        buffer: Buffer,
+        cost: Cost,
+        adds_to: Operand | None = None,
     ) -> Buffer:
         layer = layer_of_tap(buffer.tap)
-        self._items.append(Step(kernel, tuple(operands), (buffer,), layer, buffer.tap, cost))
+        step = Step(
+            kernel, tuple(operands), (buffer,), layer, buffer.tap, cost, adds_to=adds_to
+        )
+        self._items.append(step)
         return buffer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "Unit",
     "describe",
     "plan_workspace",
+    "readers_first",
 ]
 
 ALIGNMENT = 64
@@ -100,6 +102,8 @@ class Step:
         tap: Name of the value it writes, as in the ONNX file; of the first of several.
         cost: Its multiply-accumulates; where `over` is set, for one row of it.
         over: A port whose extent `n` is the number of tasks, in place of the kernel's own.
+        adds_to: The operand that its output may lie over: the kernel reads each element of it once,
+            in the task that then writes the same element of the output.
     """
 
     kernel: Kernel
@@ -109,6 +113,7 @@ class Step:
     tap: str
     cost: Cost
     over: Port | None = None
+    adds_to: Operand | None = None
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -174,12 +179,54 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def readers_first(steps: Sequence[Step]) -> list[Step]:
+    """Put what reads a buffer before what is added to it, so that the sum may lie over it.
+
+    A branch beside another reads what the other is added to. Its signs, which are smaller, can be
+    taken first; a step stays where it is unless all that it reads is there, and all others that
+    read the buffer can move with it.
+    """
+    ordered = list(steps)
+    for step in steps:
+        below = step.adds_to
+        if not isinstance(below, Buffer):
+            continue
+        at = ordered.index(step)
+        there = {buffer.name for each in ordered[:at] for buffer in each.buffers}
+        later = [each for each in ordered[at + 1 :] if below in each.operands]
+        if all(
+            each.buffers == each.outputs
+            and sum(buffer.size for buffer in each.buffers) < below.size
+            and there.issuperset(o.name for o in each.operands if isinstance(o, Buffer))
+            for each in later
+        ):
+            rest = [each for each in ordered[at:] if each not in later]
+            ordered[at:] = [*later, *rest]
+    return ordered
+
+
+def in_place(plan: Plan) -> dict[str, Buffer]:
+    """The buffers that a step may write over, since no later one reads them, by what it writes."""
+    last: dict[str, int] = {}
+    for i, step in enumerate(plan.steps):
+        last.update((each.name, i) for each in step.operands if isinstance(each, Buffer))
+    last.update((output.buffer.name, len(plan.steps)) for output in plan.outputs)
+    found: dict[str, Buffer] = {}
+    for i, step in enumerate(plan.steps):
+        below = step.adds_to
+        if isinstance(below, Buffer) and last[below.name] == i and below.size == step.output.size:
+            found[step.output.name] = below
+    return found
+
+
 def relax_module(plan: Plan) -> Any:
     """Return the plan as a Relax module: one destination-passing call a step, no constants.
 
     Ports are one variable, since nothing of them lies in the workspace. A step that writes ports
-    only is a call whose result is not used.
+    only is a call whose result is not used; so is one that writes over what it reads, but as it
+    would be with a result, or the planner would keep for good what else it reads.
     """
+    over = in_place(plan)
     builder = relax.BlockBuilder()
     ports = relax.Var("image", relax.TensorType((1,), "uint8"))
     values: dict[str, Any] = {}
@@ -190,7 +237,8 @@ def relax_module(plan: Plan) -> Any:
                 for operand in step.operands
                 if not isinstance(operand, Constant)
             ]
-            types = [relax.TensorType((_aligned(buffer.size),), "uint8") for buffer in step.buffers]
+            sizes = [ALIGNMENT if b.name in over else _aligned(b.size) for b in step.buffers]
+            types = [relax.TensorType((size,), "uint8") for size in sizes]
             if not types:
                 called = relax.Call(
                     relax.ExternFunc(step.kernel.symbol), operands, ty_args=[relax.ObjectType()]
@@ -202,7 +250,9 @@ def relax_module(plan: Plan) -> Any:
             made = builder.emit(call, name_hint="value")
             for i, buffer in enumerate(step.buffers):
                 whole = len(types) == 1
-                values[buffer.name] = made if whole else builder.emit(relax.TupleGetItem(made, i))
+                result = made if whole else builder.emit(relax.TupleGetItem(made, i))
+                below = over.get(buffer.name)
+                values[buffer.name] = result if below is None else values[below.name]
         given = [values[output.buffer.name] for output in plan.outputs]
         builder.emit_func_output(given[0] if len(given) == 1 else relax.Tuple(given))
     return builder.get()
@@ -236,6 +286,8 @@ def plan_workspace(plan: Plan) -> Any:
                 end += _aligned(int(value.args[0].values[0]))
     buffers = [buffer.name for step in plan.steps for buffer in step.buffers]
     plan.offsets = dict(zip(buffers, order, strict=True))
+    for name, below in in_place(plan).items():
+        plan.offsets[name] = plan.offsets[below.name]
     plan.workspace = end
     return module
 

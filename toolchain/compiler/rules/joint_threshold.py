@@ -93,7 +93,8 @@ def joined(choices: Mapping[Op, Choice], isa: Isa) -> dict[Op, Joint]:
     for op, choice in choices.items():
         if op.is_a("BinaryLinearThreshold"):
             threshold = Threshold(op, choice.form, isa)
-            if not threshold.product.transposed:
+            product = threshold.product
+            if not product.transposed and not product.on_tiles:
                 same = (op.use(0).value, threshold.read, choice.form.order.windows)
                 groups.setdefault(same, []).append(threshold)
     found: dict[Op, Joint] = {}

@@ -6,7 +6,7 @@ and weights are broadcast: the spatial interaction branch, whose stream is turne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,12 @@ from vitc.compiler.form import Form
 from vitc.compiler.graph import Array, Op, Use, refused
 from vitc.compiler.plan import Constant, Cost, Operand, Unit
 from vitc.targets.isa import Isa
-from vitc.targets.kernels.binary_linear import LinearShape, scale_factor, uses_tiles
+from vitc.targets.kernels.binary_linear import (
+    LinearShape,
+    scale_factor,
+    tiles_pay,
+    uses_tiles,
+)
 from vitc.targets.kernels.slices import slice_blocks, slice_vector, uses_slices
 from vitc.targets.layouts import Across, Columns, Rows
 from vitc.targets.packing import ROW_PADDING, WORD, Axis, round_up, to_lanes, to_rows, to_slices
@@ -151,7 +156,12 @@ class Product:
     @property
     def on_tiles(self) -> bool:
         """Whether AMX tiles multiply."""
-        return uses_tiles(self.isa, self._elements)
+        lanes = self.positions if self.transposed else self.outputs.padded
+        return uses_tiles(self.isa, self._elements) and tiles_pay(lanes, self.axis.length)
+
+    def engine(self, isa: Isa) -> Isa:
+        """An instruction set without tiles, where they do not multiply."""
+        return isa if self.on_tiles else replace(isa, amx=False)
 
     @property
     def on_slices(self) -> bool:
@@ -181,7 +191,7 @@ class Product:
 
     def factored(self, scales: Array) -> Array:
         """Scales with the factor that the engine wants."""
-        return scale_factor(self.isa, self._elements) * scales
+        return scale_factor(self.engine(self.isa), self._elements) * scales
 
     def operands(self, emission: Emission) -> list[Operand]:
         """Broadcast operand and lanes operand."""

@@ -37,7 +37,9 @@ class LinearFloat(Rule):
         kernel = emission.kernel(
             product.stem("linear_float"),
             (shape,),
-            lambda symbol, isa: float_kernel(symbol, isa, shape, stride=stride),
+            lambda symbol, isa: float_kernel(
+                symbol, product.engine(isa), shape, stride=stride
+            ),
             tuned=product.tuned,
         )
         return emission.step(op, form, kernel, product.affine(emission), product.cost)

@@ -68,7 +68,7 @@ class LinearResidual(Rule):
             (*key, windows, period, ordered) if period or ordered else key,
             lambda symbol, isa: residual_kernel(
                 symbol,
-                isa,
+                product.engine(isa),
                 shape,
                 transposed=transposed,
                 gain=has_gain,
@@ -79,7 +79,7 @@ class LinearResidual(Rule):
             ),
             tuned=product.tuned,
         )
-        return emission.step(op, form, kernel, operands, product.cost)
+        return emission.step(op, form, kernel, operands, product.cost, adds_to=operands[-1])
 
 
 def _padded(order: Order) -> Array:

@@ -74,13 +74,13 @@ class LinearThreshold(Rule):
         key: tuple[object, ...] = (shape, transposed, two_sided, group, head)
         if product.isa.lanes != whole.lanes:
             key = (*key, product.isa.lanes)
-        windows, amx = form.order.windows, product.isa.amx
+        windows = form.order.windows
         kernel = emission.kernel(
             product.stem(f"threshold_{output}"),
             (*key, windows, period) if windows > 1 or period else key,
             lambda symbol, isa: threshold_kernel(
                 symbol,
-                replace(_isa_of(form, isa), amx=amx),
+                product.engine(_isa_of(form, isa)),
                 shape,
                 output=output,
                 transposed=transposed,
