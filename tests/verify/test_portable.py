@@ -55,7 +55,8 @@ def test_an_artefact_equals_its_own_onnx_file_with_every_bit(artefact: Artefact)
     assert kinds["blocks.0.si.output"] == "float"
     # Where the processor has AMX, signs for its tiles are made by steps of their own.
     made = [step.tap for step in artefact.manifest.steps if not step.tap.endswith(".signs")]
-    assert [layer.name for layer in report.layers] == made
+    # Layers come in the order of the file; signs of a stream are taken before it is added to.
+    assert sorted(layer.name for layer in report.layers) == sorted(made)
 
 
 @pytest.mark.parametrize("tap", ["blocks.0.attn.value", "blocks.0.mlp.hidden", "blocks.0.si.input"])
